@@ -1,0 +1,352 @@
+package measure
+
+// Step is the layer at which one recorded action took place.
+type Step string
+
+// The steps. One Observation is one step.
+const (
+	StepDNS    Step = "dns"    // one question to one resolver over one transport
+	StepTCP    Step = "tcp"    // one connect
+	StepTLS    Step = "tls"    // one handshake on one connection
+	StepHTTP   Step = "http"   // one request and its answer; each redirect is its own
+	StepQUIC   Step = "quic"   // one QUIC handshake, with its HTTP/3 request if any
+	StepPath   Step = "path"   // one TTL-limited probe (SYN, UDP or data)
+	StepHelper Step = "helper" // one exchange with a test helper (the transport; its findings are observations with Helper set)
+	StepStream Step = "stream" // one bulk transfer, timed
+)
+
+// Role says what an observation is in its experiment.
+type Role string
+
+// The roles.
+const (
+	RoleTest    Role = "test"    // the question itself
+	RoleControl Role = "control" // differs from its test in Differs alone
+	RoleCanary  Role = "canary"  // a known host of another network, to bracket failures
+	RoleHelper  Role = "helper"  // seen by a second vantage point (Helper says which)
+)
+
+// Stage says in which part of the run an observation was made.
+type Stage string
+
+// The stages.
+const (
+	StagePreflight Stage = "preflight"
+	StageScreen    Stage = "screen"  // the cheap first pass; its failures are not counted
+	StageConfirm   Stage = "confirm" // a pair of an experiment
+	StageBracket   Stage = "bracket" // a canary before or after a pair
+	StageIsolate   Stage = "isolate" // run again alone, after residual blocking has passed
+)
+
+// Experiment names the question that a test and its control answer together.
+// The doc comment of each is the contract between the package that measures
+// and the package that judges.
+type Experiment string
+
+// The experiments. T is the test, C its control; both are in StageConfirm
+// unless said otherwise. Where several kinds of control exist, ControlKind of
+// C says which.
+const (
+	// ExpQName: T asks a resolver for the target's name, C asks the same
+	// resolver over the same transport for a control name (random of the same
+	// length under the same suffix does not exist by nature, so C is a known
+	// name). differs: qname.
+	ExpQName Experiment = "qname"
+	// ExpNowhere: T sends the target's question to an address at which no
+	// resolver runs, C a control name's question to the same address. An
+	// answer to T is forged by definition; an answer to C too means that port
+	// 53 as such is redirected. differs: qname.
+	ExpNowhere Experiment = "nowhere"
+	// ExpResolver: T asks the system's resolver, C asks an encrypted resolver
+	// (DoH) for the same name. Made in StageScreen. differs: resolver.
+	ExpResolver Experiment = "resolver"
+	// ExpIdentity: a TLS handshake with the target's name at an address in
+	// dispute (After = the DNS observation that gave it). A certificate that
+	// verifies for the name against the public roots proves the address.
+	ExpIdentity Experiment = "identity"
+	// ExpAddress: T connects to the target's address and port, C connects at
+	// the same time to another port or address. ControlKind "canary" or
+	// "port". differs: address or port.
+	ExpAddress Experiment = "address"
+	// ExpSNI: T and C do a TLS handshake at the target's own address with the
+	// same frozen ClientHello layout; C's name is random of the same length
+	// ("random"), a name known to work in this run ("known") or none
+	// ("none"). C succeeded when any byte of TLS came from the server, an
+	// alert included: what counts is whether the path lets it through.
+	// differs: sni.
+	ExpSNI Experiment = "sni"
+	// ExpSNIElsewhere: as ExpSNI, but both at an address in another AS that
+	// answers names it does not know (a canary, or best a helper).
+	ExpSNIElsewhere Experiment = "sni-elsewhere"
+	// ExpSNITTL: as ExpSNI at the target's own address, both ClientHellos
+	// sent with TTL lower than what the server needs (Observation.TTL <
+	// ServerTTL): whatever answers T is nearer than the server.
+	ExpSNITTL Experiment = "sni-ttl"
+	// ExpHello: T is the failing handshake, C the same name and address with
+	// a small MSS and without the post-quantum key share. C succeeding means
+	// a path fault (path MTU) and no interference. differs: hello.
+	ExpHello Experiment = "hello"
+	// ExpHost: T and C send a plain HTTP request to the target's address; C's
+	// Host is random of the same length, known or none. differs: host.
+	ExpHost Experiment = "host"
+	// ExpHostElsewhere: as ExpHost, at an address in another AS.
+	ExpHostElsewhere Experiment = "host-elsewhere"
+	// ExpURL: T requests the target's path, C another path of the same
+	// length with the same Host at the same address. differs: path.
+	ExpURL Experiment = "url"
+	// ExpHTTPS: T is the plain HTTP answer, C the answer of the same name over
+	// authenticated TLS. Made in StageScreen. differs: tls.
+	ExpHTTPS Experiment = "https"
+	// ExpQUIC: T is a QUIC handshake at an address, C a TLS over TCP
+	// handshake with the same name at the same address. differs: transport.
+	ExpQUIC Experiment = "quic"
+	// ExpQUICSNI and ExpQUICElsewhere: as ExpSNI and ExpSNIElsewhere, in QUIC.
+	ExpQUICSNI       Experiment = "quic-sni"
+	ExpQUICElsewhere Experiment = "quic-elsewhere"
+	// ExpBulk: T downloads bulk bytes from a helper under the target's name
+	// as SNI, C the same bytes from the same helper under a control name,
+	// interleaved; or, without a helper, T the target's own page and C a
+	// canary's. Stream holds the rate. differs: sni (helper) or address.
+	ExpBulk Experiment = "bulk"
+	// ExpFirstBytes: T sends first packets of a protocol (Payload says which)
+	// to a helper, C sends TLS of the same length. differs: payload.
+	ExpFirstBytes Experiment = "first-bytes"
+	// ExpProxyTTL: path probes that find the lowest TTL at which a TCP
+	// connection to Remote completes; T is the target's port, C port 443 or a
+	// closed port of the same address. differs: port.
+	ExpProxyTTL Experiment = "proxy-ttl"
+	// ExpPlain: T fetches a fixed plain HTTP body from a helper under the
+	// target's Host name; C is that body's known hash (no observation).
+	ExpPlain Experiment = "plain"
+	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
+	ExpFamily Experiment = "family"
+	// ExpResidual: T is a harmless request in the same key (address, client)
+	// after a trigger, C the same before it. differs: history.
+	ExpResidual Experiment = "residual"
+)
+
+// ControlKind says what stands in the place of the tested value.
+type ControlKind string
+
+// The kinds of control.
+const (
+	ControlRandom ControlKind = "random" // random, of the same length
+	ControlKnown  ControlKind = "known"  // worked in this run
+	ControlNone   ControlKind = "none"   // the field left out
+	ControlPort   ControlKind = "port"   // another port of the same address
+	ControlCanary ControlKind = "canary" // a canary host
+)
+
+// Family is the address family of a step.
+type Family string
+
+// The families.
+const (
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
+)
+
+// Observation is one recorded step: what was sent to whom, what came back,
+// when, and how it failed. It concludes nothing.
+type Observation struct {
+	ID         string     `json:"id" class:"none"`
+	Step       Step       `json:"step" class:"none"`
+	Role       Role       `json:"role" class:"none"`
+	Stage      Stage      `json:"stage,omitempty" class:"none"`
+	Experiment Experiment `json:"experiment,omitempty" class:"none"`
+	// Pair numbers the pairs of one experiment from 1; T and C of one pair
+	// have the same number.
+	Pair        int         `json:"pair,omitempty"`
+	Control     string      `json:"control,omitempty" class:"none"`      // id of the control; on tests
+	ControlKind ControlKind `json:"control_kind,omitempty" class:"none"` // on controls
+	Differs     []string    `json:"differs,omitempty" class:"none"`      // on tests: the one variable
+	// After is the id of the observation whose answer or connection this step
+	// used (the TCP connect of a TLS handshake, the DNS answer of a connect).
+	After string `json:"after,omitempty" class:"none"`
+	// Helper is the URL of the second vantage point that saw this, "" if it
+	// was this device. OONI's own is "ooni-th".
+	Helper string `json:"helper,omitempty" class:"target"`
+
+	Family Family `json:"family,omitempty" class:"none"`
+	Remote string `json:"remote,omitempty" class:"target"` // address and port; for dns the resolver's, where known
+	ASN    int    `json:"asn,omitempty"`                   // of Remote
+	TTL    int    `json:"ttl,omitempty"`                   // sent with; 0: the system's default
+	MSS    int    `json:"mss,omitempty"`                   // reduced to, bytes; 0: the system's
+
+	SNI     string `json:"sni,omitempty" class:"target"`
+	Hello   string `json:"hello,omitempty" class:"none"` // "chrome", "go", "chrome-small", …: the ClientHello's layout
+	Host    string `json:"host,omitempty" class:"target"`
+	URL     string `json:"url,omitempty" class:"target"`
+	Payload string `json:"payload,omitempty" class:"none"` // what kind of first bytes were sent, for ExpFirstBytes
+
+	StartUS  int64 `json:"start_us"` // since Measurement.Started, microseconds
+	TookUS   int64 `json:"took_us"`
+	Sent     int64 `json:"sent"`     // bytes this step handed to the transport
+	Received int64 `json:"received"` // bytes it got from there
+
+	Failure Failure `json:"failure,omitempty" class:"none"`
+	// Detail is the error's own text, for the reader; nothing is judged by it.
+	Detail string `json:"detail,omitempty" class:"foreign"`
+
+	DNS    *DNS    `json:"dns,omitempty"`
+	TCP    *TCP    `json:"tcp,omitempty"`
+	TLS    *TLS    `json:"tls,omitempty"` // of a tls or quic step
+	HTTP   *HTTP   `json:"http,omitempty"`
+	Path   *Path   `json:"path,omitempty"`
+	Stream *Stream `json:"stream,omitempty"`
+}
+
+// DNS is a question and every reply that came to it.
+type DNS struct {
+	Name      string `json:"name" class:"target"`
+	Type      string `json:"type" class:"none"`      // A, AAAA, HTTPS, A+AAAA (system)
+	Transport string `json:"transport" class:"none"` // system, udp, tcp, tls, https
+	Resolver  string `json:"resolver,omitempty" class:"network"`
+	// NoResolver says that Resolver is known to run no resolver (ExpNowhere).
+	NoResolver bool `json:"no_resolver,omitempty"`
+	// Replies in the order of arrival; more than one to a UDP question is
+	// itself evidence. None: silence.
+	Replies []DNSReply `json:"replies,omitempty"`
+}
+
+// DNSReply is one message that answered a question.
+type DNSReply struct {
+	AtUS    int64       `json:"at_us"` // since Measurement.Started
+	Rcode   string      `json:"rcode" class:"none"`
+	AA      bool        `json:"aa,omitempty"`
+	AD      bool        `json:"ad,omitempty"`
+	TTL     int         `json:"ttl,omitempty"` // of the packet as it arrived, where visible
+	Answers []DNSAnswer `json:"answers,omitempty"`
+}
+
+// DNSAnswer is one resource record of a reply's answer section.
+type DNSAnswer struct {
+	Type  string `json:"type" class:"none"`
+	Value string `json:"value" class:"foreign"` // an address, a name, or an HTTPS record's text
+	ASN   int    `json:"asn,omitempty"`         // of an address
+	TTLS  int64  `json:"ttl_s"`
+}
+
+// TCP is what is known of a connection besides its failure.
+type TCP struct {
+	RTTUS       int64 `json:"rtt_us,omitempty"`
+	Retransmits int   `json:"retransmits,omitempty"`
+	// ICMP that ended or touched it, where visible.
+	ICMP []ICMP `json:"icmp,omitempty"`
+}
+
+// ICMP is an error message that quoted a packet of ours.
+type ICMP struct {
+	// From is empty where the system hides the address, which is not "no router".
+	From string `json:"from,omitempty" class:"network"`
+	Type int    `json:"type"`
+	Code int    `json:"code"`
+	AtUS int64  `json:"at_us"`
+	ASN  int    `json:"asn,omitempty"`
+}
+
+// Verification is the outcome of verifying a chain for a name at a time.
+type Verification string
+
+// The outcomes, worst last.
+const (
+	VerifiedOK      Verification = "ok"
+	VerifyExpired   Verification = "expired" // or not yet valid
+	VerifyWrongName Verification = "wrong_name"
+	VerifyUnknownCA Verification = "unknown_authority"
+	VerifyMalformed Verification = "malformed"
+)
+
+// TLS is a handshake, over TCP or QUIC.
+type TLS struct {
+	Version string `json:"version,omitempty" class:"none"`
+	Cipher  string `json:"cipher,omitempty" class:"none"`
+	Group   string `json:"group,omitempty" class:"none"`
+	ALPN    string `json:"alpn,omitempty" class:"none"` // negotiated
+	// Alert is the TLS alert's description that the peer sent, -1 if none.
+	Alert int `json:"alert"`
+	// ServerBytes says whether anything that parses as TLS (or, in QUIC, a
+	// packet that authenticates) came from the peer.
+	ServerBytes bool `json:"server_bytes"`
+	// Chain holds the SHA-256 (hex) of each certificate in the order sent;
+	// the DER is in the body records of the same file where it is anomalous.
+	Chain []string `json:"chain,omitempty" class:"target"`
+	// Leaf's own description, for the reader and for interception signatures.
+	Subject string   `json:"subject,omitempty" class:"foreign"`
+	Issuer  string   `json:"issuer,omitempty" class:"foreign"`
+	Names   []string `json:"names,omitempty" class:"foreign"`
+	// NotBefore and NotAfter in Unix seconds.
+	NotBeforeS int64 `json:"not_before_s,omitempty"`
+	NotAfterS  int64 `json:"not_after_s,omitempty"`
+	// Public: against the bundled public roots, at the device's time;
+	// PublicEstimated: at the estimated time, where that differs by more than
+	// a minute; System: against what this system trusts.
+	Public          Verification `json:"public,omitempty" class:"none"`
+	PublicEstimated Verification `json:"public_estimated,omitempty" class:"none"`
+	System          Verification `json:"system,omitempty" class:"none"`
+}
+
+// HTTP is one request and its answer.
+type HTTP struct {
+	Method   string   `json:"method" class:"none"`
+	Proto    string   `json:"proto,omitempty" class:"none"` // HTTP/1.1, HTTP/2.0, HTTP/3.0
+	Status   int      `json:"status,omitempty"`
+	Headers  []Header `json:"headers,omitempty"` // in the order sent where visible; capped
+	Location string   `json:"location,omitempty" class:"foreign"`
+	Title    string   `json:"title,omitempty" class:"foreign"`
+	// Authenticated: the answer came inside a TLS session whose certificate
+	// verified for the name against the public roots.
+	Authenticated bool   `json:"authenticated,omitempty"`
+	BodyBytes     int64  `json:"body_bytes"` // read, decoded
+	BodyTruncated bool   `json:"body_truncated,omitempty"`
+	BodySHA256    string `json:"body_sha256,omitempty" class:"target"`
+	// Simhash is 64 bits in hex over the words of the text: near pages have
+	// a small Hamming distance (Charikar 2002).
+	Simhash string `json:"simhash,omitempty" class:"target"`
+	// H3 is the authority that Alt-Svc advertises for h3 ("" none).
+	H3 string `json:"h3,omitempty" class:"target"`
+	// Matches are signatures of package known that this answer carries.
+	Matches []Match `json:"matches,omitempty"`
+	// FirstByteUS is the time from the request to the answer's first byte.
+	FirstByteUS int64 `json:"first_byte_us,omitempty"`
+}
+
+// Header is one header line.
+type Header struct {
+	Name  string `json:"name" class:"foreign"`
+	Value string `json:"value" class:"foreign"`
+}
+
+// Path is one TTL-limited probe.
+type Path struct {
+	Probe string `json:"probe" class:"none"` // syn, udp, data
+	// Outcome is expired (ICMP), connected, reset, answered, unreachable or silent.
+	Outcome string `json:"outcome" class:"none"`
+	ICMP    *ICMP  `json:"icmp,omitempty"`
+	RTTUS   int64  `json:"rtt_us,omitempty"`
+	// ServerTTL is the lowest TTL known to reach the server, 0 unknown.
+	ServerTTL int `json:"server_ttl,omitempty"`
+}
+
+// Stream is a timed bulk transfer.
+type Stream struct {
+	Bytes int64 `json:"bytes"`
+	// BitsPerSecond is the goodput from first to last byte.
+	BitsPerSecond int64 `json:"bits_per_second"`
+	// StalledUS is how long nothing had come when it was given up, 0 if it ended.
+	StalledUS int64 `json:"stalled_us,omitempty"`
+	// Samples are bytes received in equal intervals of IntervalUS.
+	IntervalUS int64   `json:"interval_us,omitempty"`
+	Samples    []int64 `json:"samples,omitempty"`
+}
+
+// Match is one row of package known that a piece of evidence matched.
+type Match struct {
+	Row     string `json:"row" class:"none"`   // id of the row in known/
+	Kind    string `json:"kind" class:"none"`  // blockpage, forged-address, interception-root, lookalike, captive, geoblock, captcha, …
+	Where   string `json:"where" class:"none"` // body, header:NAME, dns, certificate, packet
+	Product string `json:"product,omitempty" class:"none"`
+	Vendor  string `json:"vendor,omitempty" class:"none"`
+	Country string `json:"country,omitempty" class:"none"`
+	Scope   Scope  `json:"scope,omitempty" class:"none"`
+}

@@ -1,0 +1,18 @@
+package measure
+
+// Target is one thing to test. Its canonical text (URL) identifies it in
+// every record.
+type Target struct {
+	// URL is the canonical form: "https://host/path", "http://host:8080/",
+	// or "tcp://host:port" and "tls://host:port" for an endpoint that is no
+	// web page.
+	URL string `json:"url" class:"target"`
+	// Scheme is http, https, tcp or tls.
+	Scheme string `json:"scheme" class:"none"`
+	// Host is a name in its ASCII (IDNA) form or a numeric address.
+	Host string `json:"host" class:"target"`
+	// Port is 1 to 65535.
+	Port int `json:"port"`
+	// Category is Citizen Lab's category code where the list had one.
+	Category string `json:"category,omitempty" class:"none"`
+}
