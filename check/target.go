@@ -1,0 +1,303 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+
+	"govah/measure"
+)
+
+// SensitiveCategories are Citizen Lab's category codes whose sites are left
+// out of a list until they are asked for by name: being seen to open them can
+// endanger the person who runs the test.
+var SensitiveCategories = []string{"PORN", "XED", "LGBT", "DATE", "ALDR", "GMB", "MILX", "HATE", "PROV"}
+
+const maxTargetLength = 2048
+
+// ParseTarget reads what a person types: a URL (http, https, tcp, tls), a host
+// name, a numeric address, or host:port. A bare name means its https page; a
+// bare port means that page's protocol for 80 and 443 and a plain TCP
+// endpoint for any other. Names are converted to their ASCII form (IDNA 2008,
+// UTS 46).
+func ParseTarget(text string) (measure.Target, error) {
+	fail := func(why string) (measure.Target, error) {
+		shown := text
+		if len(shown) > 80 {
+			shown = strings.ToValidUTF8(shown[:80], "") + "…"
+		}
+		return measure.Target{}, fmt.Errorf("%q is no target: %s", shown, why)
+	}
+	text = strings.TrimSpace(text)
+	switch {
+	case text == "":
+		return fail("it is empty; give a URL, a host name or host:port")
+	case len(text) > maxTargetLength:
+		return fail(fmt.Sprintf("it is longer than %d bytes", maxTargetLength))
+	case !utf8.ValidString(text):
+		return fail("it is not UTF-8 text")
+	}
+	for _, r := range text {
+		if unicode.IsControl(r) || unicode.IsSpace(r) || r == '\uFFFD' || unicode.Is(unicode.Bidi_Control, r) {
+			return fail("it holds a space or a control character")
+		}
+	}
+	raw := text
+	if !strings.Contains(raw, "://") {
+		switch host, port, ok := splitPort(raw); {
+		case ok && port == "80":
+			raw = "http://" + bracket(host) + "/"
+		case ok && port == "443":
+			raw = "https://" + bracket(host) + "/"
+		case ok:
+			raw = "tcp://" + bracket(host) + ":" + port
+		default:
+			if a, err := netip.ParseAddr(raw); err == nil && a.Is6() {
+				raw = "[" + raw + "]"
+			}
+			raw = "https://" + raw
+		}
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return fail("it does not parse as a URL")
+	}
+	t := measure.Target{Scheme: strings.ToLower(u.Scheme)}
+	switch t.Scheme {
+	case "http":
+		t.Port = 80
+	case "https", "tls":
+		t.Port = 443
+	case "tcp":
+	default:
+		return fail("its scheme must be http, https, tcp or tls")
+	}
+	if u.User != nil {
+		return fail("it carries a user name or password; leave them out")
+	}
+	if p := u.Port(); p != "" {
+		n, err := strconv.Atoi(p)
+		if err != nil || n < 1 || n > 65535 {
+			return fail("its port must be 1 to 65535")
+		}
+		t.Port = n
+	}
+	if t.Port == 0 {
+		return fail("a tcp target needs a port, as in tcp://host:22")
+	}
+	host := strings.TrimSuffix(u.Hostname(), ".")
+	if host == "" {
+		return fail("it has no host")
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if a.Zone() != "" {
+			return fail("an address with a zone cannot be tested")
+		}
+		t.Host = a.Unmap().String()
+	} else {
+		ascii, err := idna.Lookup.ToASCII(host)
+		if err != nil || len(ascii) > 253 {
+			// IDNA forbids underscores, which real host names have.
+			if !plainName(host) {
+				return fail("its host is not a valid name")
+			}
+			ascii = strings.ToLower(host)
+		}
+		if !strings.Contains(ascii, ".") {
+			return fail("its host has no dot; write the full name")
+		}
+		last := ascii[strings.LastIndexByte(ascii, '.')+1:]
+		if strings.Trim(last, "0123456789") == "" {
+			return fail("its host is neither a name nor a valid address")
+		}
+		t.Host = ascii
+	}
+	authority := bracket(t.Host)
+	if def := map[string]int{"http": 80, "https": 443}[t.Scheme]; def != t.Port {
+		authority += ":" + strconv.Itoa(t.Port)
+	}
+	t.URL = t.Scheme + "://" + authority
+	if t.Scheme == "http" || t.Scheme == "https" {
+		path := u.EscapedPath()
+		if path == "" {
+			path = "/"
+		}
+		t.URL += path
+		if u.RawQuery != "" {
+			t.URL += "?" + u.RawQuery
+		}
+	}
+	return t, nil
+}
+
+func plainName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for _, label := range strings.Split(s, ".") {
+		if label == "" || len(label) > 63 {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// splitPort splits host:port; an IPv6 address without brackets is a host.
+func splitPort(s string) (host, port string, ok bool) {
+	if i := strings.IndexByte(s, '/'); i >= 0 {
+		return "", "", false
+	}
+	if strings.HasPrefix(s, "[") {
+		end := strings.IndexByte(s, ']')
+		if end < 0 || end+1 >= len(s) || s[end+1] != ':' {
+			return "", "", false
+		}
+		return s[1:end], s[end+2:], true
+	}
+	if strings.Count(s, ":") != 1 {
+		return "", "", false
+	}
+	host, port, _ = strings.Cut(s, ":")
+	return host, port, true
+}
+
+func bracket(host string) string {
+	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// ListProblem is a line of a list that is no target.
+type ListProblem struct {
+	Line int
+	Err  error
+}
+
+func (p ListProblem) Error() string { return fmt.Sprintf("line %d: %v", p.Line, p.Err) }
+
+// List is what a target list holds.
+type List struct {
+	Targets  []measure.Target
+	Problems []ListProblem
+	// Sensitive is how many targets were left out for their category.
+	Sensitive int
+}
+
+const maxListLine = 64 << 10
+
+// ParseList reads targets one a line ("#" starts a comment), or Citizen Lab's
+// CSV (a header with a "url" column and optionally "category_code").
+// categories chooses among the categories of a CSV; nil means all but the
+// sensitive ones. Bad lines are reported and skipped, double ones dropped.
+func ParseList(r io.Reader, categories []string) (List, error) {
+	var list List
+	in := bufio.NewReaderSize(r, maxListLine)
+	if bom, _ := in.Peek(3); bytes.Equal(bom, []byte("\xEF\xBB\xBF")) {
+		in.Discard(3)
+	}
+	seen := map[string]bool{}
+	add := func(line int, text, category string) {
+		t, err := ParseTarget(text)
+		if err != nil {
+			list.Problems = append(list.Problems, ListProblem{line, err})
+			return
+		}
+		t.Category = category
+		if !wanted(category, categories) {
+			list.Sensitive++
+			return
+		}
+		if !seen[t.URL] {
+			seen[t.URL] = true
+			list.Targets = append(list.Targets, t)
+		}
+	}
+	urlColumn, categoryColumn := -1, -1
+	for n := 1; ; n++ {
+		line, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = in.ReadSlice('\n')
+			}
+			list.Problems = append(list.Problems, ListProblem{n, fmt.Errorf("it is longer than %d bytes", maxListLine)})
+			line = nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return list, fmt.Errorf("reading line %d: %w", n, err)
+		}
+		text := strings.TrimSpace(string(line))
+		switch {
+		case text == "" || strings.HasPrefix(text, "#"):
+		case urlColumn < 0 && n == 1 && strings.Contains(","+strings.ToLower(text)+",", ",url,"):
+			for i, name := range strings.Split(strings.ToLower(text), ",") {
+				switch strings.TrimSpace(name) {
+				case "url":
+					urlColumn = i
+				case "category_code":
+					categoryColumn = i
+				}
+			}
+		case urlColumn >= 0:
+			c := csv.NewReader(strings.NewReader(text))
+			c.LazyQuotes, c.FieldsPerRecord = true, -1
+			fields, cerr := c.Read()
+			if cerr != nil || len(fields) <= urlColumn {
+				list.Problems = append(list.Problems, ListProblem{n, errors.New("it has no url column")})
+				break
+			}
+			category := ""
+			if categoryColumn >= 0 && categoryColumn < len(fields) {
+				category = strings.ToUpper(strings.TrimSpace(fields[categoryColumn]))
+				if !plainName(category) || len(category) > 16 {
+					category = ""
+				}
+			}
+			add(n, fields[urlColumn], category)
+		default:
+			if i := strings.IndexAny(text, " \t"); i > 0 && strings.HasPrefix(strings.TrimSpace(text[i:]), "#") {
+				text = text[:i]
+			}
+			add(n, text, "")
+		}
+		if err != nil {
+			return list, nil
+		}
+	}
+}
+
+func wanted(category string, chosen []string) bool {
+	if category == "" {
+		return true
+	}
+	if chosen == nil {
+		for _, c := range SensitiveCategories {
+			if c == category {
+				return false
+			}
+		}
+		return true
+	}
+	for _, c := range chosen {
+		if strings.EqualFold(c, category) || c == "all" {
+			return true
+		}
+	}
+	return false
+}
