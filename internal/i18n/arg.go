@@ -26,7 +26,12 @@ const (
 	kindDuration
 	kindLTR
 	kindForeign
+	kindCommand
 )
+
+// NoBreak stands in a command for a space at which a line must not be broken;
+// whoever lays out lines replaces it with a space.
+const NoBreak = '\u00a0'
 
 // Arg is one named argument of a message.
 type Arg struct {
@@ -54,6 +59,10 @@ func Word(name, text string) Arg { return Arg{name: name, kind: kindWord, text: 
 // any language, escaped.
 func LTR(name, text string) Arg { return Arg{name: name, kind: kindLTR, text: text} }
 
+// Command is what a person can type, kept on one line where it fits: left to
+// right, escaped, and <code> in HTML.
+func Command(name, text string) Arg { return Arg{name: name, kind: kindCommand, text: text} }
+
 // Foreign is text from the network in a language of its own, escaped.
 func Foreign(name, text string) Arg { return Arg{name: name, kind: kindForeign, text: text} }
 
@@ -69,6 +78,8 @@ func (a Arg) plain(l Lang) string {
 		return l.IsolateLTR(a.text)
 	case kindForeign:
 		return l.IsolateForeign(a.text)
+	case kindCommand:
+		return strings.ReplaceAll(l.IsolateLTR(a.text), " ", string(NoBreak))
 	}
 	return a.text
 }
@@ -79,6 +90,8 @@ func (a Arg) markup(l Lang) Markup {
 		return BDI(a.text)
 	case kindForeign:
 		return ForeignBDI(a.text)
+	case kindCommand:
+		return Markup(`<code dir="ltr">` + html.EscapeString(Escape(a.text)) + `</code>`)
 	}
 	return Markup(html.EscapeString(a.plain(l)))
 }

@@ -1,0 +1,550 @@
+// Package report puts verdicts into words and pictures for people: a streaming
+// text for terminals, one self-contained HTML file, and the difference between
+// two runs, in English and Persian.
+//
+// Each verdict is told in one pattern: the verdict, what it rests on, what it
+// does not show, and the next step. Nothing is concluded here: every sentence
+// follows from a field of the verdict or of the measurement. Text that came
+// from the network is escaped before it is written (i18n.Escape) and isolated
+// from the direction around it.
+package report
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"govah/internal/i18n"
+	"govah/measure"
+)
+
+// State is how a verdict is shown: one symbol, one word, one colour.
+type State string
+
+// The states, in the order in which a report shows them.
+const (
+	StateConfirmed State = "confirmed"
+	StateSuspected State = "suspected"
+	StateUnknown   State = "unknown"
+	StateFault     State = "fault" // not working, for a reason that is no interference
+	StateFine      State = "fine"
+)
+
+// States are all states in the order in which a report shows them.
+var States = []State{StateConfirmed, StateSuspected, StateUnknown, StateFault, StateFine}
+
+// StateOf is how v is shown. A value of a newer version is unknown.
+func StateOf(v *measure.Verdict) State {
+	switch v.Interference {
+	case measure.InterferenceConfirmed:
+		return StateConfirmed
+	case measure.InterferenceSuspected:
+		return StateSuspected
+	case measure.InterferenceNone:
+		if v.Reachable == measure.ReachableYes || v.Reachable == measure.ReachablePartly {
+			return StateFine
+		}
+		return StateFault
+	}
+	return StateUnknown
+}
+
+// Symbol is the state's sign, one cell wide, in any font.
+func (s State) Symbol() string {
+	switch s {
+	case StateConfirmed:
+		return "✗"
+	case StateSuspected:
+		return "!"
+	case StateFault:
+		return "○"
+	case StateFine:
+		return "✓"
+	}
+	return "?"
+}
+
+// sentence is a message of the catalogue with its arguments, so that the same
+// words serve terminal and HTML.
+type sentence struct {
+	key  string
+	args []i18n.Arg
+}
+
+func say(key string, args ...i18n.Arg) sentence { return sentence{key, args} }
+
+func (s sentence) text(l i18n.Lang) string        { return l.Text(s.key, s.args...) }
+func (s sentence) markup(l i18n.Lang) i18n.Markup { return l.HTML(s.key, s.args...) }
+
+// group sorts the methods by what they leave open and what can be done: the
+// keys limit.GROUP and next.GROUP.
+var group = map[measure.Method]string{
+	measure.DNSInjection: "dns", measure.DNSResolverLie: "dns", measure.DNSNXDomainLie: "dns", measure.DNSDrop: "dns",
+	measure.DNSError: "dns", measure.DNSInterception: "dns", measure.DNSDowngrade: "name", measure.DNSSECStrip: "name", measure.ECHStrip: "name",
+	measure.IPDrop: "ip", measure.IPReset: "ip", measure.IPUnreachable: "ip",
+	measure.TLSDrop: "name", measure.TLSReset: "name", measure.TLSAlert: "name", measure.TLSInterception: "decrypt",
+	measure.HTTPDrop: "name", measure.HTTPReset: "name", measure.HTTPBlockPage: "content", measure.HTTPRedirect: "content",
+	measure.HTTPTamper: "content", measure.HTTPProxy: "proxy", measure.TCPProxy: "proxy",
+	measure.QUICDrop: "name", measure.Throttle: "speed", measure.Freeze: "speed",
+	measure.StartTLSStrip: "decrypt", measure.MailInterception: "decrypt", measure.SSHInterception: "decrypt",
+	measure.ProtocolFilter: "filter", measure.Shutdown: "shutdown", measure.Residual: "residual",
+	measure.ServerRefusal: "refusal", measure.SiteDown: "down", measure.CaptivePortal: "portal",
+	measure.PathFault: "fault", measure.ClockFault: "clock",
+}
+
+func groupOf(m measure.Method) string {
+	if g, ok := group[m]; ok {
+		return g
+	}
+	return "unnamed"
+}
+
+// MethodName is the short name of a method, for lists.
+func MethodName(l i18n.Lang, m measure.Method) string {
+	if key := "method." + string(m) + ".name"; l.Has(key) {
+		return l.Text(key)
+	}
+	return l.Text("method.unnamed.name")
+}
+
+// account is a verdict in words, for one target.
+type account struct {
+	state    State
+	headline []sentence // what happens, one for each kind of finding
+	because  []sentence
+	open     []sentence // what keeps it from being firmer, other explanations
+	not      []sentence // what it does not show
+	next     []sentence
+}
+
+// ordered are v's findings, the weightiest first.
+func ordered(v *measure.Verdict) []measure.Finding {
+	weight := func(f measure.Finding) int {
+		w := 0
+		if f.Method.Benign() {
+			w += 2
+		}
+		if f.Interference != measure.InterferenceConfirmed {
+			w++
+		}
+		return w
+	}
+	out := slices.Clone(v.Findings)
+	slices.SortStableFunc(out, func(a, b measure.Finding) int { return weight(a) - weight(b) })
+	return out
+}
+
+// tell puts v into words.
+func tell(l i18n.Lang, v *measure.Verdict) account {
+	a := account{state: StateOf(v)}
+	add := func(to *[]sentence, s sentence) {
+		text := s.text(l)
+		if !slices.ContainsFunc(*to, func(o sentence) bool { return o.text(l) == text }) {
+			*to = append(*to, s)
+		}
+	}
+	findings := ordered(v)
+	var whys []measure.Why
+	for _, f := range findings {
+		add(&a.headline, headline(l, v, f, findings))
+		for _, s := range because(l, f) {
+			add(&a.because, s)
+		}
+		switch f.Scope {
+		case measure.ScopeDevice, measure.ScopeLAN, measure.ScopeOperator, measure.ScopeBeyond:
+			if !f.Method.Benign() {
+				add(&a.because, say("scope."+string(f.Scope)))
+			}
+		}
+		add(&a.not, say("limit."+groupOf(f.Method)))
+		whys = append(whys, f.NotExcluded...)
+	}
+	whys = append(whys, v.Unknown...)
+	if len(findings) > 0 && !findings[0].Method.Benign() && !located(findings[0].Scope) {
+		add(&a.not, say("scope.unknown"))
+	}
+
+	commands := commandsFor(v.Target)
+	step := func(key string) sentence { return say(key, commands...) }
+	var fromWhy []sentence
+	for _, w := range whys {
+		if key := "why." + string(w) + ".next"; l.Has(key) {
+			fromWhy = append(fromWhy, step(key))
+		}
+	}
+	switch a.state {
+	case StateConfirmed, StateFault:
+		if len(findings) > 0 {
+			add(&a.next, step("next."+groupOf(findings[0].Method)))
+		} else {
+			add(&a.headline, say("reachable."+reachable(v)))
+			add(&a.next, step("next.unknown"))
+		}
+	case StateSuspected:
+		a.not = slices.Insert(a.not, 0, say("limit.suspected"))
+		if len(fromWhy) > 0 {
+			add(&a.next, fromWhy[0])
+		} else {
+			add(&a.next, step("next.suspected"))
+		}
+	case StateUnknown:
+		if len(findings) == 0 {
+			add(&a.headline, say("verdict.unknown"))
+			add(&a.not, say("limit.unknown"))
+		}
+		switch {
+		case len(findings) > 0 && findings[0].Method.Benign() && findings[0].Interference == measure.InterferenceConfirmed:
+			add(&a.next, step("next."+groupOf(findings[0].Method)))
+		case len(fromWhy) > 0:
+			add(&a.next, fromWhy[0])
+		default:
+			add(&a.next, step("next.unknown"))
+		}
+	case StateFine:
+		if v.Reachable == measure.ReachableYes {
+			a.headline = slices.Insert(a.headline, 0, say("reachable.yes"))
+		}
+		add(&a.because, say("verdict.none"))
+		add(&a.not, say("limit.none"))
+		add(&a.next, say("next.none"))
+	}
+	if v.Reachable == measure.ReachablePartly {
+		add(&a.headline, say("reachable.partly"))
+	}
+	to := &a.open
+	if a.state == StateUnknown && len(a.because) == 0 {
+		to = &a.because // there is nothing firmer to say
+	}
+	for _, w := range whys {
+		add(to, why(l, w))
+	}
+	if len(a.because) == 0 {
+		add(&a.because, say("because.none"))
+	}
+	return a
+}
+
+func located(s measure.Scope) bool {
+	return s == measure.ScopeDevice || s == measure.ScopeLAN || s == measure.ScopeOperator || s == measure.ScopeBeyond
+}
+
+func reachable(v *measure.Verdict) string {
+	switch v.Reachable {
+	case measure.ReachableYes, measure.ReachableNo, measure.ReachablePartly:
+		return string(v.Reachable)
+	}
+	return string(measure.ReachableUnknown)
+}
+
+func why(l i18n.Lang, w measure.Why) sentence {
+	if key := "why." + string(w) + ".text"; l.Has(key) && w != "other" {
+		return say(key)
+	}
+	return say("why.other.text", i18n.LTR("why", string(w)))
+}
+
+func headline(l i18n.Lang, v *measure.Verdict, f measure.Finding, all []measure.Finding) sentence {
+	s := say("verdict.unnamed", i18n.LTR("method", string(f.Method)))
+	if key := "method." + string(f.Method) + ".what"; l.Has(key) {
+		s = say(key)
+	}
+	// The family is told where it makes a difference: the finding holds for
+	// one family and nothing alike was found in the other.
+	if family := "family." + string(f.Family); l.Has(family) && v.Reachable == measure.ReachablePartly &&
+		!slices.ContainsFunc(all, func(o measure.Finding) bool { return o.Method == f.Method && o.Family != f.Family }) {
+		s = say("verdict.only-family", i18n.LTR("family", l.Text(family)), i18n.Word("what", s.text(l)))
+	}
+	switch {
+	case f.Interference == measure.InterferenceConfirmed:
+		return s
+	case f.Method.Benign():
+		return say("verdict.suspected-fault", i18n.Word("what", s.text(l)))
+	}
+	return say("verdict.suspected", i18n.Word("what", s.text(l)))
+}
+
+// because says what a finding rests on: trigger and counts, the rule that
+// confirmed it, and the signature that it carries.
+func because(l i18n.Lang, f measure.Finding) []sentence {
+	var out []sentence
+	what := l.Text("trigger.other")
+	if key := "trigger." + f.Trigger.Kind; l.Has(key) {
+		what = l.Text(key)
+	}
+	args := []i18n.Arg{
+		i18n.Word("what", what), i18n.LTR("value", f.Trigger.Value), i18n.LTR("control", f.Trigger.Control),
+		i18n.Num("hits", f.Hits), i18n.Num("runs", f.Runs),
+		i18n.Num("control-hits", f.Controls.Hits), i18n.Num("control-runs", f.Controls.Runs),
+	}
+	kind, value, control := f.Trigger.Kind, f.Trigger.Value, f.Trigger.Control
+	named := kind == "sni" || kind == "host"
+	switch {
+	case f.Runs == 0 && kind != "":
+		out = append(out, say("because.trigger", args...))
+	case f.Runs == 0:
+	case kind == "allow-list" && f.Controls.Runs > 0:
+		out = append(out, say("because.allow-list", args...))
+	case kind != "" && value != "" && f.Controls.Runs > 0 && (control != "" || named):
+		if control == "" {
+			args[2] = i18n.Word("control", l.Text("control.none"))
+		}
+		out = append(out, say("because.pair", args...))
+	case kind != "" && f.Controls.Runs > 0:
+		out = append(out, say("because.control", args...))
+	case kind != "" && value != "":
+		out = append(out, say("because.value", args...))
+	case f.Controls.Runs > 0:
+		out = append(out, say("because.plain-control", args...))
+	case f.Runs > 1 || f.Proof == "":
+		out = append(out, say("because.plain", args...))
+	}
+	if f.Proof != "" {
+		for proof := range strings.SplitSeq(f.Proof, "+") {
+			if key := "proof." + proof; l.Has(key) && proof != "other" {
+				out = append(out, say(key))
+			} else {
+				out = append(out, say("proof.other", i18n.LTR("proof", proof)))
+			}
+		}
+	}
+	if f.Match != nil && f.Match.Row != "" {
+		if f.Match.Product != "" {
+			out = append(out, say("because.match-product", i18n.LTR("row", f.Match.Row), i18n.LTR("product", f.Match.Product)))
+		} else {
+			out = append(out, say("because.match", i18n.LTR("row", f.Match.Row)))
+		}
+	}
+	return out
+}
+
+// commandsFor are the commands that a next step can name, ready to be copied.
+func commandsFor(target string) []i18n.Arg {
+	quoted := shellQuote(target)
+	return []i18n.Arg{
+		i18n.Command("again", "govah check "+quoted),
+		i18n.Command("locate", "govah check --locate "+quoted),
+		i18n.Command("seal", "govah check --seal "+quoted),
+		i18n.Command("helper", "govah check --helper URL "+quoted),
+	}
+}
+
+// shellQuote makes s one word of a POSIX shell: a target comes from a list
+// that somebody else may have written, and commands are copied and run.
+func shellQuote(s string) string {
+	safe := s != "" && s[0] != '-'
+	for i := 0; i < len(s) && safe; i++ {
+		c := s[i]
+		safe = c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte(":/.-_%+,@=[]", c) >= 0
+	}
+	if safe && !strings.ContainsAny(s, "[]") {
+		return s
+	}
+	quoted := "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	if strings.HasPrefix(s, "-") {
+		return "-- " + quoted
+	}
+	return quoted
+}
+
+// word is the catalogue's word for a value of a closed vocabulary, or the value
+// itself as foreign text where a newer version wrote one.
+func word(l i18n.Lang, prefix, value string) sentence {
+	if key := prefix + "." + value; l.Has(key) {
+		return say(key)
+	}
+	return say("detail.value", i18n.LTR("value", value))
+}
+
+// failureWords put a failure into words; the unknown ones keep their text.
+func failureWords(l i18n.Lang, f measure.Failure) sentence {
+	if f == measure.NoFailure {
+		return say("failure.success")
+	}
+	if key := "failure." + string(f); l.Has(key) && f != "success" && f != "other" {
+		return say(key)
+	}
+	return say("failure.other")
+}
+
+// outcome says in a few words how a step ended.
+func outcome(l i18n.Lang, o *measure.Observation) []sentence {
+	var out []sentence
+	add := func(key string, args ...i18n.Arg) { out = append(out, say(key, args...)) }
+	plain := func(text string) { add("detail.value", i18n.LTR("value", text)) }
+	if o.Path != nil {
+		out = append(out, word(l, "path", o.Path.Outcome))
+	} else if o.Failure != measure.NoFailure {
+		out = append(out, failureWords(l, o.Failure))
+	}
+	if d := o.DNS; d != nil {
+		var values []string
+		for _, r := range d.Replies {
+			if r.Rcode != "" && r.Rcode != "NOERROR" && !slices.Contains(values, r.Rcode) {
+				values = append(values, r.Rcode)
+			}
+			for _, answer := range r.Answers {
+				if !slices.Contains(values, answer.Value) {
+					values = append(values, answer.Value)
+				}
+			}
+		}
+		if len(d.Replies) > 1 {
+			add("detail.replies", i18n.Num("n", len(d.Replies)))
+		}
+		for i, value := range values {
+			if i == 2 {
+				add("detail.addresses", i18n.Num("n", len(values)-2))
+				break
+			}
+			plain(clip(value, 60))
+		}
+	}
+	if t := o.TLS; t != nil {
+		state := t.Public
+		named := o.Failure == measure.TLSInvalidHostname || o.Failure == measure.TLSUnknownAuthority || o.Failure == measure.TLSInvalidCert
+		if state != "" && !named {
+			add("detail.certificate", i18n.Word("state", word(l, "verification", string(state)).text(l)))
+		}
+		if state != measure.VerifiedOK && t.Issuer != "" {
+			add("detail.issuer", i18n.Foreign("issuer", clip(t.Issuer, 60)))
+		}
+		if t.Alert > 0 && o.Failure != measure.NoFailure {
+			add("detail.alert", i18n.LTR("code", strconv.Itoa(t.Alert)))
+		}
+	}
+	if h := o.HTTP; h != nil {
+		if h.Status != 0 {
+			add("detail.status", i18n.LTR("code", strconv.Itoa(h.Status)))
+		}
+		if h.Location != "" {
+			add("detail.location", i18n.LTR("location", clip(h.Location, 80)))
+		}
+		if h.Title != "" {
+			add("detail.title", i18n.Foreign("title", clip(h.Title, 60)))
+		}
+		for _, m := range h.Matches {
+			add("detail.match", i18n.LTR("row", m.Row))
+		}
+	}
+	if t := o.TCP; t != nil {
+		if t.Retransmits > 0 {
+			add("detail.retransmits", i18n.Num("n", t.Retransmits))
+		}
+		for i := range t.ICMP {
+			out = append(out, icmpWords(&t.ICMP[i]))
+		}
+	}
+	if p := o.Path; p != nil && p.ICMP != nil {
+		out = append(out, icmpWords(p.ICMP))
+	}
+	if s := o.Stream; s != nil {
+		if s.BitsPerSecond > 0 {
+			add("detail.value", i18n.Word("value", l.Rate(s.BitsPerSecond)))
+		}
+		if s.StalledUS > 0 {
+			add("detail.stalled", i18n.Took("time", s.StalledUS))
+		}
+	}
+	if o.TTL > 0 {
+		add("detail.ttl", i18n.LTR("ttl", strconv.Itoa(o.TTL)))
+	}
+	if len(out) == 0 {
+		out = append(out, say("failure.success"))
+	}
+	return out
+}
+
+func icmpWords(i *measure.ICMP) sentence {
+	args := []i18n.Arg{i18n.LTR("type", strconv.Itoa(i.Type)), i18n.LTR("code", strconv.Itoa(i.Code)), i18n.LTR("from", i.From)}
+	if i.From == "" {
+		return say("detail.icmp", args...)
+	}
+	return say("detail.icmp-from", args...)
+}
+
+// clip shortens s to at most n runes.
+func clip(s string, n int) string {
+	count := 0
+	for i := range s {
+		if count == n {
+			return s[:i] + "…"
+		}
+		count++
+	}
+	return s
+}
+
+// subject is what a step was made with: the one thing that an experiment
+// varies, or else the name.
+func subject(o *measure.Observation) string {
+	varied := ""
+	for _, d := range o.Differs {
+		varied = d
+	}
+	switch {
+	case varied == "address" || varied == "port":
+		return o.Remote
+	case varied == "resolver" && o.DNS != nil:
+		return resolverName(o.DNS)
+	case o.DNS != nil:
+		return o.DNS.Name
+	case o.Step == measure.StepHTTP && (varied == "path" || varied == "tls") && o.URL != "":
+		return o.URL
+	case o.SNI != "":
+		return o.SNI
+	case o.Host != "":
+		return o.Host
+	case o.URL != "":
+		return o.URL
+	case o.Payload != "":
+		return o.Payload
+	}
+	return o.Remote
+}
+
+func resolverName(d *measure.DNS) string {
+	if d.Resolver != "" {
+		return d.Transport + " " + d.Resolver
+	}
+	return d.Transport
+}
+
+// mark is how a step is drawn.
+type mark int
+
+const (
+	markOK   mark = iota
+	markOdd       // something came, and it is the evidence
+	markFail      // refused, reset, closed
+	markSilent
+)
+
+func markOf(o *measure.Observation, evidence bool) mark {
+	if o.Path != nil {
+		switch o.Path.Outcome {
+		case "silent":
+			return markSilent
+		case "reset", "unreachable":
+			return markFail
+		}
+		return markOK
+	}
+	switch {
+	case o.Failure == measure.NoFailure && evidence && o.Role == measure.RoleTest:
+		return markOdd
+	case o.Failure == measure.NoFailure:
+		return markOK
+	case o.TLS != nil && o.TLS.ServerBytes && o.Role != measure.RoleTest:
+		return markOK // an alert from the server, too, means that the path let it through
+	case o.TLS != nil && len(o.TLS.Chain) > 0:
+		return markOdd
+	case o.Failure == measure.GenericTimeout:
+		return markSilent
+	}
+	return markFail
+}
+
+func (m mark) symbol() string { return [...]string{"✓", "!", "✗", "✗"}[m] }
+func (m mark) class() i18n.Markup {
+	return [...]i18n.Markup{"ok", "odd", "bad", "silent"}[m]
+}
