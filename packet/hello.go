@@ -1,0 +1,245 @@
+package packet
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+)
+
+// ErrMore says that the bytes so far are the beginning of something valid.
+var ErrMore = errors.New("packet: more bytes needed")
+
+// ErrNotTLS says that the bytes are no TLS ClientHello.
+var ErrNotTLS = errors.New("packet: not a TLS ClientHello")
+
+// ClientHello is what a device on the path can read of one.
+type ClientHello struct {
+	SNI        string // lower case; "" none
+	ALPN       []string
+	Versions   []uint16
+	Suites     []uint16
+	Groups     []uint16
+	Extensions []uint16
+	ECH        bool // encrypted_client_hello, 0xfe0d
+	ESNI       bool // draft ESNI, 0xffce
+	Length     int  // of the handshake message, bytes
+}
+
+const maxHello = 64 << 10
+
+// ParseClientHelloStream reads the ClientHello at the start of a TCP stream:
+// TLS records, over which the handshake message may be split. ErrMore means
+// that what there is fits so far.
+func ParseClientHelloStream(b []byte) (*ClientHello, error) {
+	var msg []byte
+	for {
+		if len(b) > 0 && b[0] != 22 || len(b) > 1 && b[1] != 3 {
+			return nil, ErrNotTLS
+		}
+		if len(b) < 5 {
+			return nil, ErrMore
+		}
+		n := int(binary.BigEndian.Uint16(b[3:]))
+		if n == 0 || n > 16384+256 {
+			return nil, ErrNotTLS
+		}
+		have := min(n, len(b)-5)
+		msg = append(msg, b[5:5+have]...)
+		if len(msg) > 0 && msg[0] != 1 {
+			return nil, ErrNotTLS
+		}
+		if len(msg) >= 4 {
+			want := 4 + (int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3]))
+			if want > maxHello {
+				return nil, ErrNotTLS
+			}
+			if len(msg) >= want {
+				return ParseClientHello(msg[:want])
+			}
+		}
+		if have < n {
+			return nil, ErrMore
+		}
+		b = b[5+n:]
+		if len(b) == 0 {
+			return nil, ErrMore
+		}
+	}
+}
+
+// ParseClientHello reads one whole handshake message (RFC 8446 4.1.2).
+func ParseClientHello(msg []byte) (*ClientHello, error) {
+	if len(msg) < 4 || msg[0] != 1 {
+		return nil, ErrNotTLS
+	}
+	n := int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3])
+	if len(msg)-4 < n {
+		return nil, ErrMore
+	}
+	h := &ClientHello{Length: 4 + n}
+	b := reader{msg[4 : 4+n], false}
+	b.take(2 + 32)
+	b.take(int(b.u8()))
+	suites := reader{b.take(int(b.u16())), false}
+	for len(suites.b) >= 2 {
+		h.Suites = append(h.Suites, suites.u16())
+	}
+	b.take(int(b.u8()))
+	if len(b.b) == 0 && !b.bad {
+		return h, nil
+	}
+	exts := reader{b.take(int(b.u16())), false}
+	for len(exts.b) >= 4 {
+		typ := exts.u16()
+		e := reader{exts.take(int(exts.u16())), false}
+		h.Extensions = append(h.Extensions, typ)
+		switch typ {
+		case 0:
+			list := reader{e.take(int(e.u16())), false}
+			for len(list.b) >= 3 {
+				kind := list.u8()
+				name := list.take(int(list.u16()))
+				if kind == 0 && h.SNI == "" {
+					h.SNI = strings.ToLower(string(name))
+				}
+			}
+		case 10:
+			list := reader{e.take(int(e.u16())), false}
+			for len(list.b) >= 2 {
+				h.Groups = append(h.Groups, list.u16())
+			}
+		case 16:
+			list := reader{e.take(int(e.u16())), false}
+			for len(list.b) > 0 && !list.bad {
+				h.ALPN = append(h.ALPN, string(list.take(int(list.u8()))))
+			}
+		case 43:
+			list := reader{e.take(int(e.u8())), false}
+			for len(list.b) >= 2 {
+				h.Versions = append(h.Versions, list.u16())
+			}
+		case 0xfe0d:
+			h.ECH = true
+		case 0xffce:
+			h.ESNI = true
+		}
+		if exts.bad {
+			break
+		}
+	}
+	if b.bad || exts.bad {
+		return nil, ErrNotTLS
+	}
+	return h, nil
+}
+
+// reader takes from the front and remembers when there was too little.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) take(n int) []byte {
+	if n < 0 || n > len(r.b) {
+		r.bad = true
+		r.b = nil
+		return nil
+	}
+	out := r.b[:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) u8() uint8 {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (r *reader) u16() uint16 {
+	if v := r.take(2); v != nil {
+		return binary.BigEndian.Uint16(v)
+	}
+	return 0
+}
+
+// varint reads QUIC's variable-length integer (RFC 9000 16).
+func (r *reader) varint() uint64 {
+	if len(r.b) == 0 {
+		r.bad = true
+		return 0
+	}
+	n := 1 << (r.b[0] >> 6)
+	v := r.take(n)
+	if v == nil {
+		return 0
+	}
+	x := uint64(v[0] & 0x3f)
+	for _, c := range v[1:] {
+		x = x<<8 | uint64(c)
+	}
+	return x
+}
+
+// ErrNotHTTP says that the bytes are no HTTP/1 request.
+var ErrNotHTTP = errors.New("packet: not an HTTP request")
+
+// Request is what a device on the path reads of an HTTP/1 request.
+type Request struct {
+	Method, Target, Host string
+	Complete             bool // the head has ended
+}
+
+var methods = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE "}
+
+// ParseRequest reads the head of an HTTP/1 request. ErrMore means that no Host
+// has been seen yet and the head has not ended. Methods are matched as they
+// are on the wire, in capitals.
+func ParseRequest(b []byte) (*Request, error) {
+	fits := false
+	for _, m := range methods {
+		n := min(len(m), len(b))
+		if string(b[:n]) == m[:n] {
+			fits = true
+			break
+		}
+	}
+	if !fits {
+		return nil, ErrNotHTTP
+	}
+	if len(b) > 16<<10 {
+		b = b[:16<<10]
+	}
+	line, rest, ok := strings.Cut(string(b), "\n")
+	if !ok {
+		return nil, ErrMore
+	}
+	parts := strings.SplitN(strings.TrimRight(line, "\r"), " ", 3)
+	if len(parts) != 3 || !strings.HasPrefix(parts[2], "HTTP/") {
+		return nil, ErrNotHTTP
+	}
+	r := &Request{Method: parts[0], Target: parts[1]}
+	for {
+		line, next, ok := strings.Cut(rest, "\n")
+		if !ok {
+			break
+		}
+		rest = next
+		line = strings.TrimRight(line, "\r")
+		if line == "" {
+			r.Complete = true
+			break
+		}
+		if name, value, ok := strings.Cut(line, ":"); ok && r.Host == "" && strings.EqualFold(name, "host") {
+			r.Host = strings.ToLower(strings.TrimSpace(value))
+			if h, _, ok := strings.Cut(r.Host, ":"); ok && !strings.HasPrefix(r.Host, "[") {
+				r.Host = h
+			}
+		}
+	}
+	if r.Host == "" && !r.Complete {
+		return nil, ErrMore
+	}
+	return r, nil
+}
