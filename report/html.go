@@ -178,7 +178,11 @@ func (d *document) head(src *Source) {
 	d.raw(`</p>`)
 	summary := d.tally.words()
 	d.raw(`<h1>`, summary[0].markup(l), `</h1>`)
-	d.sentences(summary[1:], `<p class="sum">`, `</p>`)
+	if len(summary) > 1 {
+		d.raw(`<p class="sum">`)
+		d.sentences(summary[1:], ``, ` `)
+		d.raw(`</p>`)
+	}
 	if list := d.tally.methodList(l); list != "" {
 		d.raw(`<p class="sum">`)
 		d.words("summary.methods", i18n.Word("list", list))
@@ -238,7 +242,7 @@ func (d *document) index() {
 	d.words("html.col-verdict")
 	d.raw(`</th><th scope="col">`)
 	d.words("html.col-target")
-	d.raw(`</th><th scope="col">`)
+	d.raw(`</th><th scope="col" class="how">`)
 	d.words("html.col-how")
 	d.raw(`</th></tr></thead><tbody>`)
 	for _, s := range States[:len(States)-1] {
@@ -247,8 +251,8 @@ func (d *document) index() {
 				continue
 			}
 			d.raw(`<tr class="`, attr(string(s)), `"><td><span class="sym">`, attr(s.Symbol()), ` `)
-			d.words("interference." + map[State]string{StateConfirmed: "confirmed", StateSuspected: "suspected", StateUnknown: "unknown", StateFault: "none"}[s])
-			d.raw(`</span></td><td><a href="#t`, number(i), `">`, i18n.BDI(r.target), `</a></td><td>`, i18n.EscapeHTML(r.methods), `</td></tr>`)
+			d.words("interference." + map[State]string{StateConfirmed: "confirmed", StateSuspected: "suspected", StateUnknown: "unknown", StateFault: "fault"}[s])
+			d.raw(`</span></td><td><a href="#t`, number(i), `">`, i18n.BDI(r.target), `</a></td><td class="how">`, i18n.EscapeHTML(r.methods), `</td></tr>`)
 		}
 	}
 	d.raw(`</tbody></table></div>`)
@@ -344,7 +348,13 @@ func (d *document) card(i int, e Entry) {
 	d.raw(`<h3><bdi class="url" dir="ltr">`, attr(clip(v.Target, 2048)), `</bdi> <span class="badge"><span aria-hidden="true">`, attr(a.state.Symbol()), `</span> `)
 	d.words("state." + string(a.state))
 	d.raw(`</span></h3>`)
-	d.sentences(a.headline, `<p class="head">`, `</p>`)
+	for i, s := range a.headline {
+		class := i18n.Markup("head")
+		if i > 0 && strings.HasPrefix(s.key, "reachable.") {
+			class = "sum"
+		}
+		d.raw(`<p class="`, class, `">`, s.markup(d.l), `</p>`)
+	}
 	d.account(a)
 	if e.Measurement != nil {
 		d.pictures(e)
@@ -421,11 +431,16 @@ func (d *document) steps(e Entry) {
 		if o.Pair > 0 {
 			d.raw(` `, i18n.EscapeHTML(d.l.Number(int64(o.Pair))))
 		}
+		if key := "stage." + string(o.Stage); d.l.Has(key) {
+			d.raw(`<br><span class="small">`)
+			d.words(key)
+			d.raw(`</span>`)
+		}
 		if o.Helper != "" {
 			d.raw(` `, i18n.BDI(clip(o.Helper, 80)))
 		}
 		d.raw(`</td><td>`)
-		what := subject(o)
+		what := subject(d.l, o, varied(o))
 		if what != o.Remote {
 			d.raw(i18n.BDI(clip(what, 120)))
 		}
@@ -437,7 +452,7 @@ func (d *document) steps(e Entry) {
 			`</td><td class="n">`, i18n.EscapeHTML(d.l.Size(o.Sent)), ` / `, i18n.EscapeHTML(d.l.Size(o.Received)), `</td><td>`)
 		k := markOf(o, evidence[o.ID])
 		d.raw(`<span class="t-`, k.class(), `" aria-hidden="true">`, attr(k.symbol()), `</span> `)
-		d.outcome(o)
+		d.outcome(outcome(d.l, o))
 		if o.Detail != "" && o.Failure != measure.NoFailure && !d.l.Has("failure."+string(o.Failure)) {
 			d.raw(` `, i18n.ForeignBDI(clip(o.Detail, 160)))
 		}
@@ -446,8 +461,8 @@ func (d *document) steps(e Entry) {
 	d.raw(`</tbody></table></div></details>`)
 }
 
-func (d *document) outcome(o *measure.Observation) {
-	for i, s := range outcome(d.l, o) {
+func (d *document) outcome(list []sentence) {
+	for i, s := range list {
 		if i > 0 {
 			d.words("list.comma")
 		}

@@ -190,7 +190,7 @@ func (d *document) trial(t trial, byID map[string]*measure.Observation, evidence
 	controlChain = slices.DeleteFunc(controlChain, func(o *measure.Observation) bool { return slices.Contains(testChain, o) })
 
 	d.raw(`<div class="over"><h4>`, word(d.l, "experiment", clip(string(t.experiment), 40)).markup(d.l), `</h4><div class="key small">`)
-	d.side("html.test", test, "")
+	d.side("html.test", test, varied(test), "")
 	d.tallyMarks(t.tests, evidence)
 	d.raw(`</span>`)
 	if control != nil {
@@ -198,7 +198,7 @@ func (d *document) trial(t trial, byID map[string]*measure.Observation, evidence
 		if key := "control." + string(control.ControlKind); d.l.Has(key) {
 			kind = d.l.Text(key)
 		}
-		d.side("html.control", control, kind)
+		d.side("html.control", control, varied(test), kind)
 		var controls []*measure.Observation
 		for _, o := range t.tests {
 			if c := byID[o.Control]; c != nil && !slices.Contains(controls, c) {
@@ -215,13 +215,14 @@ func (d *document) trial(t trial, byID map[string]*measure.Observation, evidence
 		length = max(length, stretch(controlChain))
 	}
 	length = max(length, 1000)
+	peak := max(peakRate(testChain), peakRate(controlChain))
 	for _, l := range lanes(testChain, controlChain) {
 		d.raw(`<div class="lane"><b>`, word(d.l, "step", clip(string(l.step), 40)).markup(d.l), `</b><div>`)
 		for _, o := range l.test {
-			d.bar(o, "t", d.l.HTML("html.test"), span{testChain[0].StartUS, length}, evidence[o.ID])
+			d.bar(o, "t", d.l.HTML("html.test"), span{testChain[0].StartUS, length}, peak, evidence[o.ID])
 		}
 		for _, o := range l.control {
-			d.bar(o, "c", d.l.HTML("html.control"), span{controlChain[0].StartUS, length}, evidence[o.ID])
+			d.bar(o, "c", d.l.HTML("html.control"), span{controlChain[0].StartUS, length}, peak, evidence[o.ID])
 		}
 		d.raw(`</div></div>`)
 	}
@@ -230,11 +231,11 @@ func (d *document) trial(t trial, byID map[string]*measure.Observation, evidence
 }
 
 // side opens a span that names one side of an experiment.
-func (d *document) side(key string, o *measure.Observation, kind string) {
+func (d *document) side(key string, o *measure.Observation, varied, kind string) {
 	d.raw(`<span>`)
 	d.words(key)
 	d.raw(`: <b>`)
-	if s := subject(o); s != "" && o.ControlKind != measure.ControlNone {
+	if s := subject(d.l, o, varied); s != "" && o.ControlKind != measure.ControlNone {
 		d.raw(i18n.BDI(clip(s, 120)))
 	} else {
 		d.raw(i18n.EscapeHTML(kind))
@@ -287,7 +288,7 @@ func (d *document) sequence(m *measure.Measurement, evidence map[string]bool) {
 			class = "t"
 		}
 		d.raw(`<div class="lane"><b>`, word(d.l, "step", clip(string(o.Step), 40)).markup(d.l), `</b><div>`)
-		d.bar(o, class, word(d.l, "role", clip(string(o.Role), 40)).markup(d.l), span{zero, length}, evidence[o.ID])
+		d.bar(o, class, word(d.l, "role", clip(string(o.Role), 40)).markup(d.l), span{zero, length}, peakRate(list), evidence[o.ID])
 		d.raw(`</div></div>`)
 	}
 	d.axis(length)
@@ -319,7 +320,7 @@ const (
 )
 
 // bar draws one step: when it began and ended, what came, and how it broke.
-func (d *document) bar(o *measure.Observation, side, who i18n.Markup, s span, evidence bool) {
+func (d *document) bar(o *measure.Observation, side, who i18n.Markup, s span, peak int64, evidence bool) {
 	k := markOf(o, evidence)
 	from, to := s.at(o.StartUS), s.at(end(o))
 	height := i18n.Markup("")
@@ -329,7 +330,7 @@ func (d *document) bar(o *measure.Observation, side, who i18n.Markup, s span, ev
 	d.raw(`<div class="row `, side, ` `, k.class(), height, `"><span class="who">`, who, `</span><svg aria-hidden="true">`)
 	d.grid(s.length, "100%")
 	if height != "" {
-		d.samples(o.Stream, from, to)
+		d.samples(o.Stream, from, to, peak)
 	} else {
 		d.span(from, to, "6", "6", "b-"+k.class())
 		if o.HTTP != nil && o.HTTP.FirstByteUS > 0 {
@@ -357,7 +358,7 @@ func (d *document) bar(o *measure.Observation, side, who i18n.Markup, s span, ev
 		d.point(to, "9", "m m-"+k.class(), shape)
 	}
 	d.raw(`</svg><span class="res"><span class="t-`, k.class(), `" aria-hidden="true">`, attr(k.symbol()), `</span> `)
-	d.outcome(o)
+	d.outcome(brief(d.l, o, k))
 	d.words("list.semicolon")
 	d.raw(i18n.EscapeHTML(d.l.Duration(o.TookUS)))
 	if o.Sent > 0 || o.Received > 0 {
@@ -377,14 +378,30 @@ func (d *document) span(from, to int64, y, height, class i18n.Markup) {
 	d.raw(`<rect x="`, percent(max(x, 0)), `" y="`, y, `" width="`, percent(width), `" height="`, height, `" rx="2" class="`, class, `"/>`)
 }
 
-// samples draws how much came in each interval of a transfer.
-func (d *document) samples(st *measure.Stream, from, to int64) {
-	const most = 200
-	list := st.Samples[:min(len(st.Samples), most)]
+const maxSamples = 200 // drawn of one transfer
+
+// rateOf is the bits per second of n bytes in one interval of st.
+func rateOf(st *measure.Stream, n int64) int64 {
+	return min(max(n, 0), 1<<40) * 8_000 / max(st.IntervalUS/1000, 1)
+}
+
+// peakRate is the highest rate in any interval, so that transfers that are
+// compared are drawn to one scale.
+func peakRate(list []*measure.Observation) int64 {
 	peak := int64(1)
-	for _, n := range list {
-		peak = max(peak, n)
+	for _, o := range list {
+		if o.Stream != nil {
+			for _, n := range o.Stream.Samples[:min(len(o.Stream.Samples), maxSamples)] {
+				peak = max(peak, rateOf(o.Stream, n))
+			}
+		}
 	}
+	return peak
+}
+
+// samples draws the rate in each interval of a transfer.
+func (d *document) samples(st *measure.Stream, from, to, peak int64) {
+	list := st.Samples[:min(len(st.Samples), maxSamples)]
 	line := "M"
 	for i, n := range list {
 		x := i
@@ -394,9 +411,7 @@ func (d *document) samples(st *measure.Stream, from, to int64) {
 		if i > 0 {
 			line += "L"
 		}
-		// The square root keeps a slow transfer visible beside a fast one;
-		// both are drawn to their own peak.
-		line += strconv.Itoa(x) + "," + strconv.FormatInt(100-100*max(n, 0)/peak, 10)
+		line += strconv.Itoa(x) + "," + strconv.FormatInt(98-96*rateOf(st, n)/peak, 10)
 	}
 	first, last := "0", strconv.Itoa(len(list)-1)
 	if d.l.RTL() {
@@ -461,13 +476,11 @@ func (d *document) overview(m *measure.Measurement, evidence map[string]bool) {
 	d.words("html.overview")
 	d.raw(`</h4>`)
 	for _, role := range []measure.Role{measure.RoleTest, measure.RoleControl, measure.RoleCanary, measure.RoleHelper} {
-		ok, all := 0, 0
+		count, all := [4]int{}, 0
 		for i := range list {
 			if list[i].Role == role {
 				all++
-				if markOf(&list[i], evidence[list[i].ID]) == markOK {
-					ok++
-				}
+				count[markOf(&list[i], evidence[list[i].ID])]++
 			}
 		}
 		if all == 0 {
@@ -492,9 +505,12 @@ func (d *document) overview(m *measure.Measurement, evidence map[string]bool) {
 			}
 			d.point(s.at(end(o)), "9", "m m-odd", shapeDiamond)
 		}
-		d.raw(`</svg><span class="res"><span class="t-ok">✓ `, i18n.EscapeHTML(d.l.Number(int64(ok))), `</span>`)
-		if all > ok {
-			d.raw(` <span class="t-bad">✗ `, i18n.EscapeHTML(d.l.Number(int64(all-ok))), `</span>`)
+		d.raw(`</svg><span class="res">`)
+		count[markFail] += count[markSilent]
+		for k, n := range count[:markSilent] {
+			if n > 0 {
+				d.raw(`<span class="t-`, mark(k).class(), `">`, attr(mark(k).symbol()), ` `, i18n.EscapeHTML(d.l.Number(int64(n))), `</span> `)
+			}
 		}
 		d.raw(`</span></div></div></div>`)
 	}

@@ -225,10 +225,11 @@ func (t *Text) labelled(key string, list []sentence) {
 func (t *Text) observation(o *measure.Observation) string {
 	l := t.l
 	parts := []string{l.IsolateLTR(o.ID), word(l, "step", string(o.Step)).text(l), "(" + word(l, "role", string(o.Role)).text(l) + ")"}
-	if s := subject(o); s != "" {
-		parts = append(parts, l.IsolateLTR(clip(s, 120)))
+	what := subject(l, o, "")
+	if what != "" {
+		parts = append(parts, l.IsolateLTR(clip(what, 120)))
 	}
-	if o.Remote != "" && o.Remote != subject(o) {
+	if o.Remote != "" && o.Remote != what {
 		parts = append(parts, "· "+l.IsolateLTR(o.Remote))
 	}
 	parts = append(parts, "·", l.Duration(o.TookUS)+":")
@@ -279,6 +280,8 @@ func (t *Text) End(s Summary) error {
 		if s.ElapsedMS > 0 {
 			t.line("", l.Text("summary.tested", i18n.Num("n", t.tally.total), i18n.Took("time", s.ElapsedMS*1000),
 				i18n.Size("sent", s.BytesSent), i18n.Size("received", s.BytesReceived)), 0, 2)
+		} else {
+			t.line("", l.Text("summary.read", i18n.Num("n", t.tally.total)), 0, 2)
 		}
 	}
 	if s.Interrupted {
@@ -413,6 +416,12 @@ func (t *tally) methodList(l i18n.Lang) string {
 		rows = append(rows, row{m, *n})
 	}
 	slices.SortFunc(rows, func(a, b row) int {
+		if a.m.Benign() != b.m.Benign() {
+			if a.m.Benign() {
+				return 1
+			}
+			return -1
+		}
 		if d := b.n[0] - a.n[0]; d != 0 {
 			return d
 		}

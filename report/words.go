@@ -360,7 +360,7 @@ func failureWords(l i18n.Lang, f measure.Failure) sentence {
 	if f == measure.NoFailure {
 		return say("failure.success")
 	}
-	if key := "failure." + string(f); l.Has(key) && f != "success" && f != "other" {
+	if key := "failure." + string(f); l.Has(key) && f != "success" && f != "other" && f != "server-answered" && f != "handshake-done" && f != "silent-rightly" {
 		return say(key)
 	}
 	return say("failure.other")
@@ -454,6 +454,23 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 	return out
 }
 
+// brief is an outcome in two or three words, for a picture.
+func brief(l i18n.Lang, o *measure.Observation, k mark) []sentence {
+	if k == markOK && o.DNS != nil && o.DNS.NoResolver {
+		return []sentence{say("failure.silent-rightly")}
+	}
+	if k == markOK && o.Failure != measure.NoFailure {
+		// A control that the server answered with an alert or with another
+		// name's certificate: what counts is that it answered.
+		return []sentence{say("failure.server-answered")}
+	}
+	if k == markOK && (o.Step == measure.StepTLS || o.Step == measure.StepQUIC) {
+		return []sentence{say("failure.handshake-done")}
+	}
+	list := outcome(l, o)
+	return list[:min(len(list), 3)]
+}
+
 func icmpWords(i *measure.ICMP) sentence {
 	args := []i18n.Arg{i18n.LTR("type", strconv.Itoa(i.Type)), i18n.LTR("code", strconv.Itoa(i.Code)), i18n.LTR("from", i.From)}
 	if i.From == "" {
@@ -475,17 +492,13 @@ func clip(s string, n int) string {
 }
 
 // subject is what a step was made with: the one thing that an experiment
-// varies, or else the name.
-func subject(o *measure.Observation) string {
-	varied := ""
-	for _, d := range o.Differs {
-		varied = d
-	}
+// varies ("" no experiment), or else the name.
+func subject(l i18n.Lang, o *measure.Observation, varied string) string {
 	switch {
 	case varied == "address" || varied == "port":
 		return o.Remote
 	case varied == "resolver" && o.DNS != nil:
-		return resolverName(o.DNS)
+		return resolverName(l, o.DNS)
 	case o.DNS != nil:
 		return o.DNS.Name
 	case o.Step == measure.StepHTTP && (varied == "path" || varied == "tls") && o.URL != "":
@@ -502,11 +515,26 @@ func subject(o *measure.Observation) string {
 	return o.Remote
 }
 
-func resolverName(d *measure.DNS) string {
-	if d.Resolver != "" {
-		return d.Transport + " " + d.Resolver
+// varied is the one thing in which a test differs from its control.
+func varied(test *measure.Observation) string {
+	if len(test.Differs) == 0 {
+		return ""
 	}
-	return d.Transport
+	return test.Differs[0]
+}
+
+func resolverName(l i18n.Lang, d *measure.DNS) string {
+	name := d.Transport
+	if key := "transport." + d.Transport; l.Has(key) {
+		name = l.Text(key)
+	}
+	switch {
+	case d.Resolver == "":
+		return name
+	case d.Transport == "system" || d.Transport == "udp":
+		return d.Resolver
+	}
+	return name + " " + d.Resolver
 }
 
 // mark is how a step is drawn.
@@ -529,8 +557,15 @@ func markOf(o *measure.Observation, evidence bool) mark {
 		}
 		return markOK
 	}
+	proven := o.TLS != nil && o.TLS.Public == measure.VerifiedOK
 	switch {
-	case o.Failure == measure.NoFailure && evidence && o.Role == measure.RoleTest:
+	case o.DNS != nil && o.DNS.NoResolver:
+		// Where there is no resolver, silence is as it should be.
+		if len(o.DNS.Replies) == 0 {
+			return markOK
+		}
+		return markOdd
+	case o.Failure == measure.NoFailure && evidence && o.Role == measure.RoleTest && !proven:
 		return markOdd
 	case o.Failure == measure.NoFailure:
 		return markOK

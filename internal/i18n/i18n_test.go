@@ -75,7 +75,7 @@ func TestPersianSpelling(t *testing.T) {
 				t.Errorf("%s: %s (%q) in %q", key, what, found, message)
 			}
 		}
-		latinOnly := strings.HasPrefix(key, "step.") || strings.HasPrefix(key, "family.") || strings.HasPrefix(key, "detail.value") || strings.HasPrefix(key, "progress.stage") || strings.HasPrefix(key, "list.") || key == "summary.count" || key == "date.day" || key == "date.both" || strings.HasPrefix(key, "summary.method")
+		latinOnly := strings.HasPrefix(key, "step.") || strings.HasPrefix(key, "transport.") || strings.HasPrefix(key, "family.") || strings.HasPrefix(key, "detail.value") || strings.HasPrefix(key, "progress.stage") || strings.HasPrefix(key, "list.") || key == "summary.count" || key == "date.day" || key == "date.both" || strings.HasPrefix(key, "summary.method")
 		if !latinOnly && !strings.ContainsFunc(message, func(r rune) bool { return unicode.Is(unicode.Arabic, r) }) {
 			t.Errorf("%s has no Persian: %q", key, message)
 		}
