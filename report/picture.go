@@ -28,6 +28,11 @@ type trial struct {
 	tests      []*measure.Observation
 }
 
+const (
+	maxTrials   = 32
+	maxLengthUS = 1 << 50 // of a time axis: beyond it a time is no time
+)
+
 // trials sorts the evidence of f by experiment.
 func trials(f *measure.Finding, byID map[string]*measure.Observation) []trial {
 	var out []trial
@@ -38,7 +43,9 @@ func trials(f *measure.Finding, byID map[string]*measure.Observation) []trial {
 		}
 		i := slices.IndexFunc(out, func(t trial) bool { return t.experiment == o.Experiment })
 		if i < 0 {
-			i = len(out)
+			if i = len(out); i == maxTrials {
+				continue
+			}
 			out = append(out, trial{experiment: o.Experiment})
 		}
 		out[i].tests = append(out[i].tests, o)
@@ -124,14 +131,12 @@ func (s span) at(t int64) int64 {
 		return 0
 	case t >= s.length:
 		return 1000
-	case s.length > 1<<50:
-		return t / (s.length / 1000)
 	}
 	return t * 1000 / s.length
 }
 
 func end(o *measure.Observation) int64 {
-	if o.TookUS < 0 || o.StartUS > 1<<60 || o.TookUS > 1<<60 {
+	if o.TookUS < 0 || o.StartUS > maxLengthUS || o.TookUS > maxLengthUS {
 		return o.StartUS
 	}
 	return o.StartUS + o.TookUS
@@ -142,7 +147,7 @@ func stretch(list []*measure.Observation) int64 {
 	for _, o := range list {
 		longest = max(longest, end(o)-list[0].StartUS)
 	}
-	return longest
+	return min(longest, maxLengthUS)
 }
 
 // lane is one kind of step in test and control.
@@ -280,7 +285,7 @@ func (d *document) sequence(m *measure.Measurement, evidence map[string]bool) {
 	}
 	length := int64(1000)
 	for _, o := range list {
-		length = max(length, end(o)-zero)
+		length = min(max(length, end(o)-zero), maxLengthUS)
 	}
 	for _, o := range list {
 		class := i18n.Markup("c")
@@ -470,7 +475,7 @@ func (d *document) overview(m *measure.Measurement, evidence map[string]bool) {
 	length := int64(1000)
 	list := m.Observations[:min(len(m.Observations), most)]
 	for i := range list {
-		length = max(length, end(&list[i]))
+		length = min(max(length, end(&list[i])), maxLengthUS)
 	}
 	d.raw(`<div class="over"><h4>`)
 	d.words("html.overview")

@@ -184,7 +184,7 @@ func (t *Text) Add(m *measure.Measurement, v *measure.Verdict) error {
 	if t.open && !short {
 		t.write("\n")
 	}
-	title := state.Symbol() + " " + t.l.IsolateLTR(v.Target) + " · " + t.l.Text("state."+string(state))
+	title := state.Symbol() + " " + t.l.IsolateLTR(clip(v.Target, 2048)) + " · " + t.l.Text("state."+string(state))
 	if names != "" {
 		title += " · " + names
 	}
@@ -224,13 +224,13 @@ func (t *Text) labelled(key string, list []sentence) {
 
 func (t *Text) observation(o *measure.Observation) string {
 	l := t.l
-	parts := []string{l.IsolateLTR(o.ID), word(l, "step", string(o.Step)).text(l), "(" + word(l, "role", string(o.Role)).text(l) + ")"}
+	parts := []string{l.IsolateLTR(clip(o.ID, 20)), word(l, "step", string(o.Step)).text(l), "(" + word(l, "role", string(o.Role)).text(l) + ")"}
 	what := subject(l, o, "")
 	if what != "" {
 		parts = append(parts, l.IsolateLTR(clip(what, 120)))
 	}
 	if o.Remote != "" && o.Remote != what {
-		parts = append(parts, "· "+l.IsolateLTR(o.Remote))
+		parts = append(parts, "· "+l.IsolateLTR(clip(o.Remote, 80)))
 	}
 	parts = append(parts, "·", l.Duration(o.TookUS)+":")
 	var words []string

@@ -76,6 +76,9 @@ func say(key string, args ...i18n.Arg) sentence { return sentence{key, args} }
 func (s sentence) text(l i18n.Lang) string        { return l.Text(s.key, s.args...) }
 func (s sentence) markup(l i18n.Lang) i18n.Markup { return l.HTML(s.key, s.args...) }
 
+// as makes s the argument of another sentence.
+func (s sentence) as(name string) i18n.Arg { return i18n.Said(name, s.key, s.args...) }
+
 // group sorts the methods by what they leave open and what can be done: the
 // keys limit.GROUP and next.GROUP.
 var group = map[measure.Method]string{
@@ -117,7 +120,14 @@ type account struct {
 	next     []sentence
 }
 
-// ordered are v's findings, the weightiest first.
+// Bounds on what a file of others can make a report say about one target.
+const (
+	maxFindings = 12
+	maxWhys     = 12
+	maxValues   = 50
+)
+
+// ordered are v's findings, the weightiest first, at most maxFindings.
 func ordered(v *measure.Verdict) []measure.Finding {
 	weight := func(f measure.Finding) int {
 		w := 0
@@ -131,7 +141,7 @@ func ordered(v *measure.Verdict) []measure.Finding {
 	}
 	out := slices.Clone(v.Findings)
 	slices.SortStableFunc(out, func(a, b measure.Finding) int { return weight(a) - weight(b) })
-	return out
+	return out[:min(len(out), maxFindings)]
 }
 
 // tell puts v into words.
@@ -157,9 +167,9 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 			}
 		}
 		add(&a.not, say("limit."+groupOf(f.Method)))
-		whys = append(whys, f.NotExcluded...)
+		whys = append(whys, f.NotExcluded[:min(len(f.NotExcluded), maxWhys)]...)
 	}
-	whys = append(whys, v.Unknown...)
+	whys = append(whys, v.Unknown[:min(len(v.Unknown), maxWhys)]...)
 	if len(findings) > 0 && !findings[0].Method.Benign() && !located(findings[0].Scope) {
 		add(&a.not, say("scope.unknown"))
 	}
@@ -240,11 +250,11 @@ func why(l i18n.Lang, w measure.Why) sentence {
 	if key := "why." + string(w) + ".text"; l.Has(key) && w != "other" {
 		return say(key)
 	}
-	return say("why.other.text", i18n.LTR("why", string(w)))
+	return say("why.other.text", i18n.LTR("why", clip(string(w), 60)))
 }
 
 func headline(l i18n.Lang, v *measure.Verdict, f measure.Finding, all []measure.Finding) sentence {
-	s := say("verdict.unnamed", i18n.LTR("method", string(f.Method)))
+	s := say("verdict.unnamed", i18n.LTR("method", clip(string(f.Method), 60)))
 	if key := "method." + string(f.Method) + ".what"; l.Has(key) {
 		s = say(key)
 	}
@@ -252,15 +262,15 @@ func headline(l i18n.Lang, v *measure.Verdict, f measure.Finding, all []measure.
 	// one family and nothing alike was found in the other.
 	if family := "family." + string(f.Family); l.Has(family) && v.Reachable == measure.ReachablePartly &&
 		!slices.ContainsFunc(all, func(o measure.Finding) bool { return o.Method == f.Method && o.Family != f.Family }) {
-		s = say("verdict.only-family", i18n.LTR("family", l.Text(family)), i18n.Word("what", s.text(l)))
+		s = say("verdict.only-family", i18n.LTR("family", l.Text(family)), s.as("what"))
 	}
 	switch {
 	case f.Interference == measure.InterferenceConfirmed:
 		return s
 	case f.Method.Benign():
-		return say("verdict.suspected-fault", i18n.Word("what", s.text(l)))
+		return say("verdict.suspected-fault", s.as("what"))
 	}
-	return say("verdict.suspected", i18n.Word("what", s.text(l)))
+	return say("verdict.suspected", s.as("what"))
 }
 
 // because says what a finding rests on: trigger and counts, the rule that
@@ -272,7 +282,7 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 		what = l.Text(key)
 	}
 	args := []i18n.Arg{
-		i18n.Word("what", what), i18n.LTR("value", f.Trigger.Value), i18n.LTR("control", f.Trigger.Control),
+		i18n.Word("what", what), i18n.LTR("value", clip(f.Trigger.Value, 300)), i18n.LTR("control", clip(f.Trigger.Control, 300)),
 		i18n.Num("hits", f.Hits), i18n.Num("runs", f.Runs),
 		i18n.Num("control-hits", f.Controls.Hits), i18n.Num("control-runs", f.Controls.Runs),
 	}
@@ -299,7 +309,7 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 		out = append(out, say("because.plain", args...))
 	}
 	if f.Proof != "" {
-		for proof := range strings.SplitSeq(f.Proof, "+") {
+		for _, proof := range strings.SplitN(clip(f.Proof, 200), "+", maxWhys) {
 			if key := "proof." + proof; l.Has(key) && proof != "other" {
 				out = append(out, say(key))
 			} else {
@@ -309,9 +319,9 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	}
 	if f.Match != nil && f.Match.Row != "" {
 		if f.Match.Product != "" {
-			out = append(out, say("because.match-product", i18n.LTR("row", f.Match.Row), i18n.LTR("product", f.Match.Product)))
+			out = append(out, say("because.match-product", i18n.LTR("row", clip(f.Match.Row, 60)), i18n.LTR("product", clip(f.Match.Product, 80))))
 		} else {
-			out = append(out, say("because.match", i18n.LTR("row", f.Match.Row)))
+			out = append(out, say("because.match", i18n.LTR("row", clip(f.Match.Row, 60))))
 		}
 	}
 	return out
@@ -319,7 +329,10 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 
 // commandsFor are the commands that a next step can name, ready to be copied.
 func commandsFor(target string) []i18n.Arg {
-	quoted := shellQuote(target)
+	quoted := "TARGET"
+	if len(target) <= 2048 && i18n.Escape(target) == target {
+		quoted = shellQuote(target)
+	}
 	return []i18n.Arg{
 		i18n.Command("again", "govah check "+quoted),
 		i18n.Command("locate", "govah check --locate "+quoted),
@@ -352,7 +365,7 @@ func word(l i18n.Lang, prefix, value string) sentence {
 	if key := prefix + "." + value; l.Has(key) {
 		return say(key)
 	}
-	return say("detail.value", i18n.LTR("value", value))
+	return say("detail.value", i18n.LTR("value", clip(value, 60)))
 }
 
 // failureWords put a failure into words; the unknown ones keep their text.
@@ -379,11 +392,11 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 	if d := o.DNS; d != nil {
 		var values []string
 		for _, r := range d.Replies {
-			if r.Rcode != "" && r.Rcode != "NOERROR" && !slices.Contains(values, r.Rcode) {
+			if r.Rcode != "" && r.Rcode != "NOERROR" && len(values) < maxValues && !slices.Contains(values, r.Rcode) {
 				values = append(values, r.Rcode)
 			}
 			for _, answer := range r.Answers {
-				if !slices.Contains(values, answer.Value) {
+				if len(values) < maxValues && !slices.Contains(values, answer.Value) {
 					values = append(values, answer.Value)
 				}
 			}
@@ -403,7 +416,7 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 		state := t.Public
 		named := o.Failure == measure.TLSInvalidHostname || o.Failure == measure.TLSUnknownAuthority || o.Failure == measure.TLSInvalidCert
 		if state != "" && !named {
-			add("detail.certificate", i18n.Word("state", word(l, "verification", string(state)).text(l)))
+			add("detail.certificate", word(l, "verification", string(state)).as("state"))
 		}
 		if state != measure.VerifiedOK && t.Issuer != "" {
 			add("detail.issuer", i18n.Foreign("issuer", clip(t.Issuer, 60)))
@@ -422,15 +435,15 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 		if h.Title != "" {
 			add("detail.title", i18n.Foreign("title", clip(h.Title, 60)))
 		}
-		for _, m := range h.Matches {
-			add("detail.match", i18n.LTR("row", m.Row))
+		for _, m := range h.Matches[:min(len(h.Matches), 4)] {
+			add("detail.match", i18n.LTR("row", clip(m.Row, 60)))
 		}
 	}
 	if t := o.TCP; t != nil {
 		if t.Retransmits > 0 {
 			add("detail.retransmits", i18n.Num("n", t.Retransmits))
 		}
-		for i := range t.ICMP {
+		for i := range t.ICMP[:min(len(t.ICMP), 4)] {
 			out = append(out, icmpWords(&t.ICMP[i]))
 		}
 	}
@@ -472,7 +485,7 @@ func brief(l i18n.Lang, o *measure.Observation, k mark) []sentence {
 }
 
 func icmpWords(i *measure.ICMP) sentence {
-	args := []i18n.Arg{i18n.LTR("type", strconv.Itoa(i.Type)), i18n.LTR("code", strconv.Itoa(i.Code)), i18n.LTR("from", i.From)}
+	args := []i18n.Arg{i18n.LTR("type", strconv.Itoa(i.Type)), i18n.LTR("code", strconv.Itoa(i.Code)), i18n.LTR("from", clip(i.From, 60))}
 	if i.From == "" {
 		return say("detail.icmp", args...)
 	}

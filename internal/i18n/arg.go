@@ -27,6 +27,7 @@ const (
 	kindLTR
 	kindForeign
 	kindCommand
+	kindSaid
 )
 
 // NoBreak stands in a command for a space at which a line must not be broken;
@@ -39,6 +40,7 @@ type Arg struct {
 	kind   argKind
 	text   string
 	number int64
+	args   []Arg // of kindSaid, whose key is text
 }
 
 // Num is a count in prose.
@@ -54,6 +56,11 @@ func Took(name string, us int64) Arg { return Arg{name: name, kind: kindDuration
 
 // Word is text of the same language, from this catalogue.
 func Word(name, text string) Arg { return Arg{name: name, kind: kindWord, text: text} }
+
+// Said is another message of the catalogue, with arguments of its own.
+func Said(name, key string, args ...Arg) Arg {
+	return Arg{name: name, kind: kindSaid, text: key, args: args}
+}
 
 // LTR is a host, an address, a command, a path or a code: left to right in
 // any language, escaped.
@@ -80,6 +87,8 @@ func (a Arg) plain(l Lang) string {
 		return l.IsolateForeign(a.text)
 	case kindCommand:
 		return strings.ReplaceAll(l.IsolateLTR(a.text), " ", string(NoBreak))
+	case kindSaid:
+		return l.Text(a.text, a.args...)
 	}
 	return a.text
 }
@@ -92,6 +101,8 @@ func (a Arg) markup(l Lang) Markup {
 		return ForeignBDI(a.text)
 	case kindCommand:
 		return Markup(`<code dir="ltr">` + html.EscapeString(Escape(a.text)) + `</code>`)
+	case kindSaid:
+		return l.HTML(a.text, a.args...)
 	}
 	return Markup(html.EscapeString(a.plain(l)))
 }

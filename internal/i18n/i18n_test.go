@@ -229,6 +229,13 @@ func TestMessagesIsolateAndEscape(t *testing.T) {
 	if got, want := English.HTML("detail.title", Foreign("title", hostile)), Markup(`title &#34;<bdi dir="auto">a\u{001B}[31m\u{202E}b&lt;b&gt;</bdi>&#34;`); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	nested := Said("state", "detail.location", LTR("location", "x<"))
+	if got, want := Persian.Text("detail.certificate", nested), "گواهی به \u2066x<\u2069"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := Persian.HTML("detail.certificate", nested), Markup(`گواهی به <bdi dir="ltr">x&lt;</bdi>`); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	if got, want := English.Text("detail.replies", Num("n", 1)), "1 reply"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
