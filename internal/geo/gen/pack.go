@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oschwald/maxminddb-golang/v2"
+
+	"govah/internal/geo"
+)
+
+// record is what a network of the database has.
+type record struct {
+	ASN     uint32 `maxminddb:"autonomous_system_number"`
+	Org     string `maxminddb:"autonomous_system_organization"`
+	Country struct {
+		ISOCode string `maxminddb:"iso_code"`
+	} `maxminddb:"country"`
+}
+
+// place is what a range of addresses has in common.
+type place struct {
+	asn     uint32
+	country string
+}
+
+// span begins where the one before ended.
+type span struct {
+	start *big.Int
+	place place
+}
+
+type database struct {
+	version string
+	v4, v6  []span
+	places  map[place]int // how often
+	names   map[uint32]string
+}
+
+// read takes the networks of a database in order and joins neighbours.
+func read(path string) (*database, error) {
+	r, err := maxminddb.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	d := &database{
+		version: "dbip-" + time.Unix(int64(r.Metadata.BuildEpoch), 0).UTC().Format("2006-01"),
+		places:  map[place]int{}, names: map[uint32]string{},
+	}
+	var end4, end6 *big.Int // where the last network of the family ended
+	add := func(list *[]span, end **big.Int, p netip.Prefix, what place) {
+		start := new(big.Int).SetBytes(p.Addr().AsSlice())
+		if *end == nil {
+			*end = new(big.Int)
+		}
+		put := func(at *big.Int, what place) {
+			if n := len(*list); n == 0 || (*list)[n-1].place != what {
+				*list = append(*list, span{at, what})
+				d.places[what]++
+			}
+		}
+		if start.Cmp(*end) > 0 || len(*list) == 0 && start.Sign() > 0 {
+			put(*end, place{})
+		}
+		put(start, what)
+		size := new(big.Int).Lsh(big.NewInt(1), uint(p.Addr().BitLen()-p.Bits()))
+		*end = size.Add(size, start)
+	}
+	for n := range r.Networks() {
+		var rec record
+		if err := n.Decode(&rec); err != nil {
+			return nil, err
+		}
+		what := place{rec.ASN, rec.Country.ISOCode}
+		if what.country == "ZZ" {
+			what.country = ""
+		}
+		if len(what.country) != 2 && what.country != "" {
+			return nil, fmt.Errorf("%v: %q is no country code", n.Prefix(), what.country)
+		}
+		if rec.ASN != 0 {
+			d.names[rec.ASN] = clean(rec.Org)
+		}
+		if p := n.Prefix(); p.Addr().Is4() {
+			add(&d.v4, &end4, p, what)
+		} else {
+			add(&d.v6, &end6, p, what)
+		}
+	}
+	for _, f := range []struct {
+		list *[]span
+		end  *big.Int
+		bits uint
+	}{{&d.v4, end4, 32}, {&d.v6, end6, 128}} {
+		if len(*f.list) == 0 {
+			return nil, errors.New("the database lacks an address family")
+		}
+		if whole := new(big.Int).Lsh(big.NewInt(1), f.bits); f.end.Cmp(whole) < 0 {
+			*f.list = append(*f.list, span{f.end, place{}})
+			d.places[place{}]++
+		}
+	}
+	return d, nil
+}
+
+// clean makes a name valid text without the bytes that the packing uses.
+func clean(s string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < 32 || r == 127 {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "")))
+}
+
+// pack writes the layout that package geo describes.
+func (d *database) pack() ([]byte, error) {
+	// Frequent places get short numbers; 0 is the empty one.
+	delete(d.places, place{})
+	order := make([]place, 0, len(d.places))
+	for p := range d.places {
+		order = append(order, p)
+	}
+	slices.SortFunc(order, func(a, b place) int {
+		return cmp.Or(d.places[b]-d.places[a], cmp.Compare(a.asn, b.asn), strings.Compare(a.country, b.country))
+	})
+	systems := make([]uint32, 0, len(d.names))
+	for asn := range d.names {
+		systems = append(systems, asn)
+	}
+	slices.Sort(systems)
+	systemAt := map[uint32]uint32{}
+	for i, asn := range systems {
+		systemAt[asn] = uint32(i) + 1
+	}
+	var countries []string
+	countryAt := map[string]uint32{}
+	for _, p := range order {
+		if _, ok := countryAt[p.country]; !ok {
+			countryAt[p.country] = uint32(len(countries))
+			countries = append(countries, fmt.Sprintf("%-2s", p.country))
+		}
+	}
+	if len(countries) > 256 || len(systems) >= 1<<24 {
+		return nil, errors.New("more countries or systems than the layout holds")
+	}
+	number := map[place]uint64{{}: 0}
+	var places []byte
+	for i, p := range order {
+		number[p] = uint64(i) + 1
+		places = binary.BigEndian.AppendUint32(places, systemAt[p.asn]<<8|countryAt[p.country])
+	}
+
+	index4, ranges4 := packRanges(d.v4, number, 4)
+	index6, ranges6 := packRanges(d.v6, number, 16)
+	codes, wordIndex, words := d.dictionary()
+	systemIndex, list := packSystems(systems, d.names, codes)
+
+	out := append([]byte(geo.Magic), geo.Layout, byte(len(d.version)))
+	out = append(out, d.version...)
+	for _, section := range [][]byte{index4, ranges4, index6, ranges6, places,
+		[]byte(strings.Join(countries, "")), systemIndex, list, wordIndex, words} {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(section)))
+		out = append(out, section...)
+	}
+	return out, nil
+}
+
+func packRanges(list []span, number map[place]uint64, size int) (index, out []byte) {
+	var before, last uint64
+	for i, s := range list {
+		n := number[s.place]
+		var head byte
+		var body []byte
+		if i%geo.BlockSize == 0 {
+			index = append(index, s.start.FillBytes(make([]byte, size))...)
+			index = binary.BigEndian.AppendUint32(index, uint32(len(out)))
+			before, last = 0, 0
+		} else {
+			step := new(big.Int).Sub(s.start, list[i-1].start)
+			zeros := int(step.TrailingZeroBits())
+			code := zeros
+			if size == 16 {
+				code = geo.Top6 - zeros
+			}
+			if code < 0 || code >= geo.Escape {
+				head = geo.Escape
+				body = append(body, byte(zeros))
+			} else {
+				head = byte(code)
+			}
+			if step.Rsh(step, uint(zeros)); step.BitLen() > 1 {
+				head |= geo.FlagStep
+				body = appendUvarint(body, step.Rsh(step, 1))
+			}
+		}
+		if n == before && i%geo.BlockSize >= 2 {
+			head |= geo.FlagBack
+		} else {
+			body = binary.AppendUvarint(body, n)
+		}
+		before, last = last, n
+		out = append(append(out, head), body...)
+	}
+	return index, out
+}
+
+func appendUvarint(b []byte, v *big.Int) []byte {
+	low := big.NewInt(0x7f)
+	for v.BitLen() > 7 {
+		b = append(b, byte(new(big.Int).And(v, low).Uint64())|0x80)
+		v = new(big.Int).Rsh(v, 7)
+	}
+	return append(b, byte(v.Uint64()))
+}
+
+func packSystems(systems []uint32, names map[uint32]string, codes map[string][]byte) (index, out []byte) {
+	var last uint32
+	for i, asn := range systems {
+		if i%geo.BlockSize == 0 {
+			index = binary.BigEndian.AppendUint32(index, last)
+			index = binary.BigEndian.AppendUint32(index, uint32(len(out)))
+		}
+		var name []byte
+		for _, w := range split(names[asn]) {
+			if code, ok := codes[w]; ok {
+				name = append(name, code...)
+			} else {
+				name = append(name, w...)
+			}
+		}
+		out = binary.AppendUvarint(out, uint64(asn-last))
+		out = binary.AppendUvarint(out, uint64(len(name)))
+		out = append(out, name...)
+		last = asn
+	}
+	return index, out
+}
+
+// split cuts a name before each space, dash and full stop.
+func split(s string) (words []string) {
+	from := 0
+	for i := 1; i < len(s); i++ {
+		if s[i] == ' ' || s[i] == '-' || s[i] == '.' || s[i] == ',' {
+			words = append(words, s[from:i])
+			from = i
+		}
+	}
+	return append(words, s[from:])
+}
+
+// dictionary gives two-byte codes to the words that save most.
+func (d *database) dictionary() (codes map[string][]byte, index, words []byte) {
+	count := map[string]int{}
+	for _, name := range d.names {
+		for _, w := range split(name) {
+			count[w]++
+		}
+	}
+	saves := func(w string) int { return count[w]*(len(w)-2) - len(w) - 4 }
+	var list []string
+	for w := range count {
+		if saves(w) > 0 {
+			list = append(list, w)
+		}
+	}
+	slices.SortFunc(list, func(a, b string) int { return cmp.Or(saves(b)-saves(a), strings.Compare(a, b)) })
+	list = list[:min(len(list), 31*256)]
+	codes = map[string][]byte{}
+	var all bytes.Buffer
+	for i, w := range list {
+		codes[w] = []byte{byte(i/256) + 1, byte(i % 256)}
+		index = binary.BigEndian.AppendUint32(index, uint32(all.Len()))
+		all.WriteString(w)
+	}
+	index = binary.BigEndian.AppendUint32(index, uint32(all.Len()))
+	return codes, index, all.Bytes()
+}

@@ -1,0 +1,218 @@
+package geo
+
+import (
+	_ "embed"
+	"math/bits"
+)
+
+// The table's layout; ./gen writes it. All integers are big-endian.
+//
+//	magic     "govahgeo", 1 byte layout version, 1 byte length of the name, name
+//	sections  8 of uint32 length + bytes: v4 index, v4 ranges, v6 index,
+//	          v6 ranges, places, countries, systems index, systems, and then
+//	          words index and words
+//
+// Ranges cover the whole space of their family; each begins where the one
+// before ended. They lie in blocks of BlockSize. An index entry is the first
+// address of a block (4 or 16 bytes) and the block's offset (uint32). A range
+// is one byte - bit 7: the step is not a power of two; bit 6: the place is
+// that of the range before the last; bits 0 to 5: the code of the step's
+// trailing zeros - and then, as needed, the trailing zeros themselves (1 byte
+// if the code is 63), (step>>zeros-1)/2 and the place, as uvarints. The step
+// is from the last range's start; in the first range of a block it is absent
+// (the index has the start).
+//
+// A place is 0 (nothing known) or 1 + the index of a uint32 in places: 1 +
+// index of the AS (0 none) in the upper 24 bits, index of the country in the
+// lower 8. Countries are two letters each. Systems are (ASN step, length,
+// name) in blocks of BlockSize; the index entry is the ASN before the block
+// and the offset. In a name the bytes 1 to 31 begin a two-byte code of a word.
+const (
+	Magic     = "govahgeo"
+	Layout    = 1
+	BlockSize = 32
+
+	FlagStep = 0x80 // the step is not a power of two
+	FlagBack = 0x40 // the place is that of the range before the last
+	Escape   = 0x3f // the trailing zeros follow in a byte
+	Top6     = 112  // an IPv6 step of so many zeros has code 0; in IPv4 zeros and code are the same
+)
+
+//go:embed dbip.bin
+var packed string
+
+var table = open(packed)
+
+type tables struct {
+	version              string
+	v4, v6               family
+	places, countries    string
+	systemIndex, systems string
+	wordIndex, words     string
+}
+
+// family is the ranges of one address family.
+type family struct {
+	index, ranges string
+	bytes         int // of an address
+	top           int // zeros = top-code; negative: zeros = code
+}
+
+// open finds the sections. The table is part of the program, and a test says
+// that it is whole; one of another layout is empty, so that ./gen, which
+// imports this package, can replace it.
+func open(s string) tables {
+	if len(s) < len(Magic)+2 || s[:len(Magic)] != Magic || s[len(Magic)] != Layout {
+		return tables{}
+	}
+	n := int(s[len(Magic)+1])
+	s = s[len(Magic)+2:]
+	var t tables
+	t.version, s = s[:n], s[n:]
+	next := func() (section string) {
+		n := be32(s, 0)
+		section, s = s[4:4+n], s[4+n:]
+		return section
+	}
+	t.v4 = family{bytes: 4, top: -1}
+	t.v4.index, t.v4.ranges = next(), next()
+	t.v6 = family{bytes: 16, top: Top6}
+	t.v6.index, t.v6.ranges = next(), next()
+	t.places, t.countries = next(), next()
+	t.systemIndex, t.systems = next(), next()
+	t.wordIndex, t.words = next(), next()
+	return t
+}
+
+// start is the first address of a block.
+func (f *family) start(block int) u128 {
+	at := block * (f.bytes + 4)
+	if f.bytes == 4 {
+		return u128{lo: uint64(be32(f.index, at))}
+	}
+	return u128{be64(f.index, at), be64(f.index, at+8)}
+}
+
+// find is the place of an address.
+func (f *family) find(key u128) uint64 {
+	low, high := 0, len(f.index)/(f.bytes+4)
+	for low < high { // the first block that begins after key
+		if m := int(uint(low+high) / 2); key.less(f.start(m)) {
+			high = m
+		} else {
+			low = m + 1
+		}
+	}
+	if low == 0 {
+		return 0
+	}
+	block := low - 1
+	at := int(be32(f.index, block*(f.bytes+4)+f.bytes))
+	start := f.start(block)
+	var place, last, before uint64
+	for i := 0; i < BlockSize && at < len(f.ranges); i++ {
+		head := f.ranges[at]
+		at++
+		if i > 0 {
+			zeros := int(head & Escape)
+			if zeros == Escape {
+				zeros = int(f.ranges[at])
+				at++
+			} else if f.top >= 0 {
+				zeros = f.top - zeros
+			}
+			step := u128{lo: 1}
+			if head&FlagStep != 0 {
+				var n int
+				step, n = uvarint(f.ranges[at:])
+				at += n
+				step = step.shift(1)
+				step.lo |= 1
+			}
+			start = start.add(step.shift(zeros))
+			if key.less(start) {
+				return place
+			}
+		}
+		if head&FlagBack != 0 {
+			place = before
+		} else {
+			p, n := uvarint(f.ranges[at:])
+			at += n
+			place = p.lo
+		}
+		before, last = last, place
+	}
+	return place
+}
+
+// system is the number and the name of an AS by its index.
+func (t *tables) system(i int) (asn int, name string) {
+	block := i / BlockSize
+	asn = int(be32(t.systemIndex, block*8))
+	at := int(be32(t.systemIndex, block*8+4))
+	for k := 0; ; k++ {
+		step, n := uvarint(t.systems[at:])
+		at += n
+		asn += int(step.lo)
+		length, n := uvarint(t.systems[at:])
+		at += n
+		if k == i%BlockSize {
+			return asn, t.expand(t.systems[at : at+int(length.lo)])
+		}
+		at += int(length.lo)
+	}
+}
+
+// expand replaces the codes of words in a name.
+func (t *tables) expand(s string) string {
+	b := make([]byte, 0, 64)
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c > 31 {
+			b = append(b, c)
+			continue
+		}
+		w := (int(s[i])-1)*256 + int(s[i+1])
+		i++
+		b = append(b, t.words[be32(t.wordIndex, w*4):be32(t.wordIndex, w*4+4)]...)
+	}
+	return string(b)
+}
+
+// u128 is an address as a number.
+type u128 struct{ hi, lo uint64 }
+
+func (a u128) less(b u128) bool { return a.hi < b.hi || a.hi == b.hi && a.lo < b.lo }
+
+func (a u128) add(b u128) u128 {
+	lo, carry := bits.Add64(a.lo, b.lo, 0)
+	hi, _ := bits.Add64(a.hi, b.hi, carry)
+	return u128{hi, lo}
+}
+
+func (a u128) shift(n int) u128 {
+	if n >= 64 {
+		return u128{hi: a.lo << (n - 64)}
+	}
+	return u128{a.hi<<n | a.lo>>(64-n), a.lo << n}
+}
+
+// uvarint is binary.Uvarint for up to 128 bits.
+func uvarint(s string) (v u128, n int) {
+	for shift := 0; ; shift += 7 {
+		c := s[n]
+		n++
+		part := u128{lo: uint64(c & 0x7f)}.shift(shift)
+		v.hi, v.lo = v.hi|part.hi, v.lo|part.lo
+		if c < 0x80 {
+			return v, n
+		}
+	}
+}
+
+func be32(s string, at int) uint32 {
+	_ = s[at+3]
+	return uint32(s[at])<<24 | uint32(s[at+1])<<16 | uint32(s[at+2])<<8 | uint32(s[at+3])
+}
+
+func be64(s string, at int) uint64 { return uint64(be32(s, at))<<32 | uint64(be32(s, at+4)) }
