@@ -140,7 +140,11 @@ func Diff(before, after iter.Seq2[*measure.Verdict, error]) (*Changes, error) {
 }
 
 func (s Status) state() State {
-	return StateOf(&measure.Verdict{Interference: s.Interference, Reachable: s.Reachable})
+	v := &measure.Verdict{Interference: s.Interference, Reachable: s.Reachable}
+	for _, m := range s.Methods {
+		v.Findings = append(v.Findings, measure.Finding{Method: m})
+	}
+	return StateOf(v)
 }
 
 // Text prints the changes for a terminal.

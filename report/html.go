@@ -39,6 +39,8 @@ type Source struct {
 
 const (
 	maxSteps      = 300 // rows of one table of steps
+	manyCards     = 100 // cards above which a table has
+	fewSteps      = 12  // this many rows, so that the file stays small
 	maxPictures   = 4   // of one target
 	maxFineDetail = 40  // targets that work, up to which each shows its steps
 )
@@ -402,13 +404,16 @@ func (d *document) steps(e Entry) {
 		}
 	}
 	shown := min(len(m.Observations), maxSteps)
+	if d.tally.total-d.tally.count[StateFine] > manyCards {
+		shown = min(shown, fewSteps)
+	}
 	d.raw(`<details><summary>`)
 	if shown < len(m.Observations) {
 		d.words("html.details-cut", i18n.Num("shown", shown), i18n.Num("n", len(m.Observations)))
 	} else {
 		d.words("html.details", i18n.Num("n", shown))
 	}
-	d.raw(`</summary><div class="scroll" tabindex="0"><table><thead><tr>`)
+	d.raw(`</summary><div class="scroll" tabindex="0" role="region" aria-label="`, plainText(d.l.Text("html.details", i18n.Num("n", len(m.Observations)))), `"><table><thead><tr>`)
 	for _, key := range []string{"id", "step", "role", "what", "to", "start", "took", "traffic", "result"} {
 		d.raw(`<th scope="col">`)
 		d.words("html.col-" + key)

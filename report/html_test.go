@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -332,4 +333,59 @@ func FuzzReport(f *testing.F) {
 			checkLines(t, printed(t, Options{Lang: l, Verbose: true}, []Entry{e}), 80)
 		}
 	})
+}
+
+// Text is readable for people with weak eyes: at least 4.5 to 1 against its
+// ground, and drawings 3 to 1 (WCAG 2.2, 1.4.3 and 1.4.11), light and dark.
+func TestContrast(t *testing.T) {
+	roots := regexp.MustCompile(`:root\{([^}]*)\}`).FindAllStringSubmatch(styleSheet, -1)
+	if len(roots) != 3 {
+		t.Fatalf("%d colour schemes, want light, dark and print", len(roots))
+	}
+	light := map[string]string{}
+	for i, root := range roots {
+		colours := map[string]string{}
+		for k, v := range light {
+			colours[k] = v
+		}
+		for _, m := range regexp.MustCompile(`--([a-z]+):(#[0-9a-f]{3,6})`).FindAllStringSubmatch(root[1], -1) {
+			colours[m[1]] = m[2]
+		}
+		if i == 0 {
+			light = colours
+		}
+		for _, ground := range []string{"bg", "card", "soft"} {
+			for _, ink := range []string{"ink", "muted", "confirmed", "suspected", "unknown", "fault", "fine"} {
+				if c := contrast(t, colours[ink], colours[ground]); c < 4.5 {
+					t.Errorf("scheme %d: %s on %s has %.2f", i, ink, ground, c)
+				}
+			}
+			if c := contrast(t, colours["ctl"], colours[ground]); c < 3 {
+				t.Errorf("scheme %d: the control's bar on %s has %.2f", i, ground, c)
+			}
+		}
+	}
+}
+
+func contrast(t *testing.T, a, b string) float64 {
+	luminance := func(s string) float64 {
+		s = strings.TrimPrefix(s, "#")
+		if len(s) == 3 {
+			s = string([]byte{s[0], s[0], s[1], s[1], s[2], s[2]})
+		}
+		n, err := strconv.ParseUint(s, 16, 32)
+		if err != nil {
+			t.Fatalf("%q is no colour", s)
+		}
+		part := func(shift uint) float64 {
+			c := float64(n>>shift&0xff) / 255
+			if c <= 0.04045 {
+				return c / 12.92
+			}
+			return math.Pow((c+0.055)/1.055, 2.4)
+		}
+		return 0.2126*part(16) + 0.7152*part(8) + 0.0722*part(0)
+	}
+	x, y := luminance(a), luminance(b)
+	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
 }

@@ -151,9 +151,9 @@ func (t *Text) notice(key string, args ...i18n.Arg) {
 	t.write("\n")
 }
 
-// Begin prints what has to be said before the first verdict.
+// Begin prints what has to be said before the first verdict. run may be nil.
 func (t *Text) Begin(run *measure.Run) error {
-	if run.Lab != "" {
+	if run != nil && run.Lab != "" {
 		t.notice("notice.lab", i18n.LTR("lab", run.Lab))
 	}
 	return t.err

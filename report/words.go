@@ -41,10 +41,12 @@ func StateOf(v *measure.Verdict) State {
 	case measure.InterferenceSuspected:
 		return StateSuspected
 	case measure.InterferenceNone:
-		if v.Reachable == measure.ReachableYes || v.Reachable == measure.ReachablePartly {
+		switch {
+		case v.Reachable == measure.ReachableYes || v.Reachable == measure.ReachablePartly:
 			return StateFine
+		case v.Reachable == measure.ReachableNo, slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method.Benign() }):
+			return StateFault
 		}
-		return StateFault
 	}
 	return StateUnknown
 }

@@ -266,13 +266,17 @@ func TestStateOf(t *testing.T) {
 		r    measure.Reachable
 		want State
 	}{
-		{"none", "yes", StateFine}, {"none", "partly", StateFine}, {"none", "no", StateFault}, {"none", "unknown", StateFault},
+		{"none", "yes", StateFine}, {"none", "partly", StateFine}, {"none", "no", StateFault}, {"none", "unknown", StateUnknown},
 		{"suspected", "yes", StateSuspected}, {"confirmed", "yes", StateConfirmed}, {"unknown", "no", StateUnknown},
 		{"", "", StateUnknown}, {"from-the-future", "yes", StateUnknown},
 	} {
 		if got := StateOf(&measure.Verdict{Interference: c.i, Reachable: c.r}); got != c.want {
 			t.Errorf("%q, %q is shown as %q, want %q", c.i, c.r, got, c.want)
 		}
+	}
+	refused := &measure.Verdict{Interference: measure.InterferenceNone, Reachable: measure.ReachableUnknown, Findings: []measure.Finding{{Method: measure.ServerRefusal}}}
+	if got := StateOf(refused); got != StateFault {
+		t.Errorf("a refusal by the server is shown as %q", got)
 	}
 }
 
