@@ -414,7 +414,7 @@ func (d *document) steps(e Entry) {
 		d.words("html.details", i18n.Num("n", shown))
 	}
 	d.raw(`</summary><div class="scroll" tabindex="0" role="region" aria-label="`, plainText(d.l.Text("html.details", i18n.Num("n", len(m.Observations)))), `"><table><thead><tr>`)
-	for _, key := range []string{"id", "step", "role", "what", "to", "start", "took", "traffic", "result"} {
+	for _, key := range []string{"id", "step", "role", "what", "result", "to", "start", "took", "traffic"} {
 		d.raw(`<th scope="col">`)
 		d.words("html.col-" + key)
 		d.raw(`</th>`)
@@ -432,7 +432,7 @@ func (d *document) steps(e Entry) {
 			d.words("html.evidence")
 			d.raw(`</span>`)
 		}
-		d.raw(`</td><td>`, word(d.l, "step", clip(string(o.Step), 40)).markup(d.l), `</td><td>`, word(d.l, "role", clip(string(o.Role), 40)).markup(d.l))
+		d.raw(`</td><td class="n">`, word(d.l, "step", clip(string(o.Step), 40)).markup(d.l), `</td><td>`, word(d.l, "role", clip(string(o.Role), 40)).markup(d.l))
 		if o.Pair > 0 {
 			d.raw(` `, i18n.EscapeHTML(d.l.Number(int64(o.Pair))))
 		}
@@ -442,24 +442,26 @@ func (d *document) steps(e Entry) {
 			d.raw(`</span>`)
 		}
 		if o.Helper != "" {
-			d.raw(` `, i18n.BDI(clip(o.Helper, 80)))
+			d.raw(`<br><span class="small">`, i18n.BDI(clip(o.Helper, 80)), `</span>`)
 		}
 		d.raw(`</td><td>`)
 		what := subject(d.l, o, varied(o))
 		if what != o.Remote {
 			d.raw(i18n.BDI(clip(what, 120)))
 		}
+		k := markOf(o, evidence[o.ID])
+		d.raw(`</td><td><span class="t-`, k.class(), `" aria-hidden="true">`, attr(k.symbol()), `</span> `)
+		d.outcome(outcome(d.l, o))
+		if o.Detail != "" && o.Failure != measure.NoFailure && !d.l.Has("failure."+string(o.Failure)) {
+			d.raw(` `, i18n.ForeignBDI(clip(o.Detail, 160)))
+		}
 		d.raw(`</td><td>`, i18n.BDI(clip(o.Remote, 80)))
 		if o.ASN > 0 {
 			d.raw(` <span class="small">`, i18n.BDI("AS"+strconv.Itoa(o.ASN)), `</span>`)
 		}
-		d.raw(`</td><td class="n">`, i18n.EscapeHTML(d.l.Duration(o.StartUS)), `</td><td class="n">`, i18n.EscapeHTML(d.l.Duration(o.TookUS)),
-			`</td><td class="n">`, i18n.EscapeHTML(d.l.Size(o.Sent)), ` / `, i18n.EscapeHTML(d.l.Size(o.Received)), `</td><td>`)
-		k := markOf(o, evidence[o.ID])
-		d.raw(`<span class="t-`, k.class(), `" aria-hidden="true">`, attr(k.symbol()), `</span> `)
-		d.outcome(outcome(d.l, o))
-		if o.Detail != "" && o.Failure != measure.NoFailure && !d.l.Has("failure."+string(o.Failure)) {
-			d.raw(` `, i18n.ForeignBDI(clip(o.Detail, 160)))
+		d.raw(`</td><td class="n">`, i18n.EscapeHTML(d.l.Duration(o.StartUS)), `</td><td class="n">`, i18n.EscapeHTML(d.l.Duration(o.TookUS)), `</td><td class="n">`)
+		if o.Sent > 0 || o.Received > 0 {
+			d.raw(i18n.EscapeHTML(d.l.Size(o.Sent)), ` / `, i18n.EscapeHTML(d.l.Size(o.Received)))
 		}
 		d.raw(`</td></tr>`)
 	}
