@@ -75,7 +75,6 @@ type document struct {
 	rules   []string
 	places  []place
 	notices []sentence
-	ids     int // for aria references
 }
 
 // row is one line of the index.
@@ -240,7 +239,7 @@ func (d *document) index() {
 	if d.tally.total-d.tally.count[StateFine] < 2 {
 		return
 	}
-	d.raw(`<div class="index"><table><thead><tr><th scope="col">`)
+	d.raw(`<div class="index" data-g><table><thead><tr><th scope="col">`)
 	d.words("html.col-verdict")
 	d.raw(`</th><th scope="col">`)
 	d.words("html.col-target")
@@ -252,7 +251,7 @@ func (d *document) index() {
 			if r.state != s {
 				continue
 			}
-			d.raw(`<tr class="`, attr(string(s)), `"><td><span class="sym">`, attr(s.Symbol()), ` `)
+			d.raw(`<tr class="`, attr(string(s)), `" data-s="`, attr(string(s)), `" data-t="`, attr(r.target), `"><td><span class="sym">`, attr(s.Symbol()), ` `)
 			d.words("interference." + map[State]string{StateConfirmed: "confirmed", StateSuspected: "suspected", StateUnknown: "unknown", StateFault: "fault"}[s])
 			d.raw(`</span></td><td><a href="#t`, number(i), `">`, i18n.BDI(r.target), `</a></td><td class="how">`, i18n.EscapeHTML(r.methods), `</td></tr>`)
 		}
@@ -361,12 +360,12 @@ func (d *document) card(i int, e Entry) {
 	if e.Measurement != nil {
 		d.pictures(e)
 		d.steps(e)
-		d.raw(`<p class="small">`)
 		if t, err := time.Parse(time.RFC3339, e.Measurement.Started); err == nil {
+			d.raw(`<p class="small">`)
 			d.words("html.measured", i18n.Word("time", d.l.DateTime(t)), i18n.Took("took", clampMS(v.ElapsedMS)),
 				i18n.Size("sent", v.BytesSent), i18n.Size("received", v.BytesReceived))
+			d.raw(`</p>`)
 		}
-		d.raw(`</p>`)
 	}
 	d.raw(`</article>`)
 }

@@ -194,7 +194,7 @@ func sampleBlockPage() Entry {
 	_ = c2
 	h := r.add(300, with(page("https://bbc.example/persian", 200, 140_000), func(o *measure.Observation) {
 		o.Role, o.Host, o.Remote, o.Experiment = measure.RoleControl, "bbc.example", "192.0.2.44:443", measure.ExpHTTPS
-		o.HTTP.Title = "بی‌بی‌سی"
+		o.HTTP.Title = "بی\u200cبی\u200cسی"
 	}))
 	return r.entry(measure.Verdict{Reachable: measure.ReachablePartly, Interference: measure.InterferenceConfirmed, Findings: []measure.Finding{{
 		ID: "f1", Method: measure.HTTPBlockPage, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: measure.IPv4, Scope: measure.ScopeOperator,

@@ -149,7 +149,7 @@ func TestNumbersAndUnits(t *testing.T) {
 		{English.Duration(0), "0 ms"}, {English.Duration(400), "under 1 ms"}, {English.Duration(40_122), "40 ms"},
 		{English.Duration(999_499), "999 ms"}, {English.Duration(999_500), "1 s"}, {English.Duration(3_250_000), "3.3 s"},
 		{English.Duration(12_400_000), "12 s"}, {English.Duration(180_000_000), "3 min"}, {English.Duration(9_000_000_000), "2.5 h"},
-		{Persian.Duration(812_000), "۸۱۲ میلی‌ثانیه"},
+		{Persian.Duration(812_000), "۸۱۲ میلی\u200cثانیه"},
 		{English.Rate(128_000), "128 kbit/s"}, {English.Rate(9_540_000), "9.5 Mbit/s"},
 		{English.Size(1<<63 - 1), English.Size(1 << 59)},
 		{English.Duration(1<<63 - 1), English.Duration(1 << 59)},
