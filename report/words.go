@@ -187,7 +187,14 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 	switch a.state {
 	case StateConfirmed, StateFault:
 		if len(findings) > 0 {
-			add(&a.next, step("next."+groupOf(findings[0].Method)))
+			g, scope := groupOf(findings[0].Method), findings[0].Scope
+			near := !findings[0].Method.Benign() && (scope == measure.ScopeDevice || scope == measure.ScopeLAN)
+			if !near || g == "decrypt" { // the warning comes first
+				add(&a.next, step("next."+g))
+			}
+			if near {
+				add(&a.next, step("next."+string(scope)))
+			}
 		} else {
 			add(&a.headline, say("reachable."+reachable(v)))
 			add(&a.next, step("next.unknown"))

@@ -280,6 +280,30 @@ func TestStateOf(t *testing.T) {
 	}
 }
 
+// A filter in the home router is nothing that the provider can be asked about.
+func TestNextStepFitsTheScope(t *testing.T) {
+	for _, c := range []struct {
+		method measure.Method
+		scope  measure.Scope
+		want   []string
+	}{
+		{measure.DNSResolverLie, measure.ScopeLAN, []string{"next.lan"}},
+		{measure.DNSResolverLie, measure.ScopeOperator, []string{"next.dns"}},
+		{measure.TLSInterception, measure.ScopeDevice, []string{"next.decrypt", "next.device"}},
+		{measure.TLSReset, measure.ScopeUnknown, []string{"next.name"}},
+	} {
+		a := tell(i18n.English, &measure.Verdict{Target: "https://a.example/", Interference: measure.InterferenceConfirmed, Reachable: measure.ReachableNo,
+			Findings: []measure.Finding{{Method: c.method, Interference: measure.InterferenceConfirmed, Scope: c.scope}}})
+		var got []string
+		for _, s := range a.next {
+			got = append(got, s.key)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s in %s: %v, want %v", c.method, c.scope, got, c.want)
+		}
+	}
+}
+
 func TestShellQuote(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://a.example/x": "https://a.example/x", "a b": "'a b'", "$(id)": "'$(id)'", "it's": `'it'\''s'`, "": "''",
