@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"govah/measure"
@@ -103,4 +104,21 @@ type Info struct {
 	Unacked     int // segments
 	Retransmits int // in total
 	MSS         int // bytes, for sending
+}
+
+// errno is the error that a system reports to a socket connected to remote for
+// the ICMP error (RFC 1122, 4.2.3.9; RFC 4443), 0 where it reports none.
+func (e *PathError) errno(remote netip.Addr) syscall.Errno {
+	v6 := !remote.Unmap().Is4()
+	switch {
+	case v6 && e.Type == 1 && e.Code == 4, !v6 && e.Type == 3 && e.Code == 3:
+		return syscall.ECONNREFUSED
+	case v6 && e.Type == 1 && e.Code == 1, !v6 && e.Type == 3 && (e.Code == 9 || e.Code == 10 || e.Code == 13):
+		return syscall.EACCES
+	case v6 && e.Type == 1 && e.Code == 0, !v6 && e.Type == 3 && (e.Code == 0 || e.Code == 6 || e.Code == 11):
+		return syscall.ENETUNREACH
+	case v6 && e.Type == 1, !v6 && e.Type == 3 && e.Code != 4:
+		return syscall.EHOSTUNREACH
+	}
+	return 0
 }

@@ -1,0 +1,114 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"govah/measure"
+)
+
+// connectTimeout lets a SYN be retransmitted twice (after 1 s and 3 s, RFC
+// 6298) and the answer to the last one arrive.
+const connectTimeout = 3400 * time.Millisecond
+
+// ConnectSpec says how to connect. Zero values are the system's defaults.
+type ConnectSpec struct {
+	Remote, Local    netip.AddrPort
+	TTL, MinTTL, MSS int
+	// Timeout 0 means 3.4 s, in which two retransmissions of the SYN fit.
+	Timeout time.Duration
+}
+
+// Connect takes one TCP connect. The Conn is nil on failure.
+func Connect(ctx context.Context, n Network, l *Log, m Meta, spec ConnectSpec) (Conn, *measure.Observation) {
+	o := l.Begin(measure.StepTCP, m)
+	defer l.End(o)
+	setRemote(l, o, spec.Remote)
+	o.TTL, o.MSS = spec.TTL, spec.MSS
+	conn, err := dial(ctx, n, spec)
+	o.TookUS = l.Since(time.Now()) - o.StartUS
+	if err != nil {
+		fail(ctx, o, err)
+		var pe *PathError
+		if errors.As(err, &pe) {
+			o.TCP = &measure.TCP{ICMP: []measure.ICMP{*icmp(l, pe)}}
+		}
+		return nil, o
+	}
+	stack(l, o, conn)
+	if o.TCP == nil {
+		o.TCP = &measure.TCP{}
+	}
+	if o.TCP.RTTUS == 0 {
+		o.TCP.RTTUS = o.TookUS
+	}
+	return conn, o
+}
+
+func dial(ctx context.Context, n Network, spec ConnectSpec) (Conn, error) {
+	if spec.Timeout == 0 {
+		spec.Timeout = connectTimeout
+	}
+	limited, cancel := context.WithTimeout(ctx, spec.Timeout)
+	defer cancel()
+	conn, err := n.Dial(limited, DialSpec{
+		Flow: Flow{Local: spec.Local, Remote: spec.Remote},
+		TTL:  spec.TTL, MinTTL: spec.MinTTL, MSS: spec.MSS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// SYN sends one TTL-limited SYN (retransmitted by the stack as any other
+// until timeout) and records what answered it: expired, connected, reset,
+// unreachable or silent. Only silence, and what kept the probe from leaving,
+// is a failure.
+func SYN(ctx context.Context, n Network, l *Log, m Meta, remote netip.AddrPort, ttl int, timeout time.Duration) *measure.Observation {
+	o := l.Begin(measure.StepPath, m)
+	defer l.End(o)
+	setRemote(l, o, remote)
+	o.TTL = ttl
+	p := &measure.Path{Probe: "syn", Outcome: "silent"}
+	o.Path = p
+	started := time.Now()
+	conn, err := dial(ctx, n, ConnectSpec{Remote: remote, TTL: ttl, Timeout: timeout})
+	p.RTTUS = time.Since(started).Microseconds()
+	if err == nil {
+		p.Outcome = "connected"
+		conn.Abort()
+		return o
+	}
+	var pe *PathError
+	failure, detail := Classify(err)
+	switch {
+	case errors.As(err, &pe):
+		p.ICMP = icmp(l, pe)
+		p.Outcome = "unreachable"
+		if pe.expired(remote.Addr()) {
+			p.Outcome = "expired"
+		}
+	case failure == measure.ConnectionRefused || failure == measure.ConnectionReset:
+		p.Outcome = "reset"
+	case failure == measure.HostUnreachable:
+		// Linux says so for each ICMP error; which one it was is not known.
+		p.Outcome = "unreachable"
+	default:
+		p.RTTUS = 0
+		fail(ctx, o, err)
+		o.Detail = detail
+	}
+	return o
+}
+
+// expired says that the error is a time exceeded in transit (RFC 792, RFC
+// 4443) for a flow to that address.
+func (e *PathError) expired(remote netip.Addr) bool {
+	if remote.Unmap().Is4() {
+		return e.Type == 11
+	}
+	return e.Type == 3
+}

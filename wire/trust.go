@@ -1,0 +1,160 @@
+package wire
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	"govah/measure"
+)
+
+// Bounds on what is kept of a certificate.
+const (
+	maxChain       = 16
+	maxNames       = 64
+	maxNameText    = 256
+	maxSubjectText = 512
+)
+
+// Trust says how certificates are verified. A certificate never ends a step:
+// the outcome is recorded in measure.TLS. It is safe for concurrent use as
+// long as nobody changes it.
+type Trust struct {
+	// Public are the bundled public roots; nil verifies nothing.
+	Public *x509.CertPool
+	// System is what this system trusts (Network.Roots), nil unknown.
+	System *x509.CertPool
+	// Now is the device's clock; nil means time.Now.
+	Now func() time.Time
+	// Offset is the estimated true time minus the device's. Chains are
+	// verified at both where it is more than a minute.
+	Offset time.Duration
+}
+
+func (t *Trust) now() time.Time {
+	if t.Now == nil {
+		return time.Now()
+	}
+	return t.Now()
+}
+
+// certificates records a chain as it was sent and what verifying it for name
+// found. The returned error is that of the public roots at the device's time;
+// proven says that the chain proves the name now or at the estimated time.
+func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certificate, name string) (proven bool, err error) {
+	for i, der := range raw {
+		if i == maxChain {
+			break
+		}
+		sum := sha256.Sum256(der)
+		out.Chain = append(out.Chain, hex.EncodeToString(sum[:]))
+	}
+	if len(chain) == 0 {
+		return false, nil
+	}
+	leaf := chain[0]
+	out.Subject = text(leaf.Subject.String(), maxSubjectText)
+	out.Issuer = text(leaf.Issuer.String(), maxSubjectText)
+	out.NotBeforeS, out.NotAfterS = leaf.NotBefore.Unix(), leaf.NotAfter.Unix()
+	for _, n := range leaf.DNSNames {
+		if len(out.Names) < maxNames {
+			out.Names = append(out.Names, text(n, maxNameText))
+		}
+	}
+	for _, a := range leaf.IPAddresses {
+		if len(out.Names) < maxNames {
+			out.Names = append(out.Names, a.String())
+		}
+	}
+	if t == nil || name == "" || t.Public == nil {
+		return false, nil
+	}
+	now := t.now()
+	out.Public, err = verify(chain, name, t.Public, now)
+	proven = out.Public == measure.VerifiedOK
+	if t.Offset > time.Minute || t.Offset < -time.Minute {
+		out.PublicEstimated, _ = verify(chain, name, t.Public, now.Add(t.Offset))
+		proven = proven || out.PublicEstimated == measure.VerifiedOK
+	}
+	switch {
+	case t.System == nil:
+	case t.System.Equal(t.Public):
+		out.System = out.Public
+	default:
+		out.System, _ = verify(chain, name, t.System, now)
+	}
+	if err != nil {
+		err = &certificateError{outcome: out.Public, err: err}
+	}
+	return proven, err
+}
+
+// verify finds the worst thing that is wrong with a chain for a name.
+func verify(chain []*x509.Certificate, name string, roots *x509.CertPool, at time.Time) (measure.Verification, error) {
+	leaf := chain[0]
+	options := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: at}
+	for i, c := range chain[1:] {
+		if i == maxChain {
+			break
+		}
+		options.Intermediates.AddCert(c)
+	}
+	nameErr := leaf.VerifyHostname(bracketed(name))
+	_, err := leaf.Verify(options)
+	if expired(err) {
+		// The library says "expired" before it looks for the issuer. Whether
+		// the issuer is known is seen at a time when the leaf was valid.
+		first := err
+		options.CurrentTime = leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)
+		if _, again := leaf.Verify(options); again != nil && !expired(again) {
+			err = again
+		} else if nameErr != nil {
+			return measure.VerifyWrongName, nameErr
+		} else {
+			return measure.VerifyExpired, first
+		}
+	}
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &unknown):
+		return measure.VerifyUnknownCA, err
+	case err != nil:
+		return measure.VerifyMalformed, err
+	case nameErr != nil:
+		return measure.VerifyWrongName, nameErr
+	}
+	return measure.VerifiedOK, nil
+}
+
+func expired(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+}
+
+// bracketed is name in the form in which VerifyHostname takes addresses.
+func bracketed(name string) string {
+	if ip := net.ParseIP(name); ip != nil {
+		return "[" + name + "]"
+	}
+	return strings.TrimSuffix(name, ".")
+}
+
+// text makes foreign text valid UTF-8 of a bounded length.
+func text(s string, n int) string {
+	return clip(strings.ToValidUTF8(s, "\uFFFD"), n)
+}
+
+// keepChain stores the certificates of a chain that did not verify.
+func keepChain(l *Log, raw [][]byte) {
+	for i, der := range raw {
+		if i == maxChain {
+			break
+		}
+		sum := sha256.Sum256(der)
+		l.Keep(measure.Body{Type: "body", Schema: 1, SHA256: hex.EncodeToString(sum[:]), Kind: "certificate", Data: der})
+	}
+}
