@@ -20,6 +20,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,15 +241,19 @@ func listen(t testing.TB, f func(net.Conn)) netip.AddrPort {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})
+	var serving sync.WaitGroup
 	go func() {
 		defer close(done)
+		defer serving.Wait()
 		for {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			f(c)
-			c.Close()
+			serving.Go(func() {
+				f(c)
+				c.Close()
+			})
 		}
 	}()
 	t.Cleanup(func() {
