@@ -1,0 +1,23 @@
+// Package known holds what is known in advance, as data with sources: block
+// pages and the marks of filtering products, forged DNS answers, roots and
+// issuers of interception, look-alikes that are no interference, special-use
+// addresses, and the third parties that a run contacts as controls.
+//
+// The rows are in the CSV files next to this one; each has an id, the source
+// it was taken from and an example that a test matches. Nothing here
+// concludes: a match is a resemblance, and package judge asks for more than
+// that.
+//
+// # Kinds of signature
+//
+//	blockpage       occurs only in the page or redirect of a filter
+//	product         names a product; occurs in innocent pages too
+//	lookalike       error or refusal page of a server, CDN or web firewall
+//	captcha         wall of the server's side against robots
+//	geoblock        the server refuses countries by itself
+//	parked          the domain is for sale
+//	captive         login page of a hotspot
+//	forged-address  given by a forger and nobody else
+//	filter-address  given by a filter that somebody at this place chose
+//	safesearch      genuine address of a search engine's restricted mode
+package known

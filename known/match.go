@@ -1,0 +1,199 @@
+package known
+
+import (
+	"sort"
+	"strings"
+
+	"govah/measure"
+)
+
+// Evidence is what an answer carried.
+type Evidence struct {
+	Headers []measure.Header
+	// Location is the redirect's target where Headers lacks it.
+	Location string
+	// Body as decoded; searched as a whole.
+	Body []byte
+}
+
+// Match names every row that the evidence carries, in the order of the rows,
+// each once. The body is read once, whatever the number of rows.
+func Match(e Evidence) []measure.Match {
+	t := compiled()
+	hits := map[int]bool{}
+	location := false
+	for _, h := range e.Headers {
+		name := strings.ToLower(h.Name)
+		location = location || name == "location"
+		t.matchHeader(name, h.Value, hits)
+	}
+	if !location && e.Location != "" {
+		t.matchHeader("location", e.Location, hits)
+	}
+	t.body.search(e.Body, func(row int) {
+		if s := &t.signatures[row]; !hits[row] && (s.regexp == nil || s.regexp.Match(e.Body)) {
+			hits[row] = true
+		}
+	})
+	if len(hits) == 0 {
+		return nil
+	}
+	rows := make([]int, 0, len(hits))
+	for i := range hits {
+		rows = append(rows, i)
+	}
+	sort.Ints(rows)
+	out := make([]measure.Match, len(rows))
+	for i, row := range rows {
+		out[i] = t.signatures[row].match()
+	}
+	return out
+}
+
+// MatchHTTP is Match for a recorded answer and its body.
+func MatchHTTP(h *measure.HTTP, body []byte) []measure.Match {
+	if h == nil {
+		return nil
+	}
+	return Match(Evidence{Headers: h.Headers, Location: h.Location, Body: body})
+}
+
+func (t *table) matchHeader(name, value string, hits map[int]bool) {
+	for _, i := range t.headers[name] {
+		s := &t.signatures[i]
+		var hit bool
+		switch s.Match {
+		case "contains":
+			hit = strings.Contains(value, s.Pattern)
+		case "prefix":
+			hit = strings.HasPrefix(value, s.Pattern)
+		case "full":
+			hit = value == s.Pattern
+		case "regexp":
+			hit = s.regexp.MatchString(value)
+		}
+		if hit {
+			hits[i] = true
+		}
+	}
+}
+
+// automaton finds all of a set of strings in one pass over a text (Aho and
+// Corasick 1975), with the failure links resolved into one transition table,
+// so that each byte costs one look-up whatever the patterns are.
+type automaton struct {
+	// class maps a byte to a column; bytes of no pattern share column 0.
+	class [256]uint8
+	// next holds the rows of the table, 1<<shift columns each.
+	next  []uint16
+	shift uint
+	// accepting is the first state at which a pattern ends: states are
+	// numbered so that one comparison tells.
+	accepting uint16
+	// rows of the patterns that end at a state, from accepting on.
+	rows [][]int
+}
+
+func newAutomaton(patterns []string, rows []int) *automaton {
+	a := &automaton{}
+	columns := 1
+	for _, p := range patterns {
+		for i := 0; i < len(p); i++ {
+			if a.class[p[i]] == 0 {
+				if columns == 256 {
+					panic("known: the patterns use every byte")
+				}
+				a.class[p[i]] = uint8(columns)
+				columns++
+			}
+		}
+	}
+	for 1<<a.shift < columns {
+		a.shift++
+	}
+	// The trie; 0 is the root and, in edges, "no edge".
+	type node struct {
+		edges map[uint8]int
+		fail  int
+		rows  []int
+	}
+	trie := []node{{edges: map[uint8]int{}}}
+	for i, p := range patterns {
+		at := 0
+		for j := 0; j < len(p); j++ {
+			c := a.class[p[j]]
+			to, ok := trie[at].edges[c]
+			if !ok {
+				to = len(trie)
+				trie = append(trie, node{edges: map[uint8]int{}})
+				trie[at].edges[c] = to
+			}
+			at = to
+		}
+		trie[at].rows = append(trie[at].rows, rows[i])
+	}
+	if len(trie) > 1<<16 {
+		panic("known: too many states for 16 bits")
+	}
+	// Breadth first: the failure state of a node is complete before it.
+	width := 1 << a.shift
+	full := make([]int, len(trie)*width)
+	queue := []int{0}
+	for len(queue) > 0 {
+		s := queue[0]
+		queue = queue[1:]
+		for c := 0; c < columns; c++ {
+			to, ok := trie[s].edges[uint8(c)]
+			switch {
+			case !ok && s != 0:
+				full[s*width+c] = full[trie[s].fail*width+c]
+			case ok:
+				full[s*width+c] = to
+				if s != 0 {
+					trie[to].fail = full[trie[s].fail*width+c]
+				}
+				trie[to].rows = append(trie[to].rows, trie[trie[to].fail].rows...)
+				queue = append(queue, to)
+			}
+		}
+	}
+	// Renumber: plain states first.
+	number := make([]uint16, len(trie))
+	n := uint16(0)
+	for s := range trie {
+		if len(trie[s].rows) == 0 {
+			number[s] = n
+			n++
+		}
+	}
+	a.accepting = n
+	for s := range trie {
+		if len(trie[s].rows) > 0 {
+			number[s] = n
+			a.rows = append(a.rows, trie[s].rows)
+			n++
+		}
+	}
+	a.next = make([]uint16, len(full))
+	for s := range trie {
+		for c := 0; c < width; c++ {
+			a.next[int(number[s])*width+c] = number[full[s*width+c]]
+		}
+	}
+	return a
+}
+
+// search calls found with the row of each pattern that occurs, possibly
+// several times.
+func (a *automaton) search(text []byte, found func(row int)) {
+	var s uint16
+	next, shift, accepting := a.next, a.shift&15, a.accepting
+	for _, b := range text {
+		s = next[int(s)<<shift|int(a.class[b])]
+		if s >= accepting {
+			for _, row := range a.rows[s-accepting] {
+				found(row)
+			}
+		}
+	}
+}
