@@ -3,9 +3,10 @@ package measure
 // HelperRequest is what a client asks of a test helper (docs/formats/helper-v1.md).
 type HelperRequest struct {
 	Schema int `json:"schema"`
-	// Nonce ties the helper's log and answer to the request.
+	// Nonce ties the helper's answer to the request.
 	Nonce string `json:"nonce" class:"none"`
-	// URL to fetch, with the helper's own resolver and addresses.
+	// URL to fetch, with the helper's own resolver and addresses. "tls://"
+	// and "tcp://" URLs are connected to and not fetched.
 	URL string `json:"url" class:"target"`
 	// Addresses that the client got for the host; the helper connects to
 	// those too. At most 8.
@@ -30,8 +31,33 @@ type HelperReply struct {
 	// Observations made by the helper: dns (its own resolver), tcp and tls
 	// per address (its own answers' and the client's), quic, http. Role is
 	// helper, ids are the helper's own ("h1", …), times since it got the
-	// request.
+	// request. An address that it refuses to contact has none.
 	Observations []Observation `json:"observations"`
 	Failure      Failure       `json:"failure,omitempty" class:"none"`
 	Detail       string        `json:"detail,omitempty" class:"foreign"`
 }
+
+// HelperReceivedRequest asks a helper what came of first bytes that were sent
+// to one of its TCP ports (ExpFirstBytes).
+type HelperReceivedRequest struct {
+	Schema int `json:"schema"`
+	// Marker is the 16 random bytes, in hex, that the first bytes hold somewhere.
+	Marker string `json:"marker" class:"none"`
+}
+
+// HelperReceived is what came: nothing where Connections is 0.
+type HelperReceived struct {
+	Schema int    `json:"schema"`
+	Marker string `json:"marker" class:"none"`
+	// Connections that held the marker within the last minute; Bytes and
+	// SHA256 (hex) are of everything that came on the last of them.
+	Connections int    `json:"connections"`
+	Bytes       int64  `json:"bytes"`
+	SHA256      string `json:"sha256,omitempty" class:"none"`
+}
+
+// The fixed body that a helper serves under /plain, whatever the Host.
+const (
+	HelperPlainSHA256 = "f5dbb3e1a74787a7cca345f9faa3dba8b46a0207c196b62d2942f5456defb3eb"
+	HelperPlainBytes  = 2367
+)

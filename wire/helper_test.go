@@ -1,0 +1,121 @@
+package wire
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"govah/measure"
+)
+
+func TestParseHelperReplyDropsWhatIsNotTheHelpersToSay(t *testing.T) {
+	reply := measure.HelperReply{Schema: 1, Nonce: "n", Version: strings.Repeat("v", 1000), ASN: -5, Country: "x\u202ey", TimeMS: -1,
+		Failure: "no such\nfailure", Observations: []measure.Observation{
+			{ID: "h1", Step: measure.StepTCP, Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpSNI, Pair: 3,
+				Control: "o1", Differs: []string{"sni"}, Helper: "https://other/", Remote: "[::ffff:192.0.2.7]:443", ASN: 7, TTL: 3, StartUS: -4, TookUS: 1 << 62,
+				TCP: &measure.TCP{ICMP: []measure.ICMP{{From: "192.0.2.1"}}}},
+			{ID: "h1", Step: measure.StepTCP, Remote: "192.0.2.8:443"},              // an id twice
+			{ID: "o5", Step: measure.StepTCP, Remote: "192.0.2.8:443"},              // an id of the device's log
+			{ID: "h2", Step: measure.StepTCP, Remote: "192.0.2.8:443", After: "o1"}, // linked to the device's log
+			{ID: "h3", Step: measure.StepTCP, Remote: "example.org:443"},            // no address
+			{ID: "h4", Step: measure.StepPath, Remote: "192.0.2.8:443"},             // not a step of a helper
+			{ID: "h5", Step: measure.StepTLS, Remote: "192.0.2.8:443", TLS: &measure.TLS{Alert: 999, Public: "splendid", System: measure.VerifiedOK, Chain: []string{"zz", strings.Repeat("AB", 32)}}},
+			{ID: "h6", Step: measure.StepHTTP, HTTP: &measure.HTTP{Status: 99999, BodySHA256: "no", Simhash: "no", Matches: []measure.Match{{Row: "r"}}}},
+			{ID: "h7", Step: measure.StepDNS, DNS: &measure.DNS{Name: "example.org", NoResolver: true, Replies: []measure.DNSReply{{Answers: []measure.DNSAnswer{
+				{Type: "A", Value: "2001:db8::1"}, {Type: "A", Value: "192.0.2.9", ASN: 4}, {Type: "AAAA", Value: "fe80::1%eth0"}}}}}},
+		}}
+	data, err := json.Marshal(reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseHelperReply(data, "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Version) > 64 || got.ASN != 0 || got.Country != "" || got.TimeMS != 0 || !strings.HasPrefix(string(got.Failure), measure.UnknownFailurePrefix) {
+		t.Errorf("reply = %+v", got)
+	}
+	by := map[string]measure.Observation{}
+	for _, o := range got.Observations {
+		by[o.ID] = o
+	}
+	if len(got.Observations) != 4 {
+		t.Errorf("kept %d observations: %+v", len(got.Observations), got.Observations)
+	}
+	if o := by["h1"]; o.Role != measure.RoleHelper || o.Stage != "" || o.Experiment != "" || o.Pair != 0 || o.Control != "" || o.Differs != nil ||
+		o.Helper != "" || o.Remote != "192.0.2.7:443" || o.Family != measure.IPv4 || o.ASN != 0 || o.TTL != 0 || o.StartUS != 0 || o.TookUS > maxHelperUS || o.TCP.ICMP != nil {
+		t.Errorf("h1 = %+v", o)
+	}
+	if s := by["h5"].TLS; s.Alert != -1 || s.Public != measure.VerifyMalformed || s.System != "" || len(s.Chain) != 1 || s.Chain[0] != strings.Repeat("ab", 32) {
+		t.Errorf("h5 = %+v", s)
+	}
+	if h := by["h6"].HTTP; h.Status != 0 || h.BodySHA256 != "" || h.Simhash != "" || h.Matches != nil {
+		t.Errorf("h6 = %+v", h)
+	}
+	if d := by["h7"].DNS; d.NoResolver || len(d.Replies[0].Answers) != 1 || d.Replies[0].Answers[0].ASN != 0 {
+		t.Errorf("h7 = %+v", d)
+	}
+}
+
+func TestParseHelperURL(t *testing.T) {
+	pin := strings.Repeat("ab", 32)
+	h, err := parseHelperURL("https://[2001:db8::1]:8443/#sha256=" + pin)
+	if err != nil || h.host != "2001:db8::1" || h.port != 8443 || h.base != "https://[2001:db8::1]:8443/" || len(h.pin) != 32 {
+		t.Errorf("%+v, %v", h, err)
+	}
+	if h, err := parseHelperURL("https://helper.example/hidden"); err != nil || h.port != 443 || h.base != "https://helper.example/hidden/" || h.pin != nil {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// TestMergeLeavesTheReplyAlone: one reply may be merged into several logs.
+func TestMergeLeavesTheReplyAlone(t *testing.T) {
+	reply := &measure.HelperReply{Observations: []measure.Observation{{ID: "h1", Step: measure.StepDNS, StartUS: 5,
+		DNS: &measure.DNS{Replies: []measure.DNSReply{{AtUS: 6, Answers: []measure.DNSAnswer{{Type: "A", Value: "192.0.2.1"}}}}}}}}
+	for range 2 {
+		l := NewLog(time.Now(), func(string) int { return 64500 })
+		l.Merge("https://h/", &measure.Observation{StartUS: 1000, Stage: measure.StageConfirm}, reply)
+		o := l.Observations()[0]
+		if o.StartUS != 1005 || o.DNS.Replies[0].AtUS != 1006 || o.DNS.Replies[0].Answers[0].ASN != 64500 || o.Stage != measure.StageConfirm || o.Helper != "https://h/" {
+			t.Errorf("merged %+v %+v", o, o.DNS)
+		}
+	}
+	if o := reply.Observations[0]; o.StartUS != 5 || o.DNS.Replies[0].AtUS != 6 || o.DNS.Replies[0].Answers[0].ASN != 0 {
+		t.Errorf("the reply changed: %+v %+v", o, o.DNS)
+	}
+}
+
+func FuzzParseHelperReply(f *testing.F) {
+	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h1","step":"tcp","remote":"192.0.2.7:443"}]}`))
+	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h2","step":"dns","dns":{"name":"a","type":"A","replies":[{"answers":[{"type":"A","value":"1.2.3.4"}]}]}}]}`))
+	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h3","step":"tls","remote":"[::1]:1","tls":{"alert":5,"chain":["00"]}},{"id":"h4","after":"h3","step":"http","http":{"status":200,"headers":[{"name":"a","value":"b"}]}}]}`))
+	f.Add([]byte(`{"schema":1,"nonce":"n","failure":"x y","detail":"\ud800","observations":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseHelperReply(data, "n")
+		if err != nil {
+			return
+		}
+		if r.Nonce != "n" || len(r.Observations) > maxHelperObservations || !utf8.ValidString(r.Detail) {
+			t.Fatalf("accepted %+v", r)
+		}
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := NewLog(time.Now(), nil)
+		l.Merge("https://h/", &measure.Observation{}, r)
+		if len(l.Observations()) != len(r.Observations) {
+			t.Fatal("lost in merging")
+		}
+		// What was made harmless once stays as it is.
+		second, err := ParseHelperReply(again, "n")
+		if err != nil {
+			t.Fatalf("its own output is refused: %v", err)
+		}
+		if third, _ := json.Marshal(second); string(third) != string(again) {
+			t.Fatalf("not stable:\n%s\n%s", again, third)
+		}
+	})
+}
