@@ -2,6 +2,7 @@ package packet
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 )
 
@@ -96,8 +97,10 @@ func BuildICMPError(kind ICMPKind, from netip.Addr, offending []byte, mtu int) (
 	if err != nil && p.Raw == nil {
 		return nil, err
 	}
-	if p.IsICMPError() {
-		return nil, errShort // never an error about an error (RFC 1122 3.2.2)
+	// Never about an error, a later fragment, or towards no single host
+	// (RFC 1122 3.2.2, RFC 4443 2.4).
+	if p.IsICMPError() || errors.Is(err, ErrFragment) || p.Src.IsUnspecified() || p.Src.IsMulticast() || p.Src == broadcast {
+		return nil, errNoError
 	}
 	var typ, code uint8
 	proto, limit := uint8(ICMP), 576-20-8
@@ -151,6 +154,12 @@ func BuildICMPError(kind ICMPKind, from netip.Addr, offending []byte, mtu int) (
 	return b, nil
 }
 
+var (
+	errNoError = errors.New("packet: no ICMP error may be sent about this packet")
+	errFamily  = errors.New("packet: the new address is of the other family")
+	broadcast  = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+)
+
 // Rewrite gives a copy of a TCP or UDP packet with other endpoints; an invalid
 // AddrPort leaves that side as it is. Both addresses must be of the packet's
 // own family.
@@ -160,23 +169,77 @@ func Rewrite(b []byte, src, dst netip.AddrPort) ([]byte, error) {
 		return nil, err
 	}
 	out := append([]byte(nil), p.Raw...)
+	if err := RewriteInPlace(out, src, dst); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// RewriteInPlace is Rewrite without the copy. Checksums are updated from the
+// difference alone (RFC 1624), so that a wrong one stays wrong.
+func RewriteInPlace(b []byte, src, dst netip.AddrPort) error {
+	p, err := Parse(b)
+	if err != nil {
+		return err
+	}
 	at, n := 12, 4
 	if p.v6 {
 		at, n = 8, 16
 	}
-	if src.IsValid() {
-		copy(out[at:at+n], src.Addr().AsSlice())
-		if p.Proto == TCP || p.Proto == UDP {
-			binary.BigEndian.PutUint16(out[p.l4:], src.Port())
+	ports := p.Proto == TCP || p.Proto == UDP
+	var addrs, all uint32 // changes of the sums over addresses, and ports too
+	set := func(side int, ap netip.AddrPort) error {
+		if !ap.IsValid() {
+			return nil
 		}
-	}
-	if dst.IsValid() {
-		copy(out[at+n:at+2*n], dst.Addr().AsSlice())
-		if p.Proto == TCP || p.Proto == UDP {
-			binary.BigEndian.PutUint16(out[p.l4+2:], dst.Port())
+		if ap.Addr().Is4() == p.v6 {
+			return errFamily
 		}
+		a := b[at+side*n : at+side*n+n]
+		addrs += uint32(fold(sum(a, 0)))
+		if p.v6 {
+			v := ap.Addr().As16()
+			copy(a, v[:])
+		} else {
+			v := ap.Addr().As4()
+			copy(a, v[:])
+		}
+		addrs += uint32(^fold(sum(a, 0)))
+		if ports {
+			t := b[p.l4+2*side:]
+			all += uint32(^binary.BigEndian.Uint16(t)) + uint32(ap.Port())
+			binary.BigEndian.PutUint16(t, ap.Port())
+		}
+		return nil
 	}
-	return out, FixChecksums(out)
+	if err := set(0, src); err != nil {
+		return err
+	}
+	if err := set(1, dst); err != nil {
+		return err
+	}
+	all += addrs
+	update := func(c []byte, change uint32) {
+		binary.BigEndian.PutUint16(c, fold(uint32(^binary.BigEndian.Uint16(c))+change))
+	}
+	if !p.v6 {
+		update(b[10:], addrs)
+	}
+	switch c := b[p.l4:]; p.Proto {
+	case TCP:
+		update(c[16:], all)
+	case UDP:
+		if c[6] == 0 && c[7] == 0 { // the sender made none
+			break
+		}
+		update(c[6:], all)
+		if c[6] == 0 && c[7] == 0 {
+			c[6], c[7] = 0xff, 0xff
+		}
+	case ICMPv6:
+		update(c[2:], addrs)
+	}
+	return nil
 }
 
 // Reply gives a segment's answer skeleton: endpoints swapped, sequence numbers

@@ -19,10 +19,11 @@ type ClientHello struct {
 	Versions   []uint16
 	Suites     []uint16
 	Groups     []uint16
-	Extensions []uint16
-	ECH        bool // encrypted_client_hello, 0xfe0d
-	ESNI       bool // draft ESNI, 0xffce
-	Length     int  // of the handshake message, bytes
+	KeyShares  []uint16 // groups that a share was sent for
+	Extensions []uint16 // in their order
+	ECH        bool     // encrypted_client_hello, 0xfe0d; GREASE looks the same
+	ESNI       bool     // draft ESNI, 0xffce
+	Length     int      // of the handshake message, bytes
 }
 
 const maxHello = 64 << 10
@@ -118,6 +119,12 @@ func ParseClientHello(msg []byte) (*ClientHello, error) {
 			for len(list.b) >= 2 {
 				h.Versions = append(h.Versions, list.u16())
 			}
+		case 51:
+			list := reader{e.take(int(e.u16())), false}
+			for len(list.b) >= 4 {
+				h.KeyShares = append(h.KeyShares, list.u16())
+				list.take(int(list.u16()))
+			}
 		case 0xfe0d:
 			h.ECH = true
 		case 0xffce:
@@ -180,66 +187,4 @@ func (r *reader) varint() uint64 {
 		x = x<<8 | uint64(c)
 	}
 	return x
-}
-
-// ErrNotHTTP says that the bytes are no HTTP/1 request.
-var ErrNotHTTP = errors.New("packet: not an HTTP request")
-
-// Request is what a device on the path reads of an HTTP/1 request.
-type Request struct {
-	Method, Target, Host string
-	Complete             bool // the head has ended
-}
-
-var methods = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE "}
-
-// ParseRequest reads the head of an HTTP/1 request. ErrMore means that no Host
-// has been seen yet and the head has not ended. Methods are matched as they
-// are on the wire, in capitals.
-func ParseRequest(b []byte) (*Request, error) {
-	fits := false
-	for _, m := range methods {
-		n := min(len(m), len(b))
-		if string(b[:n]) == m[:n] {
-			fits = true
-			break
-		}
-	}
-	if !fits {
-		return nil, ErrNotHTTP
-	}
-	if len(b) > 16<<10 {
-		b = b[:16<<10]
-	}
-	line, rest, ok := strings.Cut(string(b), "\n")
-	if !ok {
-		return nil, ErrMore
-	}
-	parts := strings.SplitN(strings.TrimRight(line, "\r"), " ", 3)
-	if len(parts) != 3 || !strings.HasPrefix(parts[2], "HTTP/") {
-		return nil, ErrNotHTTP
-	}
-	r := &Request{Method: parts[0], Target: parts[1]}
-	for {
-		line, next, ok := strings.Cut(rest, "\n")
-		if !ok {
-			break
-		}
-		rest = next
-		line = strings.TrimRight(line, "\r")
-		if line == "" {
-			r.Complete = true
-			break
-		}
-		if name, value, ok := strings.Cut(line, ":"); ok && r.Host == "" && strings.EqualFold(name, "host") {
-			r.Host = strings.ToLower(strings.TrimSpace(value))
-			if h, _, ok := strings.Cut(r.Host, ":"); ok && !strings.HasPrefix(r.Host, "[") {
-				r.Host = h
-			}
-		}
-	}
-	if r.Host == "" && !r.Complete {
-		return nil, ErrMore
-	}
-	return r, nil
 }

@@ -29,10 +29,13 @@ const (
 )
 
 var (
-	errShort    = errors.New("packet: truncated")
-	errVersion  = errors.New("packet: neither IPv4 nor IPv6")
-	errFragment = errors.New("packet: a later fragment has no transport header")
+	errShort   = errors.New("packet: truncated")
+	errVersion = errors.New("packet: neither IPv4 nor IPv6")
 )
+
+// ErrFragment says that a packet is a later fragment, so that only the fields
+// of its IP header are set.
+var ErrFragment = errors.New("packet: a later fragment has no transport header")
 
 // Packet is a parsed view of one raw IP packet (no link layer). Its slices
 // point into the bytes it was parsed from.
@@ -43,6 +46,7 @@ type Packet struct {
 	TTL      uint8
 	ID       uint16 // IPv4 only
 	DF       bool
+	Fragment bool // a part of a larger packet; of all but the first, Parse says ErrFragment
 	v6       bool
 	l4       int // offset of the transport header
 
@@ -83,8 +87,9 @@ func Parse(b []byte) (Packet, error) {
 		p.TTL, p.Proto = b[8], b[9]
 		p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 		p.l4 = ihl
+		p.Fragment = frag&0x3fff != 0
 		if frag&0x1fff != 0 {
-			return p, errFragment
+			return p, ErrFragment
 		}
 	case 6:
 		if len(b) < 40 {
@@ -104,8 +109,9 @@ func Parse(b []byte) (Packet, error) {
 			}
 			h := p.Raw[p.l4:]
 			if p.Proto == 44 {
+				p.Fragment = binary.BigEndian.Uint16(h[2:])&0xfff9 != 0
 				if binary.BigEndian.Uint16(h[2:])&0xfff8 != 0 {
-					return p, errFragment
+					return p, ErrFragment
 				}
 				p.Proto, p.l4 = h[0], p.l4+8
 				continue
@@ -156,6 +162,71 @@ func (p *Packet) transport() error {
 		}
 	}
 	return nil
+}
+
+// TCPOptions are the options that devices on a path look at (RFC 9293 3.1,
+// RFC 7323, RFC 2018).
+type TCPOptions struct {
+	MSS           uint16 // 0: not given
+	SACKPermitted bool
+	Scaled        bool // WindowScale was given
+	WindowScale   uint8
+	Timestamps    bool
+	TSVal, TSEcr  uint32
+}
+
+// ParseTCPOptions reads the option bytes of a TCP header. It stops at the
+// first one that is malformed.
+func ParseTCPOptions(b []byte) TCPOptions {
+	var o TCPOptions
+	for len(b) > 0 {
+		switch b[0] {
+		case 0:
+			return o
+		case 1:
+			b = b[1:]
+			continue
+		}
+		if len(b) < 2 || int(b[1]) < 2 || int(b[1]) > len(b) {
+			return o
+		}
+		v := b[2:b[1]]
+		switch {
+		case b[0] == 2 && len(v) == 2:
+			o.MSS = binary.BigEndian.Uint16(v)
+		case b[0] == 3 && len(v) == 1:
+			o.Scaled, o.WindowScale = true, v[0]
+		case b[0] == 4 && len(v) == 0:
+			o.SACKPermitted = true
+		case b[0] == 8 && len(v) == 8:
+			o.Timestamps, o.TSVal, o.TSEcr = true, binary.BigEndian.Uint32(v), binary.BigEndian.Uint32(v[4:])
+		}
+		b = b[b[1]:]
+	}
+	return o
+}
+
+// Marshal gives the option bytes, padded to a multiple of four.
+func (o TCPOptions) Marshal() []byte {
+	var b []byte
+	if o.MSS != 0 {
+		b = append(b, 2, 4, byte(o.MSS>>8), byte(o.MSS))
+	}
+	if o.SACKPermitted {
+		b = append(b, 4, 2)
+	}
+	if o.Timestamps {
+		b = append(b, 8, 10)
+		b = binary.BigEndian.AppendUint32(b, o.TSVal)
+		b = binary.BigEndian.AppendUint32(b, o.TSEcr)
+	}
+	if o.Scaled {
+		b = append(b, 3, 3, o.WindowScale)
+	}
+	for len(b)%4 != 0 {
+		b = append(b, 1)
+	}
+	return b
 }
 
 // ICMP types.
@@ -219,32 +290,42 @@ func ParseQuote(b []byte) (Quote, error) {
 	return q, nil
 }
 
-// sum is the ones' complement sum of RFC 1071, not folded.
+// sum is the ones' complement sum of RFC 1071, not folded: eight bytes at a
+// time, because a byte order and a word size do not matter to it.
 func sum(b []byte, s uint32) uint32 {
+	acc := uint64(s)
+	for len(b) >= 8 {
+		v := binary.BigEndian.Uint64(b)
+		acc += v>>32 + v&0xffffffff
+		b = b[8:]
+	}
 	for len(b) >= 2 {
-		s += uint32(b[0])<<8 | uint32(b[1])
+		acc += uint64(b[0])<<8 | uint64(b[1])
 		b = b[2:]
-		if s > 0xffff0000 {
-			s = s&0xffff + s>>16
-		}
 	}
 	if len(b) == 1 {
-		s += uint32(b[0]) << 8
+		acc += uint64(b[0]) << 8
 	}
-	return s
+	for acc > 0xffffffff {
+		acc = acc&0xffffffff + acc>>32
+	}
+	return uint32(acc)
 }
 
 func fold(s uint32) uint16 {
-	for s > 0xffff {
-		s = s&0xffff + s>>16
-	}
+	s = s&0xffff + s>>16
+	s = s&0xffff + s>>16
 	return ^uint16(s)
 }
 
 func pseudo(src, dst netip.Addr, proto uint8, n int) uint32 {
 	s := uint32(proto) + uint32(n)
-	s = sum(src.AsSlice(), s)
-	return sum(dst.AsSlice(), s)
+	if src.Is4() {
+		a, b := src.As4(), dst.As4()
+		return sum(b[:], sum(a[:], s))
+	}
+	a, b := src.As16(), dst.As16()
+	return sum(b[:], sum(a[:], s))
 }
 
 // FixChecksums recomputes the header and transport checksums of a packet in
@@ -258,13 +339,16 @@ func FixChecksums(b []byte) error {
 		b[10], b[11] = 0, 0
 		binary.BigEndian.PutUint16(b[10:], fold(sum(b[:p.l4], 0)))
 	}
+	if p.Fragment {
+		return nil // the transport's checksum covers bytes that are not here
+	}
 	t := p.Raw[p.l4:]
 	at := 0
 	switch p.Proto {
 	case TCP:
 		at = 16
 	case UDP:
-		at = 6
+		t, at = t[:8+len(p.Payload)], 6
 	case ICMP:
 		t[2], t[3] = 0, 0
 		binary.BigEndian.PutUint16(t[2:], fold(sum(t, 0)))

@@ -77,10 +77,45 @@ type CryptoFrame struct {
 	Data   []byte
 }
 
-// DecryptInitial removes the protection of a client's Initial packet, whose
-// keys follow from the connection id alone (RFC 9001 5.2), and returns its
-// CRYPTO frames and what follows the packet in the datagram.
+// initialKeys protect a client's Initial packets (RFC 9001 5.2).
+type initialKeys struct {
+	hp   cipher.Block
+	aead cipher.AEAD
+	iv   []byte
+}
+
+func deriveInitialKeys(version uint32, dcid []byte) (*initialKeys, error) {
+	salt, key, iv, hp := saltV1, "quic key", "quic iv", "quic hp"
+	if version == QUICv2 {
+		salt, key, iv, hp = saltV2, "quicv2 key", "quicv2 iv", "quicv2 hp"
+	}
+	initial, err := hkdf.Extract(sha256.New, dcid, salt)
+	if err != nil {
+		return nil, err
+	}
+	secret := expandLabel(initial, "client in", 32)
+	k := &initialKeys{iv: expandLabel(secret, iv, 12)}
+	if k.hp, err = aes.NewCipher(expandLabel(secret, hp, 16)); err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(expandLabel(secret, key, 16))
+	if err != nil {
+		return nil, err
+	}
+	k.aead, err = cipher.NewGCM(block)
+	return k, err
+}
+
+// DecryptInitial removes the protection of a client's first Initial packet,
+// whose keys follow from the connection id alone, and returns its CRYPTO
+// frames and what follows the packet in the datagram.
 func DecryptInitial(b []byte) (frames []CryptoFrame, rest []byte, err error) {
+	return decryptInitial(b, nil)
+}
+
+// decryptInitial uses k, or, where k is nil, the keys of the packet's own
+// connection id.
+func decryptInitial(b []byte, k *initialKeys) (frames []CryptoFrame, rest []byte, err error) {
 	h, err := ParseLongHeader(b)
 	if err != nil {
 		return nil, nil, err
@@ -101,22 +136,13 @@ func DecryptInitial(b []byte) (frames []CryptoFrame, rest []byte, err error) {
 	pnAt := len(b) - len(r.b)
 	end := pnAt + int(length)
 	rest = b[end:]
-
-	salt, key, iv, hp := saltV1, "quic key", "quic iv", "quic hp"
-	if h.Version == QUICv2 {
-		salt, key, iv, hp = saltV2, "quicv2 key", "quicv2 iv", "quicv2 hp"
-	}
-	initial, err := hkdf.Extract(sha256.New, h.DCID, salt)
-	if err != nil {
-		return nil, nil, err
-	}
-	secret := expandLabel(initial, "client in", 32)
-	mask, err := aes.NewCipher(expandLabel(secret, hp, 16))
-	if err != nil {
-		return nil, nil, err
+	if k == nil {
+		if k, err = deriveInitialKeys(h.Version, h.DCID); err != nil {
+			return nil, rest, err
+		}
 	}
 	var m [16]byte
-	mask.Encrypt(m[:], b[pnAt+4:pnAt+20])
+	k.hp.Encrypt(m[:], b[pnAt+4:pnAt+20])
 	first := b[0] ^ m[0]&0x0f
 	pnLen := int(first&3) + 1
 	head := append([]byte(nil), b[:pnAt+pnLen]...)
@@ -126,19 +152,11 @@ func DecryptInitial(b []byte) (frames []CryptoFrame, rest []byte, err error) {
 		head[pnAt+i] ^= m[1+i]
 		pn = pn<<8 | uint64(head[pnAt+i])
 	}
-	block, err := aes.NewCipher(expandLabel(secret, key, 16))
-	if err != nil {
-		return nil, nil, err
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, nil, err
-	}
-	nonce := expandLabel(secret, iv, 12)
+	nonce := append([]byte(nil), k.iv...)
 	for i := range 8 {
 		nonce[4+i] ^= byte(pn >> (8 * (7 - i)))
 	}
-	plain, err := aead.Open(nil, nonce, b[pnAt+pnLen:end], head)
+	plain, err := k.aead.Open(nil, nonce, b[pnAt+pnLen:end], head)
 	if err != nil {
 		return nil, rest, ErrNotQUIC
 	}
@@ -175,25 +193,52 @@ func DecryptInitial(b []byte) (frames []CryptoFrame, rest []byte, err error) {
 
 // CryptoStream puts CRYPTO frames of one connection in order. The zero value
 // is ready; it holds at most a ClientHello of 64 KiB.
-type CryptoStream struct{ frames []CryptoFrame }
+type CryptoStream struct {
+	frames []CryptoFrame
+	size   int
+	// keys are those of the first Initial: the connection id changes when
+	// the server has answered, the keys do not.
+	keys *initialKeys
+}
 
 // Add takes the Initials of one datagram. ErrMore means that the ClientHello
 // is not complete yet.
 func (s *CryptoStream) Add(datagram []byte) (*ClientHello, error) {
 	found := false
 	for len(datagram) > 0 {
-		frames, rest, err := DecryptInitial(datagram)
+		h, err := ParseLongHeader(datagram)
+		if err != nil || !h.Initial {
+			break
+		}
+		var frames []CryptoFrame
+		var rest []byte
+		if s.keys != nil {
+			frames, rest, err = decryptInitial(datagram, s.keys)
+		}
+		if s.keys == nil || err != nil {
+			// The first one, or one after a Retry, which changes the keys.
+			k, kerr := deriveInitialKeys(h.Version, h.DCID)
+			if kerr != nil {
+				break
+			}
+			if frames, rest, err = decryptInitial(datagram, k); err == nil {
+				s.keys = k
+			}
+		}
 		if err != nil {
 			break
 		}
 		found = true
-		s.frames = append(s.frames, frames...)
+		for _, f := range frames {
+			if len(s.frames) >= 256 || s.size+len(f.Data) > 2*maxHello {
+				return nil, ErrNotQUIC
+			}
+			s.frames = append(s.frames, f)
+			s.size += len(f.Data)
+		}
 		datagram = rest
 	}
 	if !found {
-		return nil, ErrNotQUIC
-	}
-	if len(s.frames) > 256 {
 		return nil, ErrNotQUIC
 	}
 	return s.Hello()

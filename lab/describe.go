@@ -1,0 +1,141 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Describe explains a scenario in words and as a small map, at most 80 columns
+// wide.
+func (s *Scenario) Describe() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s\n\n", s.Name, s.Title)
+	for _, line := range wrap(s.About, 78) {
+		b.WriteString(line + "\n")
+	}
+	fmt.Fprintf(&b, "\nDate there: %s\n", s.Date_.Format("2006-01-02 15:04 UTC"))
+	for _, c := range s.Clients {
+		mark := ""
+		if c.Name == s.Client {
+			mark = " (unless --client says otherwise)"
+		}
+		fmt.Fprintf(&b, "\nClient %s%s: AS%d %s\n", c.Name, mark, c.ASN, c.Country)
+		for _, line := range wrap(c.About, 76) {
+			b.WriteString("  " + line + "\n")
+		}
+		b.WriteString("\n  you")
+		column := 5
+		add := func(text string) {
+			if column+len(text) > 78 {
+				b.WriteString("\n      ")
+				column = 6
+			}
+			b.WriteString(text)
+			column += len(text)
+		}
+		boxes := func(hop int) {
+			for _, at := range c.Boxes {
+				if at.At == hop {
+					add(fmt.Sprintf(" --[box: %d rules]", len(at.Rules)))
+				}
+			}
+			if c.Intercept != nil && c.Intercept.At == hop {
+				add(" --[interceptor]")
+			}
+			if c.WebProxy != nil && c.WebProxy.At == hop {
+				add(" --[web proxy]")
+			}
+			if c.Captive && hop == 0 {
+				add(" --[captive portal]")
+			}
+		}
+		boxes(0)
+		for h := 1; h <= c.Hops; h++ {
+			add(fmt.Sprintf(" -- (%d)", h))
+			boxes(h)
+		}
+		add(" -- the world\n")
+		for _, at := range c.Boxes {
+			for _, r := range at.Rules {
+				var b2 strings.Builder
+				fmt.Fprintf(&b2, "behind router %d: %s %s", at.At, r.Layer, r.Action)
+				names := append(append(append([]string{}, r.Names...), r.Contains...), r.Addresses...)
+				if len(names) > 3 {
+					names = append(names[:3:3], fmt.Sprintf("and %d more", len(names)-3))
+				}
+				if len(names) > 0 {
+					b2.WriteString(" for " + strings.Join(names, ", "))
+				}
+				if r.From != "" || r.Until != "" {
+					fmt.Fprintf(&b2, " (%s to %s)", or(r.From, "the beginning"), or(r.Until, "the end"))
+				}
+				if r.Fact != "" {
+					b2.WriteString(" [" + r.Fact + "]")
+				}
+				for i, line := range wrap(b2.String(), 72) {
+					b.WriteString([]string{"    ", "      "}[min(i, 1)] + line + "\n")
+				}
+			}
+		}
+	}
+	b.WriteString("\nNetworks of the world:\n")
+	for _, n := range s.Networks {
+		fmt.Fprintf(&b, "  (border) -- %d routers -- %s: AS%d %s\n", n.Hops, n.Name, n.ASN, n.Country)
+	}
+	b.WriteString("\nSites, and what is really done to them:\n")
+	for _, t := range s.Sites {
+		if t.Role != "" && len(t.Truth) == 0 {
+			fmt.Fprintf(&b, "  %-28s %s\n", t.Name, t.Role)
+			continue
+		}
+		if len(t.Truth) == 0 {
+			continue
+		}
+		for _, r := range t.Truth {
+			what := "nothing"
+			if r.Interference == "confirmed" {
+				what = strings.Join(r.Methods, " or ")
+				if r.Trigger != "" {
+					what += " by " + r.Trigger
+				}
+			}
+			if len(r.Clients) > 0 {
+				what += " for " + strings.Join(r.Clients, ", ")
+			}
+			if r.From != "" || r.Until != "" {
+				what += " " + strings.TrimSpace(r.From+" to "+r.Until)
+			}
+			if r.Decidable != "local" {
+				what += map[string]string{"helper": " (needs a helper)", "never": " (cannot be decided)"}[r.Decidable]
+			}
+			fmt.Fprintf(&b, "  %-28s %s\n", strings.TrimSuffix(strings.TrimPrefix(r.URL, "https://"), "/"), what)
+		}
+	}
+	return b.String()
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func wrap(text string, width int) []string {
+	var out []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			out = append(out, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	if line != "" {
+		out = append(out, line)
+	}
+	return out
+}

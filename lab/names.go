@@ -1,0 +1,298 @@
+package lab
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// zone answers a question with the truth, as a resolver in a country gets it.
+func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(q)
+	m.RecursionAvailable = true
+	if len(q.Question) != 1 {
+		m.Rcode = dns.RcodeFormatError
+		return m
+	}
+	qu := q.Question[0]
+	name := strings.ToLower(strings.TrimSuffix(qu.Name, "."))
+	if name == "ipv4only.arpa" {
+		h := dns.RR_Header{Name: qu.Name, Class: dns.ClassINET, Ttl: 300}
+		if qu.Qtype == dns.TypeA {
+			h.Rrtype = dns.TypeA
+			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: net.IPv4(192, 0, 0, 170)}, &dns.A{Hdr: h, A: net.IPv4(192, 0, 0, 171)})
+		} else if qu.Qtype == dns.TypeAAAA && w.Client.NAT64 {
+			h.Rrtype = dns.TypeAAAA
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: nat64(netip.AddrFrom4([4]byte{192, 0, 0, 170})).AsSlice()})
+		}
+		return m
+	}
+	t := w.sites[name]
+	if t == nil || t.Dead == "nxdomain" {
+		m.Rcode = dns.RcodeNameError
+		return m
+	}
+	if t.Dead == "servfail" {
+		m.Rcode = dns.RcodeServerFailure
+		return m
+	}
+	if t.Dead == "no-address" {
+		return m
+	}
+	v4, v6 := w.addressesFor(t, country)
+	h := dns.RR_Header{Name: qu.Name, Class: dns.ClassINET, Ttl: 300}
+	switch qu.Qtype {
+	case dns.TypeA:
+		for _, a := range v4 {
+			h.Rrtype = dns.TypeA
+			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: a.AsSlice()})
+		}
+	case dns.TypeAAAA:
+		for _, a := range v6 {
+			h.Rrtype = dns.TypeAAAA
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: a.AsSlice()})
+		}
+		if len(v6) == 0 && w.Client.NAT64 && country == w.Client.Country {
+			for _, a := range v4 {
+				h.Rrtype = dns.TypeAAAA
+				m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: nat64(a).AsSlice()})
+			}
+		}
+	case dns.TypeHTTPS:
+		if t.H3 {
+			h.Rrtype = dns.TypeHTTPS
+			m.Answer = append(m.Answer, &dns.HTTPS{SVCB: dns.SVCB{Hdr: h, Priority: 1, Target: ".", Value: []dns.SVCBKeyValue{&dns.SVCBAlpn{Alpn: []string{"h3", "h2"}}}}})
+		}
+	}
+	return m
+}
+
+var nat64Prefix = netip.MustParseAddr("64:ff9b::")
+
+// nat64 is the translated form of an IPv4 address (RFC 6052).
+func nat64(a netip.Addr) netip.Addr {
+	b, v4 := nat64Prefix.As16(), a.As4()
+	copy(b[12:], v4[:])
+	return netip.AddrFrom16(b)
+}
+
+// addressesFor applies geoDNS and rotation.
+func (w *World) addressesFor(t *Site, country string) (v4, v6 []netip.Addr) {
+	w.turnMu.Lock()
+	defer w.turnMu.Unlock()
+	pick := func(list []netip.Addr) []netip.Addr {
+		if len(t.GeoDNS) > 0 {
+			want := t.net
+			if name := t.GeoDNS[country]; name != "" {
+				for _, n := range w.Scenario.Networks {
+					if n.Name == name {
+						want = n
+					}
+				}
+			}
+			var out []netip.Addr
+			for _, a := range list {
+				if w.where[a] == want {
+					out = append(out, a)
+				}
+			}
+			list = out
+		}
+		if t.Rotate && len(list) > 1 {
+			t.turn++
+			return list[t.turn%len(list) : t.turn%len(list)+1]
+		}
+		return list
+	}
+	return pick(t.v4), pick(t.v6)
+}
+
+// resolveFor is the truth for a host of the lab.
+func (w *World) resolveFor(name, country string) ([]netip.Addr, error) {
+	q := new(dns.Msg)
+	q.SetQuestion(dns.Fqdn(name), dns.TypeA)
+	m := w.zone(q, country)
+	if m.Rcode == dns.RcodeServerFailure {
+		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
+	}
+	t := w.sites[strings.ToLower(name)]
+	if m.Rcode != dns.RcodeSuccess || t == nil || t.Dead == "no-address" {
+		return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+	}
+	v4, v6 := w.addressesFor(t, country)
+	return append(append([]netip.Addr{}, v4...), v6...), nil
+}
+
+// serveDNS answers UDP questions at an address.
+func (w *World) serveDNS(a netip.Addr, country string) error {
+	h := newHost(w, w.servers, []netip.Addr{a})
+	pc, err := h.listenPacket(netip.AddrPortFrom(a, 53))
+	if err != nil {
+		return err
+	}
+	w.close = append(w.close, func() { pc.Close() })
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			q := new(dns.Msg)
+			if q.Unpack(buf[:n]) != nil || q.Response {
+				continue
+			}
+			if out, err := w.zone(q, country).Pack(); err == nil {
+				pc.WriteTo(out, from)
+			}
+		}
+	}()
+	return nil
+}
+
+// dnsTCP answers questions with a length before each (RFC 7766).
+func (w *World) dnsTCP(c net.Conn, country string) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	for {
+		var n [2]byte
+		if _, err := io.ReadFull(c, n[:]); err != nil {
+			return
+		}
+		b := make([]byte, binary.BigEndian.Uint16(n[:]))
+		if _, err := io.ReadFull(c, b); err != nil {
+			return
+		}
+		q := new(dns.Msg)
+		if q.Unpack(b) != nil {
+			return
+		}
+		out, err := w.zone(q, country).Pack()
+		if err != nil {
+			return
+		}
+		c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(out))), out...))
+	}
+}
+
+// doh answers RFC 8484 requests.
+func (w *World) doh(rw http.ResponseWriter, r *http.Request, country string) {
+	var b []byte
+	var err error
+	if r.Method == http.MethodPost {
+		b, err = io.ReadAll(io.LimitReader(r.Body, 65535))
+	} else {
+		b, err = base64.RawURLEncoding.DecodeString(r.URL.Query().Get("dns"))
+	}
+	q := new(dns.Msg)
+	if err != nil || q.Unpack(b) != nil {
+		http.Error(rw, "bad question", http.StatusBadRequest)
+		return
+	}
+	out, err := w.zone(q, country).Pack()
+	if err != nil {
+		http.Error(rw, "cannot answer", http.StatusInternalServerError)
+		return
+	}
+	rw.Header().Set("Content-Type", "application/dns-message")
+	rw.Write(out)
+}
+
+// stubLookup is an operating system's resolver: UDP to the configured server,
+// three tries, A and AAAA.
+func stubLookup(ctx context.Context, h *host, server netip.AddrPort, name string) ([]netip.Addr, error) {
+	type result struct {
+		addrs []netip.Addr
+		err   error
+	}
+	ask := func(qtype uint16) result {
+		if qtype == dns.TypeA && !h.view.IPv4 || qtype == dns.TypeAAAA && !h.view.IPv6 {
+			return result{}
+		}
+		local := netip.AddrPort{}
+		if server.Addr().Is6() {
+			local = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+		}
+		pc, err := h.ListenPacket(ctx, local)
+		if err != nil {
+			return result{err: err}
+		}
+		defer pc.Close()
+		stop := context.AfterFunc(ctx, func() { pc.SetReadDeadline(time.Unix(1, 0)) })
+		defer stop()
+		q := new(dns.Msg)
+		q.SetQuestion(dns.Fqdn(name), qtype)
+		b, err := q.Pack()
+		if err != nil {
+			return result{err: &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}}
+		}
+		buf := make([]byte, 4096)
+		for try := range 3 {
+			pc.WriteTo(b, net.UDPAddrFromAddrPort(server))
+			pc.SetReadDeadline(time.Now().Add(time.Duration(1+try) * time.Second))
+			for {
+				n, from, err := pc.ReadFrom(buf)
+				if err != nil {
+					if ctx.Err() != nil {
+						return result{err: &net.DNSError{Err: ctx.Err().Error(), Name: name, IsTimeout: true}}
+					}
+					if errors.Is(err, os.ErrDeadlineExceeded) {
+						break
+					}
+					return result{err: err}
+				}
+				m := new(dns.Msg)
+				if from.String() != net.UDPAddrFromAddrPort(server).String() || m.Unpack(buf[:n]) != nil || m.Id != q.Id || !m.Response {
+					continue
+				}
+				switch m.Rcode {
+				case dns.RcodeSuccess:
+				case dns.RcodeNameError:
+					return result{err: &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}}
+				default:
+					return result{err: &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}}
+				}
+				var r result
+				for _, rr := range m.Answer {
+					switch rr := rr.(type) {
+					case *dns.A:
+						if a, ok := netip.AddrFromSlice(rr.A.To4()); ok {
+							r.addrs = append(r.addrs, a)
+						}
+					case *dns.AAAA:
+						if a, ok := netip.AddrFromSlice(rr.AAAA); ok {
+							r.addrs = append(r.addrs, a)
+						}
+					}
+				}
+				return r
+			}
+		}
+		return result{err: &net.DNSError{Err: "i/o timeout", Name: name, IsTimeout: true}}
+	}
+	other := make(chan result, 1)
+	go func() { other <- ask(dns.TypeAAAA) }()
+	a := ask(dns.TypeA)
+	b := <-other
+	all := append(a.addrs, b.addrs...)
+	switch {
+	case len(all) > 0:
+		return all, nil
+	case a.err != nil:
+		return nil, a.err
+	case b.err != nil:
+		return nil, b.err
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}

@@ -1,0 +1,282 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"govah/lab/box"
+	"govah/packet"
+)
+
+// terminator is a device on the client's path that ends TCP connections
+// itself: an interceptor, a transparent proxy or a captive portal.
+type terminator struct {
+	w     *World
+	stack *stack.Stack
+	link  *link
+	at    int // index among the client's elements
+	out   *host
+	tls   *Intercept
+	web   *WebProxy
+	login bool
+}
+
+func newTerminator(w *World, at, hop int) (*terminator, error) {
+	t := &terminator{w: w, at: at, login: w.Client.Captive && hop == 0}
+	if i := w.Client.Intercept; i != nil && i.At == hop {
+		t.tls = i
+	}
+	if p := w.Client.WebProxy; p != nil && p.At == hop {
+		t.web = p
+	}
+	s, l, err := newStack(func(b []byte) {
+		p, err := packet.Parse(b)
+		if err != nil {
+			return
+		}
+		w.schedule(b, w.pathTo(p.Src), t.at-1, box.In, 0)
+	}, true)
+	if err != nil {
+		return nil, err
+	}
+	t.stack, t.link = s, l
+	f := tcp.NewForwarder(s, 0, 1024, t.accept)
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, f.HandlePacket)
+	// It connects onward from an address of the operator's own.
+	b4 := w.Client.v4.As4()
+	b6 := w.Client.v6.As16()
+	b6[14], b6[15] = 0xfd, byte(hop+1)
+	own := []netip.Addr{netip.AddrFrom4([4]byte{b4[0], b4[1], 253, byte(hop + 1)}), netip.AddrFrom16(b6)}
+	for _, a := range own {
+		if err := addAddress(w.servers, a); err != nil {
+			return nil, err
+		}
+	}
+	t.out = newHost(w, w.servers, own)
+	return t, nil
+}
+
+// take decides about a packet from the client's side.
+func (t *terminator) take(d box.Direction, pkt []byte) bool {
+	if d != box.Out {
+		return false
+	}
+	p, err := packet.Parse(pkt)
+	if err != nil || p.Proto != packet.TCP {
+		// A portal lets names through and nothing else.
+		return t.login && err == nil && !(p.Proto == packet.UDP && p.DstPort == 53)
+	}
+	if t.w.inside[p.Dst] {
+		return false
+	}
+	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 {
+		t.link.deliver(pkt)
+		return true
+	}
+	return false
+}
+
+func (t *terminator) accept(r *tcp.ForwarderRequest) {
+	id := r.ID()
+	server := netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
+	if t.login && server.Port() != 80 {
+		r.Complete(true)
+		return
+	}
+	if !t.login {
+		// A proxy that could not connect would not accept either.
+		if _, verdict := t.w.service(server, netip.AddrPort{}); verdict != "" {
+			r.Complete(verdict == "refused")
+			return
+		}
+	}
+	wq := new(waiter.Queue)
+	ep, err := r.CreateEndpoint(wq)
+	if err != nil {
+		r.Complete(true)
+		return
+	}
+	r.Complete(false)
+	c := &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: net.TCPAddrFromAddrPort(server),
+		remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort)), reset: ep.Abort}
+	switch {
+	case t.login:
+		go t.portal(c)
+	case server.Port() == 443:
+		go t.intercept(c, server)
+	default:
+		go t.proxy(c, server)
+	}
+}
+
+func (t *terminator) portal(c net.Conn) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+		return
+	}
+	io.WriteString(c, "HTTP/1.1 302 Found\r\nLocation: http://login.hotel.example/?continue=1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+func (t *terminator) dial(server netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(t.w.ctx, 10*time.Second)
+	defer cancel()
+	return t.out.Dial(ctx, dialSpec(server))
+}
+
+// intercept reads the ClientHello, and either re-signs or splices.
+func (t *terminator) intercept(c *serverConn, server netip.AddrPort) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	var head []byte
+	buf := make([]byte, 4096)
+	var hello *packet.ClientHello
+	for len(head) < 32<<10 {
+		n, err := c.Read(buf)
+		head = append(head, buf[:n]...)
+		if hello, _ = packet.ParseClientHelloStream(head); hello != nil {
+			break
+		}
+		if _, perr := packet.ParseClientHelloStream(head); !errors.Is(perr, packet.ErrMore) || err != nil {
+			break
+		}
+	}
+	up, err := t.dial(server)
+	if err != nil {
+		c.reset()
+		return
+	}
+	defer up.Close()
+	up.SetDeadline(time.Now().Add(60 * time.Second))
+	if hello == nil || !t.wants(t.tls.Names, hello.SNI) {
+		up.Write(head)
+		splice(c, up)
+		return
+	}
+	name := hello.SNI
+	if name == "" {
+		name = server.Addr().String()
+	}
+	// The interceptor verifies nothing: it takes what the server shows.
+	upTLS := tls.Client(up, &tls.Config{ServerName: hello.SNI, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	if err := upTLS.HandshakeContext(t.w.ctx); err != nil {
+		c.reset()
+		return
+	}
+	cert, err := t.w.evil.issue("ok", name)
+	if err != nil {
+		return
+	}
+	down := tls.Server(&replay{Conn: c, r: io.MultiReader(bytes.NewReader(head), c)}, &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{"http/1.1"}})
+	if err := down.HandshakeContext(t.w.ctx); err != nil {
+		return
+	}
+	splice(down, upTLS)
+}
+
+func (t *terminator) wants(names []string, name string) bool {
+	if len(names) == 0 {
+		return true
+	}
+	for _, n := range names {
+		if n == name || strings.HasPrefix(n, ".") && strings.HasSuffix("."+name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+type replay struct {
+	net.Conn
+	r io.Reader
+}
+
+func (r *replay) Read(b []byte) (int, error) { return r.r.Read(b) }
+
+func splice(a, b net.Conn) {
+	done := make(chan struct{}, 2)
+	go func() { io.Copy(a, b); a.Close(); done <- struct{}{} }()
+	go func() { io.Copy(b, a); b.Close(); done <- struct{}{} }()
+	<-done
+	<-done
+}
+
+// proxy answers for a web server, changing what it is set to change.
+func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	in := bufio.NewReader(c)
+	for {
+		req, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		host := strings.ToLower(req.Host)
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		mine := t.wants(t.web.Names, host)
+		if mine && t.web.Page != "" {
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nServer: nginx\r\nContent-Length: %d\r\n\r\n%s", len(t.web.Page), t.web.Page)
+			continue
+		}
+		up, err := t.dial(server)
+		if err != nil {
+			c.reset()
+			return
+		}
+		up.SetDeadline(time.Now().Add(60 * time.Second))
+		if t.web.Via != "" {
+			req.Header.Add("Via", t.web.Via)
+		}
+		req.Header.Set("Connection", "close")
+		req.Close = true
+		if err := req.Write(up); err != nil {
+			up.Close()
+			return
+		}
+		res, err := http.ReadResponse(bufio.NewReader(up), req)
+		if err != nil {
+			up.Close()
+			return
+		}
+		body, _ := io.ReadAll(io.LimitReader(res.Body, 8<<20))
+		up.Close()
+		if t.web.Via != "" {
+			res.Header.Add("Via", t.web.Via)
+		}
+		if mine && t.web.Tamper == "script" {
+			body = bytes.Replace(body, []byte("</body>"), []byte(`<script src="http://ads.operator.example/inject.js"></script></body>`), 1)
+		}
+		if mine && t.web.Tamper == "header" {
+			res.Header.Set("X-Operator-Id", "0123456789")
+		}
+		res.Header.Del("Connection")
+		res.TransferEncoding, res.ContentLength = nil, int64(len(body))
+		res.Header.Set("Content-Length", strconv.Itoa(len(body)))
+		res.Body = io.NopCloser(bytes.NewReader(body))
+		res.Close = false
+		if req.Method == http.MethodHead {
+			res.Body = http.NoBody
+		}
+		if err := res.Write(c); err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"govah/wire"
+)
+
+func newWorld(t testing.TB, name string, o Options) *World {
+	t.Helper()
+	s, err := Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := New(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+func (w *World) trust() *wire.Trust {
+	roots, _ := w.Network().Roots()
+	return &wire.Trust{Public: w.Public(), System: roots, Now: w.Now}
+}
+
+func TestVisit(t *testing.T) {
+	w := newWorld(t, "clean", Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	l := wire.NewLog(time.Now(), nil)
+	for _, f := range []bool{false, true} {
+		n := w.Network()
+		o := wire.LookupSystem(ctx, n, l, wire.Meta{}, "video.example", 5*time.Second)
+		if o.Failure != "" || len(o.DNS.Replies) == 0 {
+			t.Fatalf("lookup: %+v", o)
+		}
+		site := w.sites["video.example"]
+		a := site.v4[0]
+		if f {
+			a = site.v6[0]
+		}
+		conn, o := wire.Connect(ctx, n, l, wire.Meta{}, wire.ConnectSpec{Remote: netip.AddrPortFrom(a, 443)})
+		if conn == nil {
+			t.Fatalf("connect to %s: %+v", a, o)
+		}
+		h, err := wire.NewHello("chrome", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tc, o := wire.Handshake(ctx, l, wire.Meta{}, conn, wire.HandshakeSpec{SNI: "video.example", Verify: "video.example", Hello: h}, w.trust())
+		if tc == nil || !tc.Verified() {
+			t.Fatalf("handshake: %+v %+v", o, o.TLS)
+		}
+		o, body := wire.Fetch(ctx, l, wire.Meta{}, tc, wire.Request{URL: "https://video.example/", Method: "GET", Host: "video.example", MaxBody: 1 << 20})
+		if o.Failure != "" || o.HTTP.Status != 200 || len(body) < 60000 || o.HTTP.H3 == "" {
+			t.Fatalf("fetch: %+v %+v, %d bytes", o, o.HTTP, len(body))
+		}
+		tc.Close()
+		conn.Abort()
+		q := wire.QUIC(ctx, n, l, wire.Meta{}, wire.QUICSpec{Remote: netip.AddrPortFrom(a, 443), SNI: "video.example", Verify: "video.example",
+			Request: &wire.Request{URL: "https://video.example/", Method: "HEAD"}, Timeout: 5 * time.Second}, w.trust())
+		if q.Failure != "" || q.HTTP == nil || q.HTTP.Status != 200 {
+			t.Fatalf("quic: %+v %+v", q, q.HTTP)
+		}
+	}
+}
+
+func TestRoutersAnswer(t *testing.T) {
+	w := newWorld(t, "clean", Options{})
+	for _, a := range []netip.Addr{w.sites["news.example"].v4[0], w.sites["news.example"].v6[0]} {
+		seen := 0
+		for ttl := 1; ttl <= 12; ttl++ {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			c, err := w.Network().Dial(ctx, wire.DialSpec{Flow: wire.Flow{Remote: netip.AddrPortFrom(a, 443)}, TTL: ttl})
+			cancel()
+			if err == nil {
+				c.Abort()
+				if ttl != 8 { // four routers of the operator's, three of the hoster's
+					t.Errorf("%s: connected at TTL %d, want 8", a, ttl)
+				}
+				break
+			}
+			var pe *wire.PathError
+			if !errors.As(err, &pe) || !pe.From.IsValid() || !errors.Is(err, syscall.EHOSTUNREACH) {
+				t.Fatalf("%s, TTL %d: %v", a, ttl, err)
+			}
+			seen++
+		}
+		if seen != 7 {
+			t.Errorf("%s: %d routers answered, want 7", a, seen)
+		}
+	}
+}
+
+func TestRefusedAndSilent(t *testing.T) {
+	w := newWorld(t, "clean", Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	a := w.sites["plain.example"].v4[0]
+	if _, err := w.Network().Dial(ctx, wire.DialSpec{Flow: wire.Flow{Remote: netip.AddrPortFrom(a, 443)}}); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("closed port: %v", err)
+	}
+	dead := netip.MustParseAddrPort("45.10.0.250:443")
+	began := time.Now()
+	if _, err := w.Network().Dial(ctx, wire.DialSpec{Flow: wire.Flow{Remote: dead}}); err == nil || time.Since(began) < 800*time.Millisecond {
+		t.Errorf("nobody's address: %v after %s", err, time.Since(began))
+	}
+}
+
+func TestScenarios(t *testing.T) {
+	for _, name := range Names() {
+		s, err := Load(name)
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		for _, line := range strings.Split(s.Describe(), "\n") {
+			if len(line) > 90 {
+				t.Errorf("%s: a line of %d columns: %s", name, len(line), line)
+			}
+		}
+		if s.About == "" || s.Title == "" {
+			t.Errorf("%s: no title or no about", name)
+		}
+	}
+	for text, want := range map[string]string{
+		"schema = 2": "schema",
+		"schema = 1\nbogus = 1\n[[network]]\nname='n'\n[[client-network]]\nname='c'\n[[site]]\nname='s'":                                                                      "bogus",
+		"schema = 1\n[[network]]\nname='n'\n[[site]]\nname='s'\n[[client-network]]\nname='c'\n[[client-network.box]]\n[[client-network.box.rule]]\nlayer='tls'\naction='eat'": "drop, reset",
+		"schema = [": "line 1",
+	} {
+		if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want something about %q", text, err, want)
+		}
+	}
+}
+
+func TestMount(t *testing.T) {
+	w := newWorld(t, "clean", Options{})
+	m, err := w.Host("helper-a.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ap := netip.AddrPortFrom(m.Addresses()[0], 8443)
+	l, err := m.Listen(ap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		io.Copy(c, c)
+		c.Close()
+	}()
+	c, err := w.Network().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: ap}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "ping")
+	b := make([]byte, 4)
+	c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	// A host of the lab reaches the sites itself.
+	out, err := m.Network().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: netip.AddrPortFrom(w.sites["news.example"].v4[0], 443)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+}

@@ -1,0 +1,131 @@
+package packet
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// ErrNotHTTP says that the bytes are no HTTP/1 request, or no response.
+var ErrNotHTTP = errors.New("packet: not HTTP/1")
+
+const maxHead = 16 << 10
+
+// Request is what a device on the path reads of an HTTP/1 request.
+type Request struct {
+	Method, Target, Host string
+	Complete             bool // the head has ended
+}
+
+var methods = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE "}
+
+// ParseRequest reads the head of an HTTP/1 request. ErrMore means that no Host
+// has been seen yet and the head has not ended. Methods are matched as they
+// are on the wire, in capitals.
+func ParseRequest(b []byte) (*Request, error) {
+	fits := false
+	for _, m := range methods {
+		n := min(len(m), len(b))
+		if string(b[:n]) == m[:n] {
+			fits = true
+			break
+		}
+	}
+	if !fits {
+		return nil, ErrNotHTTP
+	}
+	whole := len(b) < maxHead
+	if !whole {
+		b = b[:maxHead]
+	}
+	line, rest, ok := strings.Cut(string(b), "\n")
+	if !ok {
+		if !whole {
+			return nil, ErrNotHTTP
+		}
+		return nil, ErrMore
+	}
+	parts := strings.SplitN(strings.TrimRight(line, "\r"), " ", 3)
+	if len(parts) != 3 || !strings.HasPrefix(parts[2], "HTTP/") {
+		return nil, ErrNotHTTP
+	}
+	r := &Request{Method: parts[0], Target: parts[1]}
+	for {
+		line, next, ok := strings.Cut(rest, "\n")
+		if !ok {
+			break
+		}
+		rest = next
+		line = strings.TrimRight(line, "\r")
+		if line == "" {
+			r.Complete = true
+			break
+		}
+		if name, value, ok := strings.Cut(line, ":"); ok && r.Host == "" && strings.EqualFold(name, "host") {
+			r.Host = strings.ToLower(strings.TrimSpace(value))
+			if h, _, ok := strings.Cut(r.Host, ":"); ok && !strings.HasPrefix(r.Host, "[") {
+				r.Host = h
+			}
+		}
+	}
+	if r.Host == "" && !r.Complete && whole {
+		return nil, ErrMore
+	}
+	return r, nil
+}
+
+// Response is what a device on the path reads of the head of an HTTP/1
+// response.
+type Response struct {
+	Status        int
+	HeadLength    int    // bytes up to and including the empty line
+	ContentLength int    // -1: not given
+	ContentType   string // lower case, without parameters
+	Chunked       bool
+	Encoded       bool // Content-Encoding says other than identity
+}
+
+// ParseResponse reads the head of an HTTP/1 response (RFC 9112 4). ErrMore
+// means that it fits so far and has not ended.
+func ParseResponse(b []byte) (*Response, error) {
+	const start = "HTTP/1."
+	if n := min(len(start), len(b)); string(b[:n]) != start[:n] {
+		return nil, ErrNotHTTP
+	}
+	end := bytes.Index(b[:min(len(b), maxHead)], []byte("\r\n\r\n"))
+	if end < 0 {
+		if len(b) >= maxHead {
+			return nil, ErrNotHTTP
+		}
+		return nil, ErrMore
+	}
+	lines := strings.Split(string(b[:end]), "\r\n")
+	r := &Response{HeadLength: end + 4, ContentLength: -1}
+	parts := strings.SplitN(lines[0], " ", 3)
+	if len(parts) < 2 || len(parts[1]) != 3 {
+		return nil, ErrNotHTTP
+	}
+	var err error
+	if r.Status, err = strconv.Atoi(parts[1]); err != nil || r.Status < 100 {
+		return nil, ErrNotHTTP
+	}
+	for _, line := range lines[1:] {
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.ToLower(strings.TrimSpace(value))
+		switch strings.ToLower(name) {
+		case "content-length":
+			if n, err := strconv.Atoi(value); err == nil && n >= 0 {
+				r.ContentLength = n
+			}
+		case "content-type":
+			kind, _, _ := strings.Cut(value, ";")
+			r.ContentType = strings.TrimSpace(kind)
+		case "transfer-encoding":
+			r.Chunked = strings.Contains(value, "chunked")
+		case "content-encoding":
+			r.Encoded = value != "" && value != "identity"
+		}
+	}
+	return r, nil
+}
