@@ -1,0 +1,297 @@
+package check
+
+import (
+	"context"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"govah/measure"
+	"govah/wire"
+)
+
+// freshFor is how long a bracket is shared between suspects: a failure is
+// bracketed when canaries worked no longer than this before and after it.
+const freshFor = 1500 * time.Millisecond
+
+// canaryHost is a canary with addresses that proved to be its own.
+type canaryHost struct {
+	CanaryHost
+	asn map[measure.Family]int
+}
+
+func (c *canaryHost) addr(f measure.Family) (netip.Addr, bool) {
+	for _, a := range c.Addrs {
+		if family(a) == f {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func family(a netip.Addr) measure.Family {
+	if a.Unmap().Is4() {
+		return measure.IPv4
+	}
+	return measure.IPv6
+}
+
+type canaryKey struct {
+	step   measure.Step
+	family measure.Family
+	plain  bool
+}
+
+type bracketSet struct {
+	began, at time.Time // when the first began and the last ended
+	obs       []measure.Observation
+	good      bool
+}
+
+// canaries brackets failures with known hosts of several networks, and
+// remembers how often those failed by themselves.
+type canaries struct {
+	r     *runner
+	log   *wire.Log
+	hello *wire.Hello
+	hosts []*canaryHost
+
+	mu      sync.Mutex
+	running map[canaryKey]chan struct{}
+	last    map[canaryKey]bracketSet
+	tally   map[canaryKey]*measure.Canary
+	next    int
+	rotate  int
+}
+
+func newCanaries(r *runner) (*canaries, error) {
+	h, err := wire.NewHello("chrome", int64(r.cfg.Seed))
+	if err != nil {
+		return nil, err
+	}
+	c := &canaries{
+		r: r, log: wire.NewLog(time.Now(), r.asnText), hello: h,
+		running: map[canaryKey]chan struct{}{}, last: map[canaryKey]bracketSet{}, tally: map[canaryKey]*measure.Canary{},
+	}
+	for _, h := range r.cfg.Controls.Canaries {
+		c.hosts = append(c.hosts, &canaryHost{CanaryHost: h, asn: map[measure.Family]int{}})
+	}
+	return c, nil
+}
+
+func (c *canaries) bytes() (int64, int64) {
+	if c == nil {
+		return 0, 0
+	}
+	return c.log.Bytes()
+}
+
+// run makes one step to each of up to three canaries at once.
+func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet {
+	var hosts []*canaryHost
+	c.mu.Lock()
+	for i := range c.hosts {
+		h := c.hosts[(i+c.rotate)%len(c.hosts)]
+		if _, ok := h.addr(k.family); !ok || k.step == measure.StepQUIC && !h.H3 {
+			continue
+		}
+		if hosts = append(hosts, h); len(hosts) == 3 {
+			break
+		}
+	}
+	c.rotate++
+	c.mu.Unlock()
+	var (
+		wg  sync.WaitGroup
+		mu  sync.Mutex
+		set = bracketSet{began: time.Now()}
+	)
+	networks := map[int]bool{}
+	good := 0
+	for _, h := range hosts {
+		wg.Go(func() {
+			o := c.one(ctx, h, k)
+			if o == nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			set.obs = append(set.obs, *o)
+			if o.Failure == measure.NoFailure {
+				good++
+				networks[o.ASN] = true
+			}
+		})
+	}
+	wg.Wait()
+	set.at = time.Now()
+	set.good = len(set.obs) > 0 && good == len(set.obs)
+	if ctx.Err() != nil {
+		set.good = false
+		return set
+	}
+	c.mu.Lock()
+	t := c.tally[k]
+	if t == nil {
+		t = &measure.Canary{Step: k.step, Family: k.family}
+		c.tally[k] = t
+	}
+	t.Runs += len(set.obs)
+	t.Failures += len(set.obs) - good
+	t.Networks = max(t.Networks, len(networks))
+	c.last[k] = set
+	c.mu.Unlock()
+	return set
+}
+
+func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey) *measure.Observation {
+	addr, _ := h.addr(k.family)
+	meta := wire.Meta{Role: measure.RoleCanary, Stage: measure.StageBracket}
+	if c.r.pacer.wait(ctx) != nil {
+		return nil
+	}
+	if k.step == measure.StepQUIC {
+		return c.r.fixFamily(wire.QUIC(ctx, c.r.cfg.Network, c.log, meta, wire.QUICSpec{
+			Remote: netip.AddrPortFrom(addr, 443), SNI: h.Name, Verify: h.Name, Timeout: quicTimeout}, c.r.trust))
+	}
+	port := uint16(443)
+	if k.plain {
+		port = 80
+	}
+	conn, o := wire.Connect(ctx, c.r.cfg.Network, c.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, port)})
+	if conn == nil {
+		if k.step != measure.StepTCP {
+			o.Step = k.step // what it was to be
+		}
+		return c.r.fixFamily(o)
+	}
+	defer conn.Abort()
+	meta.After = o.ID
+	switch k.step {
+	case measure.StepTLS:
+		tc, ho := wire.Handshake(ctx, c.log, meta, conn, wire.HandshakeSpec{SNI: h.Name, Verify: h.Name, Hello: c.hello}, c.r.trust)
+		if tc != nil {
+			tc.Close()
+		}
+		return c.r.fixFamily(ho)
+	case measure.StepHTTP:
+		ho, _ := wire.Fetch(ctx, c.log, meta, conn, wire.Request{URL: "http://" + h.Name + "/", Method: "HEAD", Host: h.Name})
+		return c.r.fixFamily(ho)
+	}
+	return c.r.fixFamily(o)
+}
+
+func (r *runner) fixFamily(o *measure.Observation) *measure.Observation {
+	if o != nil && o.Family == "" {
+		if ap, err := netip.ParseAddrPort(o.Remote); err == nil {
+			o.Family = family(ap.Addr())
+		}
+	}
+	return o
+}
+
+// bracket gives a fresh set of canary steps that began after since. Suspects that
+// ask at the same time share one.
+func (c *canaries) bracket(ctx context.Context, k canaryKey, since time.Time) bracketSet {
+	for {
+		c.mu.Lock()
+		if set, ok := c.last[k]; ok && set.began.After(since) && time.Since(set.at) < freshFor {
+			c.mu.Unlock()
+			return set
+		}
+		if wait, ok := c.running[k]; ok {
+			c.mu.Unlock()
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return bracketSet{}
+			}
+			continue
+		}
+		done := make(chan struct{})
+		c.running[k] = done
+		c.mu.Unlock()
+		set := c.run(ctx, k)
+		c.mu.Lock()
+		delete(c.running, k)
+		c.mu.Unlock()
+		close(done)
+		return set
+	}
+}
+
+// tallies are the canaries' own figures so far.
+func (c *canaries) tallies() []measure.Canary {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	byKey := map[canaryKey]measure.Canary{}
+	for k, t := range c.tally {
+		k.plain = false
+		sum := byKey[k]
+		sum.Step, sum.Family = t.Step, t.Family
+		sum.Runs += t.Runs
+		sum.Failures += t.Failures
+		sum.Networks = max(sum.Networks, t.Networks)
+		byKey[k] = sum
+	}
+	var out []measure.Canary
+	for _, f := range []measure.Family{measure.IPv4, measure.IPv6} {
+		for _, s := range []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC} {
+			if t, ok := byKey[canaryKey{step: s, family: f}]; ok {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}
+
+// elsewhere picks a canary in another AS than addr's for experiments that need
+// an unrelated server; n rotates among them.
+func (c *canaries) elsewhere(addr netip.Addr, n int, quic bool) (netip.Addr, *canaryHost, bool) {
+	f, asn := family(addr), c.r.asn(addr)
+	var fit []*canaryHost
+	for _, h := range c.hosts {
+		if a, ok := h.addr(f); ok && a != addr && (asn == 0 || c.r.asn(a) != asn) && (!quic || h.H3) {
+			fit = append(fit, h)
+		}
+	}
+	if len(fit) == 0 {
+		return netip.Addr{}, nil, false
+	}
+	h := fit[n%len(fit)]
+	a, _ := h.addr(f)
+	return a, h, true
+}
+
+// include copies a bracket into the job's measurement, with times counted
+// from the job's start.
+func (j *job) include(set bracketSet) {
+	shift := j.r.canaries.log.Started().Sub(j.log.Started()).Microseconds()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, o := range set.obs {
+		id := "c" + strconv.Itoa(mustNumber(o.ID))
+		o.ID, o.After = id, ""
+		o.StartUS += shift
+		j.brackets[id] = o
+	}
+}
+
+func mustNumber(id string) int {
+	n, _ := strconv.Atoi(id[1:])
+	return n
+}
+
+// bracket runs canaries of a protocol and keeps them with the measurement.
+func (j *job) bracket(ctx context.Context, k canaryKey, since time.Time) bool {
+	if j.r.canaries == nil || len(j.r.canaries.hosts) == 0 {
+		return false
+	}
+	set := j.r.canaries.bracket(ctx, k, since)
+	j.include(set)
+	return set.good
+}

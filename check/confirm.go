@@ -1,0 +1,394 @@
+package check
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"govah/known"
+	"govah/measure"
+	"govah/wire"
+)
+
+const (
+	// maxPairs ends an experiment that does not become significant.
+	maxPairs = 20
+	// hopeless ends one in which nothing was hit so far.
+	hopeless = 5
+	// apart is the least time between two triggers of one experiment.
+	apart = 2 * time.Second
+	// maxSuspicions bounds what is confirmed for one target.
+	maxSuspicions = 5
+)
+
+var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepStream}
+
+// confirm turns suspicions into experiments, one after the other.
+func (j *job) confirm(ctx context.Context) {
+	j.askHelpers(ctx)
+	j.mu.Lock()
+	list := slices.Clone(j.suspects)
+	j.mu.Unlock()
+	slices.SortStableFunc(list, func(a, b suspect) int {
+		return slices.Index(layerOrder, a.layer) - slices.Index(layerOrder, b.layer)
+	})
+	done := 0
+	for _, s := range list {
+		if ctx.Err() != nil || done == maxSuspicions {
+			return
+		}
+		// An address that only the suspected resolver gave is the DNS
+		// experiments' business: blocking at it proves nothing more.
+		if res := j.names[s.host]; s.layer != measure.StepDNS && res != nil && s.addr.IsValid() &&
+			len(res.fromEncrypted) > 0 && !slices.Contains(res.fromEncrypted, s.addr) && j.suspected(measure.StepDNS, s.host) && !j.identified(s.host, s.addr) {
+			continue
+		}
+		done++
+		if s.addr.IsValid() {
+			if ago, ok := j.r.keys.since(s.addr); ok && ago < 5*time.Minute && s.layer == measure.StepTCP {
+				if j.isolate(ctx, s) {
+					continue
+				}
+			}
+		}
+		hits := 0
+		switch {
+		case s.layer == measure.StepDNS:
+			hits = j.confirmNames(ctx, s)
+			if hits >= 0 {
+				continue
+			}
+		case s.layer == measure.StepTCP:
+			hits = j.confirmAddress(ctx, s)
+		case s.layer == measure.StepTLS && s.certificate:
+			j.confirmCertificate(ctx, s)
+			continue
+		case s.layer == measure.StepTLS:
+			hits = j.confirmTLS(ctx, s)
+		case s.layer == measure.StepHTTP && s.body:
+			hits = j.confirmBody(ctx, s)
+		case s.layer == measure.StepHTTP:
+			hits = j.confirmHTTP(ctx, s)
+		case s.layer == measure.StepQUIC:
+			hits = j.confirmQUIC(ctx, s)
+		case s.layer == measure.StepStream:
+			j.confirmStream(ctx, s)
+			continue
+		}
+		if hits == 0 && ctx.Err() == nil {
+			j.revisit(ctx, s)
+		}
+	}
+}
+
+func (j *job) suspected(layer measure.Step, host string) bool {
+	for _, s := range j.suspects {
+		if s.layer == layer && s.host == host {
+			return true
+		}
+	}
+	return false
+}
+
+// identified says whether a certificate proved addr to be host's.
+func (j *job) identified(host string, addr netip.Addr) bool {
+	for _, o := range j.log.Observations() {
+		if o.Step != measure.StepTLS || o.SNI != host || o.TLS == nil {
+			continue
+		}
+		if ap, err := netip.ParseAddrPort(o.Remote); err == nil && ap.Addr().Unmap() == addr &&
+			(o.TLS.Public == measure.VerifiedOK || o.TLS.PublicEstimated == measure.VerifiedOK) {
+			return true
+		}
+	}
+	return false
+}
+
+// revisit goes through the front door once more after an experiment in which
+// nothing was hit: the screening's failure was the network's own.
+func (j *job) revisit(ctx context.Context, s suspect) {
+	if s.layer == measure.StepQUIC {
+		meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageIsolate, Experiment: measure.ExpQUIC, Differs: []string{"transport"}}
+		j.quic(ctx, meta, s.addr, s.port, s.host, s.url)
+		return
+	}
+	if s.url == "" || !s.addr.IsValid() {
+		return
+	}
+	j.stage = measure.StageIsolate
+	j.visit(ctx, s.url, candidate{addr: s.addr}, true, maxRedirects)
+}
+
+// isolate waits until the residue of an earlier trigger at the same address is
+// over and visits again, alone. True if the visit then went well.
+func (j *job) isolate(ctx context.Context, s suspect) bool {
+	ok := j.waitResidual(ctx, s.addr, func(ctx context.Context, meta wire.Meta) bool {
+		conn, _ := j.connect(ctx, meta, s.addr, s.port, 0, 0)
+		if conn == nil {
+			return false
+		}
+		conn.Abort()
+		return true
+	})
+	if !ok {
+		return false
+	}
+	before := len(j.suspects)
+	j.revisit(ctx, s)
+	return len(j.suspects) == before
+}
+
+// residualLimit is how long a run waits for the residue of a trigger to pass.
+// The longest documented one is 180 s.
+func (r *runner) residualLimit() time.Duration {
+	if r.cfg.Pace == PaceFast {
+		return 40 * time.Second
+	}
+	return 200 * time.Second
+}
+
+// waitResidual repeats a harmless request at an address that was triggered
+// until it works again, waiting longer each time, because a request can
+// restart the timer.
+func (j *job) waitResidual(ctx context.Context, addr netip.Addr, harmless func(context.Context, wire.Meta) bool) bool {
+	deadline := time.Now().Add(j.r.residualLimit())
+	meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageIsolate, Experiment: measure.ExpResidual, Differs: []string{"history"}}
+	for wait := apart; ; wait += wait / 2 {
+		if time.Now().Add(wait).After(deadline) {
+			return false
+		}
+		if sleep(ctx, wait) != nil {
+			return false
+		}
+		if harmless(ctx, meta) {
+			return true
+		}
+	}
+}
+
+// outcome is one round of an experiment.
+type outcome struct {
+	hit     bool // the test failed where its control passed
+	control bool // the control passed
+}
+
+// pairs runs rounds of an experiment, bracketed by canaries and at least
+// apart, until package judge calls it confirmed, until nothing was hit in a
+// few, until limit says that more would not help, or until maxPairs. It
+// returns how often the test was hit.
+func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k int) bool, round func(ctx context.Context, k int) outcome) int {
+	hits, lost := 0, 0
+	for k := 1; k <= maxPairs; k++ {
+		if k > 1 && sleep(ctx, apart) != nil {
+			break
+		}
+		if !j.r.spend(1) {
+			break
+		}
+		j.bracket(ctx, key, time.Now().Add(-3*time.Second))
+		o := round(ctx, k)
+		if ctx.Err() != nil {
+			break
+		}
+		j.bracket(ctx, key, time.Now())
+		if o.hit {
+			hits++
+			if s.addr.IsValid() {
+				j.r.keys.trigger(s.addr)
+			}
+		}
+		if !o.control {
+			if lost++; lost == 3 {
+				break
+			}
+			continue
+		}
+		if k >= hopeless && hits == 0 || limit != nil && limit(k) {
+			break
+		}
+		if o.hit && j.enough(s) {
+			break
+		}
+	}
+	return hits
+}
+
+// enough asks the judge whether what was measured so far confirms a finding
+// of the suspicion's layer and family.
+func (j *job) enough(s suspect) bool {
+	for _, f := range j.verdict().Findings {
+		if f.Interference == measure.InterferenceConfirmed && !f.Method.Benign() && f.Layer == s.layer &&
+			(f.Family == s.family || f.Family == "" || s.family == "") {
+			return true
+		}
+	}
+	return false
+}
+
+// knownName is a name that worked in this run.
+func (j *job) knownName() string {
+	if len(j.r.cfg.Controls.Canaries) == 0 {
+		return ""
+	}
+	return j.r.cfg.Controls.Canaries[0].Name
+}
+
+// confirmNames makes the experiments about a suspicious answer. It returns -1
+// when the names turned out to be in order.
+func (j *job) confirmNames(ctx context.Context, s suspect) int {
+	r, res := j.r, j.names[s.host]
+	if res == nil {
+		return 0
+	}
+	// Whose addresses are they? A certificate for the name proves one.
+	identity := func(list []netip.Addr, after *measure.Observation) (proved bool) {
+		tried := map[measure.Family]int{}
+		for _, a := range list {
+			if kind, bogus := known.Bogon(a); bogus && kind != "" {
+				continue // nothing is sent to somebody's own network
+			}
+			if tried[family(a)]++; tried[family(a)] > 2 || family(a) == measure.IPv6 && !r.v6 || family(a) == measure.IPv4 && !r.v4 {
+				continue
+			}
+			meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpIdentity}
+			if after != nil {
+				meta.After = after.ID
+			}
+			conn, o := j.connect(ctx, meta, a, 443, 0, 0)
+			if conn == nil {
+				continue
+			}
+			meta.After = o.ID
+			tc, _ := j.handshake(ctx, meta, conn, s.host, j.hello, 0)
+			if tc != nil {
+				proved = proved || tc.Verified()
+				tc.Close()
+			}
+			conn.Abort()
+		}
+		return proved
+	}
+	if identity(res.fromSystem, firstOf(res.system, res.direct)) && (res.direct == nil || res.direct.DNS == nil || len(res.direct.DNS.Replies) < 2) {
+		return -1
+	}
+	var enc *measure.Observation
+	if len(res.encrypted) > 0 {
+		enc = res.encrypted[0]
+	}
+	identity(res.fromEncrypted, enc)
+
+	control := j.knownName()
+	hits := 0
+	for k := 1; k <= maxPairs; k++ {
+		if k > 1 && sleep(ctx, apart) != nil || !r.spend(1) {
+			break
+		}
+		hit := false
+		ask := func(name string, server netip.AddrPort, meta wire.Meta, nowhere bool) *measure.Observation {
+			if r.pacer.wait(ctx) != nil {
+				return j.interrupted(measure.StepDNS, meta)
+			}
+			q := wire.Question{Name: name, Type: "A", Server: server, Transport: "udp", Timeout: lookupTimeout, Linger: lingerDNS, NoResolver: nowhere}
+			if nowhere {
+				q.Tries, q.Timeout = 2, 2500*time.Millisecond
+			}
+			return r.fixFamily(wire.Ask(ctx, r.cfg.Network, j.log, meta, q, r.trust))
+		}
+		pair := func(exp measure.Experiment, server netip.AddrPort, nowhere bool) (t, c *measure.Observation) {
+			cm := wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: exp, Pair: k, ControlKind: measure.ControlKnown}
+			c = ask(control, server, cm, nowhere)
+			tm := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"qname"}}
+			t = ask(s.host, server, tm, nowhere)
+			t.Control = c.ID
+			return t, c
+		}
+		j.bracket(ctx, canaryKey{step: measure.StepTCP, family: r.anyFamily()}, time.Now().Add(-3*time.Second))
+		done := make(chan bool, 1)
+		go func() {
+			answered := false
+			for _, a := range r.cfg.Controls.Nowhere {
+				if family(a) == measure.IPv6 && !r.v6 || family(a) == measure.IPv4 && !r.v4 {
+					continue
+				}
+				t, _ := pair(measure.ExpNowhere, netip.AddrPortFrom(a, 53), true)
+				answered = answered || t.DNS != nil && len(t.DNS.Replies) > 0
+				break
+			}
+			done <- answered
+		}()
+		switch {
+		case len(r.cfg.Surroundings.Resolvers) > 0:
+			t, _ := pair(measure.ExpQName, r.cfg.Surroundings.Resolvers[0], false)
+			hit = t.Failure != measure.NoFailure || len(addresses(t)) > 0
+		case r.view.Lookup:
+			cm := wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpQName, Pair: k, ControlKind: measure.ControlKnown}
+			c := wire.LookupSystem(ctx, r.cfg.Network, j.log, cm, control, lookupTimeout)
+			tm := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpQName, Pair: k, Differs: []string{"qname"}}
+			t := wire.LookupSystem(ctx, r.cfg.Network, j.log, tm, s.host, lookupTimeout)
+			t.Control = c.ID
+			hit = true
+		}
+		if k <= 2 {
+			for i, server := range r.cfg.Controls.Resolvers {
+				if i == 2 {
+					break
+				}
+				meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpResolver, Pair: k, Differs: []string{"resolver"}}
+				o := ask(s.host, server, meta, false)
+				if enc != nil {
+					o.Control = enc.ID
+				}
+			}
+		}
+		hit = <-done || hit
+		j.bracket(ctx, canaryKey{step: measure.StepTCP, family: r.anyFamily()}, time.Now())
+		if hit {
+			hits++
+		}
+		if j.enough(s) || k >= 3 && hits == 0 {
+			break
+		}
+		// Answers prove themselves at once or not at all; silence needs the
+		// statistics of several rounds.
+		if k >= 3 && firstOf(res.system, res.direct).Failure == measure.NoFailure || k >= 8 {
+			break
+		}
+	}
+	return hits
+}
+
+func (r *runner) anyFamily() measure.Family {
+	if r.v4 {
+		return measure.IPv4
+	}
+	return measure.IPv6
+}
+
+// confirmAddress repeats a connect that failed, next to another port of the
+// same address.
+func (j *job) confirmAddress(ctx context.Context, s suspect) int {
+	other := 443
+	if s.port == 443 {
+		other = 80
+	}
+	limit := func(k int) bool { return k >= 2 && !j.helperReached(s.addr, s.port) }
+	return j.pairs(ctx, s, canaryKey{step: measure.StepTCP, family: s.family}, limit, func(ctx context.Context, k int) outcome {
+		control := make(chan *measure.Observation, 1)
+		go func() {
+			cm := wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpAddress, Pair: k, ControlKind: measure.ControlPort}
+			conn, c := j.connect(ctx, cm, s.addr, other, 0, 0)
+			if conn != nil {
+				conn.Abort()
+			}
+			control <- c
+		}()
+		tm := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpAddress, Pair: k, Differs: []string{"port"}}
+		conn, t := j.connect(ctx, tm, s.addr, s.port, 0, 0)
+		if conn != nil {
+			conn.Abort()
+		}
+		t.Control = (<-control).ID
+		return outcome{hit: t.Failure != measure.NoFailure, control: true}
+	})
+}

@@ -1,0 +1,121 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Pace is how loudly a run measures.
+type Pace string
+
+// The paces. PaceGentle is the default on a real network; PaceFast is for the
+// lab, for one's own network, and for networks where haste is no risk.
+const (
+	PaceGentle Pace = "gentle"
+	PaceFast   Pace = "fast"
+)
+
+// ParsePace reads a pace as typed.
+func ParsePace(s string) (Pace, error) {
+	switch p := Pace(s); p {
+	case PaceGentle, PaceFast:
+		return p, nil
+	}
+	return "", fmt.Errorf("%q is no pace; it is gentle or fast", s)
+}
+
+// GentleRate is how many new connections and UDP sockets a second a gentle
+// run opens at most, and GentleBurst how many at once after a rest.
+const (
+	GentleRate  = 4.0
+	GentleBurst = 8
+)
+
+type limits struct {
+	screens, confirms int
+	perSecond         float64 // new flows, 0 unlimited
+	burst             float64
+	shuffle           bool
+}
+
+func (p Pace) limits() limits {
+	if p == PaceFast {
+		return limits{screens: 48, confirms: 400, shuffle: true}
+	}
+	return limits{screens: 4, confirms: 8, perSecond: GentleRate, burst: GentleBurst, shuffle: true}
+}
+
+// pacer keeps a run within its pace. It is asked before a step begins, so
+// that waiting for one's turn is never part of what is timed.
+type pacer struct {
+	limits limits
+
+	mu     sync.Mutex
+	tokens float64
+	filled time.Time
+}
+
+func newPacer(p Pace) *pacer {
+	l := p.limits()
+	return &pacer{limits: l, tokens: l.burst, filled: time.Now()}
+}
+
+// wait blocks until one more flow is within the pace.
+func (p *pacer) wait(ctx context.Context) error {
+	if p.limits.perSecond == 0 {
+		return ctx.Err()
+	}
+	p.mu.Lock()
+	now := time.Now()
+	p.tokens = min(p.limits.burst, p.tokens+now.Sub(p.filled).Seconds()*p.limits.perSecond)
+	p.filled = now
+	p.tokens--
+	delay := time.Duration(0)
+	if p.tokens < 0 {
+		delay = time.Duration(-p.tokens / p.limits.perSecond * float64(time.Second))
+	}
+	p.mu.Unlock()
+	return sleep(ctx, delay)
+}
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// keyring remembers which addresses have been triggered and when, so that a
+// failure there is not taken for a new one while an old one may linger.
+type keyring struct {
+	mu   sync.Mutex
+	last map[netip.Addr]time.Time
+}
+
+func (k *keyring) trigger(a netip.Addr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.last == nil {
+		k.last = map[netip.Addr]time.Time{}
+	}
+	k.last[a] = time.Now()
+}
+
+// since is how long ago a was triggered; ok is false if never.
+func (k *keyring) since(a netip.Addr) (d time.Duration, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t, ok := k.last[a]
+	return time.Since(t), ok
+}
