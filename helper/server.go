@@ -197,7 +197,8 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		h3 = &http3.Server{
 			Handler: s.handler(), TLSConfig: http3.ConfigureTLSConfig(s.tls.Clone()), MaxHeaderBytes: 16 << 10,
 			IdleTimeout: 60 * time.Second, Logger: slog.New(slog.DiscardHandler),
-			QUICConfig: &quic.Config{MaxIdleTimeout: 30 * time.Second, HandshakeIdleTimeout: 10 * time.Second, MaxIncomingStreams: 16},
+			QUICConfig: &quic.Config{MaxIdleTimeout: 30 * time.Second, HandshakeIdleTimeout: 10 * time.Second, MaxIncomingStreams: 16,
+				DisablePathMTUDiscovery: true},
 		}
 		if p := portOf(l.UDP[0].LocalAddr()); p != 0 {
 			h3.Port = p
@@ -284,13 +285,17 @@ func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queu
 			return fmt.Errorf("helper: accepting on %v: %w", l.Addr(), err)
 		}
 		pause = 0
-		done := s.limiter.connection(addrOf(c.RemoteAddr()))
-		if done == nil {
+		// An emulated stack forgets them with the connection.
+		p := &peeked{Conn: c, local: c.LocalAddr(), remote: c.RemoteAddr()}
+		if p.remote == nil || p.local == nil {
+			c.Close()
+			continue
+		}
+		if p.done = s.limiter.connection(addrOf(p.remote)); p.done == nil {
 			c.Close()
 			continue
 		}
 		wg.Go(func() {
-			p := &peeked{Conn: c, done: done}
 			stop := context.AfterFunc(ctx, func() { p.Close() })
 			defer stop()
 			c.SetReadDeadline(time.Now().Add(10 * time.Second))

@@ -26,8 +26,9 @@ const maxHead = 16 << 10
 // It belongs to one reader at a time, as net/http uses it.
 type peeked struct {
 	net.Conn
-	first []byte // still to be read
-	done  func()
+	local, remote net.Addr
+	first         []byte // still to be read
+	done          func()
 
 	mu      sync.Mutex
 	head    []byte // of the first request, if it is plain HTTP
@@ -97,6 +98,9 @@ func (p *peeked) takeHead() []byte {
 	p.head, p.keeping = nil, false
 	return h
 }
+
+func (p *peeked) LocalAddr() net.Addr  { return p.local }
+func (p *peeked) RemoteAddr() net.Addr { return p.remote }
 
 func (p *peeked) Close() error {
 	err := p.Conn.Close()
