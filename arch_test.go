@@ -60,7 +60,7 @@ var internals = map[string][]string{
 var theirs = map[string][]string{
 	"github.com/BurntSushi/toml":              {"lab", "known"},
 	"github.com/gopacket/gopacket":            {"packet"},
-	"github.com/klauspost/compress":           {"record", "ooni", "internal/geo"},
+	"github.com/klauspost/compress":           {"record", "ooni"},
 	"github.com/miekg/dns":                    {"packet", "wire", "lab", "lab/box", "helper"},
 	"github.com/oschwald/maxminddb-golang/v2": {"internal/geo/gen"},
 	"github.com/quic-go/quic-go":              {"wire", "lab", "helper"},

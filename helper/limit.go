@@ -96,12 +96,7 @@ func (l *limiter) client(a netip.Addr, now time.Time) *client {
 	c := l.clients[id]
 	if c == nil {
 		if now.Sub(l.swept) > time.Minute || len(l.clients) >= maxClients && now.Sub(l.swept) > time.Second {
-			l.swept = now
-			for k, c := range l.clients {
-				if c.active == 0 && c.conns == 0 && now.Sub(c.seen) > forgetAfter {
-					delete(l.clients, k)
-				}
-			}
+			l.sweep(now)
 		}
 		if len(l.clients) >= maxClients {
 			if id = 0; l.clients[0] != nil {
@@ -112,6 +107,32 @@ func (l *limiter) client(a netip.Addr, now time.Time) *client {
 		l.clients[id] = c
 	}
 	return c
+}
+
+// sweep forgets idle clients. The caller holds mu.
+func (l *limiter) sweep(now time.Time) {
+	l.swept = now
+	for k, c := range l.clients {
+		if c.active == 0 && c.conns == 0 && now.Sub(c.seen) > forgetAfter {
+			delete(l.clients, k)
+		}
+	}
+}
+
+// forget sweeps every minute until ctx is done, also when nobody comes.
+func (l *limiter) forget(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			l.mu.Lock()
+			l.sweep(now)
+			l.mu.Unlock()
+		}
+	}
 }
 
 func (l *limiter) cost() time.Duration { return time.Minute / time.Duration(l.limits.LooksPerMinute) }

@@ -18,7 +18,7 @@ import (
 
 const (
 	maxAddresses = 8 // of a client
-	maxAnswers   = 4 // of its own that are connected to, per name
+	maxAnswers   = 4 // of its own that are connected to, per name and family
 	maxRedirects = 5
 	atOnce       = 6 // connections of one look
 )
@@ -231,14 +231,14 @@ func (k *looking) resolve(ctx context.Context, p *place) []candidate {
 		if o.DNS == nil || len(o.DNS.Replies) == 0 {
 			continue
 		}
-		taken := 0
+		taken := map[string]int{}
 		for _, answer := range o.DNS.Replies[0].Answers {
 			a, err := netip.ParseAddr(answer.Value)
-			if answer.Type != "A" && answer.Type != "AAAA" || err != nil || taken == maxAnswers {
+			if answer.Type != "A" && answer.Type != "AAAA" || err != nil || taken[answer.Type] == maxAnswers {
 				continue
 			}
 			list = append(list, candidate{a.Unmap(), o.ID})
-			taken++
+			taken[answer.Type]++
 		}
 	}
 	return list

@@ -222,6 +222,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 			cancel()
 		})
 	}
+	wg.Go(func() { s.limiter.forget(ctx) })
 	wg.Go(func() { end(server.ServeTLS(secure, "", "")) })
 	wg.Go(func() { end(server.Serve(plain)) })
 	for _, pc := range l.UDP {
