@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"govah/lab/kernel"
 	"govah/measure"
 	"govah/wire"
 	"govah/wire/host"
@@ -31,6 +32,7 @@ import (
 
 // TestMain fails if goroutines of a step outlive the tests.
 func TestMain(m *testing.M) {
+	kernel.Main()
 	code := m.Run()
 	if code == 0 {
 		var n int

@@ -94,7 +94,17 @@ func (n *Network) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, erro
 		}
 		return nil, err
 	}
-	return &conn{TCPConn: c.(*net.TCPConn), opt: opt}, nil
+	out := &conn{TCPConn: c.(*net.TCPConn), opt: opt}
+	if opt == options6 {
+		// From here on ICMP must not disturb Read and Write.
+		if err := out.control(func(fd int) error {
+			return os.NewSyscallError("declining ICMP errors", unix.SetsockoptInt(fd, opt.level, opt.recvErr, 0))
+		}); err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func prepare(fd int, opt options, spec wire.DialSpec) error {
@@ -102,6 +112,13 @@ func prepare(fd int, opt options, spec wire.DialSpec) error {
 		// A port that was aborted just now is free, one in TIME_WAIT is not.
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return os.NewSyscallError("SO_REUSEADDR", err)
+		}
+	}
+	if opt == options6 {
+		// IPv4 queues the ICMP error that ends an attempt in any case, IPv6
+		// only if asked to.
+		if err := unix.SetsockoptInt(fd, opt.level, opt.recvErr, 1); err != nil {
+			return os.NewSyscallError("asking for ICMP errors", err)
 		}
 	}
 	if spec.TTL != 0 {
