@@ -30,7 +30,8 @@ const maxHello = 64 << 10
 
 // ParseClientHelloStream reads the ClientHello at the start of a TCP stream:
 // TLS records, over which the handshake message may be split. ErrMore means
-// that what there is fits so far.
+// that what there is fits so far; the ClientHello returned with it, which may
+// be nil, holds what could be read of it.
 func ParseClientHelloStream(b []byte) (*ClientHello, error) {
 	var msg []byte
 	for {
@@ -38,47 +39,49 @@ func ParseClientHelloStream(b []byte) (*ClientHello, error) {
 			return nil, ErrNotTLS
 		}
 		if len(b) < 5 {
-			return nil, ErrMore
+			return ParseClientHello(msg)
 		}
 		n := int(binary.BigEndian.Uint16(b[3:]))
 		if n == 0 || n > 16384+256 {
 			return nil, ErrNotTLS
 		}
 		have := min(n, len(b)-5)
-		msg = append(msg, b[5:5+have]...)
-		if len(msg) > 0 && msg[0] != 1 {
-			return nil, ErrNotTLS
+		if msg == nil {
+			msg = b[5 : 5+have : 5+have] // as a rule there is one record
+		} else {
+			msg = append(msg, b[5:5+have]...)
 		}
-		if len(msg) >= 4 {
-			want := 4 + (int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3]))
-			if want > maxHello {
-				return nil, ErrNotTLS
-			}
-			if len(msg) >= want {
-				return ParseClientHello(msg[:want])
-			}
-		}
-		if have < n {
-			return nil, ErrMore
+		whole := len(msg) >= 4 && len(msg)-4 >= int(msg[1])<<16|int(msg[2])<<8|int(msg[3])
+		if whole || have < n || len(msg) > maxHello || len(msg) > 0 && msg[0] != 1 {
+			return ParseClientHello(msg)
 		}
 		b = b[5+n:]
-		if len(b) == 0 {
-			return nil, ErrMore
-		}
 	}
 }
 
-// ParseClientHello reads one whole handshake message (RFC 8446 4.1.2).
+// ParseClientHello reads a handshake message (RFC 8446 4.1.2). ErrMore means
+// that it is not whole; the ClientHello returned with it, which may be nil,
+// holds what could be read of it.
 func ParseClientHello(msg []byte) (*ClientHello, error) {
-	if len(msg) < 4 || msg[0] != 1 {
+	if len(msg) > 0 && msg[0] != 1 {
 		return nil, ErrNotTLS
 	}
-	n := int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3])
-	if len(msg)-4 < n {
+	if len(msg) < 4 {
 		return nil, ErrMore
 	}
+	n := int(msg[1])<<16 | int(msg[2])<<8 | int(msg[3])
+	if n > maxHello {
+		return nil, ErrNotTLS
+	}
+	short := len(msg)-4 < n
 	h := &ClientHello{Length: 4 + n}
-	b := reader{msg[4 : 4+n], false}
+	b := reader{msg[4:min(len(msg), 4+n)], false}
+	failed := func() (*ClientHello, error) {
+		if short {
+			return h, ErrMore
+		}
+		return nil, ErrNotTLS
+	}
 	b.take(2 + 32)
 	b.take(int(b.u8()))
 	suites := reader{b.take(int(b.u16())), false}
@@ -86,58 +89,71 @@ func ParseClientHello(msg []byte) (*ClientHello, error) {
 		h.Suites = append(h.Suites, suites.u16())
 	}
 	b.take(int(b.u8()))
-	if len(b.b) == 0 && !b.bad {
+	if b.bad {
+		return failed()
+	}
+	if len(b.b) == 0 && !short {
 		return h, nil
 	}
-	exts := reader{b.take(int(b.u16())), false}
-	for len(exts.b) >= 4 {
+	size := int(b.u16())
+	if b.bad || size > len(b.b) && !short {
+		return failed()
+	}
+	exts := reader{b.b[:min(size, len(b.b))], false}
+	for len(exts.b) > 0 {
 		typ := exts.u16()
 		e := reader{exts.take(int(exts.u16())), false}
-		h.Extensions = append(h.Extensions, typ)
-		switch typ {
-		case 0:
-			list := reader{e.take(int(e.u16())), false}
-			for len(list.b) >= 3 {
-				kind := list.u8()
-				name := list.take(int(list.u16()))
-				if kind == 0 && h.SNI == "" {
-					h.SNI = strings.ToLower(string(name))
-				}
-			}
-		case 10:
-			list := reader{e.take(int(e.u16())), false}
-			for len(list.b) >= 2 {
-				h.Groups = append(h.Groups, list.u16())
-			}
-		case 16:
-			list := reader{e.take(int(e.u16())), false}
-			for len(list.b) > 0 && !list.bad {
-				h.ALPN = append(h.ALPN, string(list.take(int(list.u8()))))
-			}
-		case 43:
-			list := reader{e.take(int(e.u8())), false}
-			for len(list.b) >= 2 {
-				h.Versions = append(h.Versions, list.u16())
-			}
-		case 51:
-			list := reader{e.take(int(e.u16())), false}
-			for len(list.b) >= 4 {
-				h.KeyShares = append(h.KeyShares, list.u16())
-				list.take(int(list.u16()))
-			}
-		case 0xfe0d:
-			h.ECH = true
-		case 0xffce:
-			h.ESNI = true
-		}
 		if exts.bad {
-			break
+			return failed()
 		}
+		h.extension(typ, e)
 	}
-	if b.bad || exts.bad {
-		return nil, ErrNotTLS
+	if short {
+		return h, ErrMore
 	}
 	return h, nil
+}
+
+// extension reads the contents of one. What is malformed inside it is left
+// out, as middleboxes do.
+func (h *ClientHello) extension(typ uint16, e reader) {
+	h.Extensions = append(h.Extensions, typ)
+	switch typ {
+	case 0:
+		list := reader{e.take(int(e.u16())), false}
+		for len(list.b) >= 3 {
+			kind := list.u8()
+			name := list.take(int(list.u16()))
+			if kind == 0 && h.SNI == "" {
+				h.SNI = strings.ToLower(string(name))
+			}
+		}
+	case 10:
+		list := reader{e.take(int(e.u16())), false}
+		for len(list.b) >= 2 {
+			h.Groups = append(h.Groups, list.u16())
+		}
+	case 16:
+		list := reader{e.take(int(e.u16())), false}
+		for len(list.b) > 0 && !list.bad {
+			h.ALPN = append(h.ALPN, string(list.take(int(list.u8()))))
+		}
+	case 43:
+		list := reader{e.take(int(e.u8())), false}
+		for len(list.b) >= 2 {
+			h.Versions = append(h.Versions, list.u16())
+		}
+	case 51:
+		list := reader{e.take(int(e.u16())), false}
+		for len(list.b) >= 4 {
+			h.KeyShares = append(h.KeyShares, list.u16())
+			list.take(int(list.u16()))
+		}
+	case 0xfe0d:
+		h.ECH = true
+	case 0xffce:
+		h.ESNI = true
+	}
 }
 
 // reader takes from the front and remembers when there was too little.

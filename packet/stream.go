@@ -48,6 +48,14 @@ func (s *Stream) Start(seq uint32) {
 // Next is the sequence number that follows Data.
 func (s *Stream) Next() uint32 { return s.next }
 
+// Take removes what is in Data, which makes room for more.
+func (s *Stream) Take() []byte {
+	b := s.Data
+	s.size -= len(b)
+	s.Data = nil
+	return b
+}
+
 // Add takes a segment's payload. It reports whether Data grew.
 func (s *Stream) Add(seq uint32, data []byte) bool {
 	if len(data) == 0 {
