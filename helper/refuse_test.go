@@ -2,10 +2,12 @@ package helper
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -82,6 +84,22 @@ func TestLimiterForgets(t *testing.T) {
 	if l.client(one, time.Now()) != l.client(two, time.Now()) {
 		t.Error("two addresses of one /64 count as two clients")
 	}
+}
+
+// TestLimiterForgetsWhenNobodyComes: counters do not wait for a next client.
+func TestLimiterForgetsWhenNobodyComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter(Limits{}.withDefaults())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go l.forget(ctx)
+		l.stream(netip.MustParseAddr("192.0.2.1"), 10)(10)
+		time.Sleep(forgetAfter + 2*time.Minute)
+		synctest.Wait()
+		if len(l.clients) != 0 {
+			t.Errorf("%d clients kept after %v", len(l.clients), forgetAfter+2*time.Minute)
+		}
+	})
 }
 
 // pipe is one end of a connection that gives data in pieces of size n.
