@@ -741,9 +741,10 @@ func TestLyingHelper(t *testing.T) {
 		})
 	}
 	t.Run("a redirect is not followed", func(t *testing.T) {
-		reply, o := ask(t, liar(t, func(_ string, w http.ResponseWriter) {
+		reply, o := ask(t, liar(t, func(nonce string, w http.ResponseWriter) {
 			w.Header().Set("Location", "http://127.0.0.1:1/")
 			w.WriteHeader(307)
+			io.WriteString(w, `{"schema":1,"nonce":"`+nonce+`","observations":[]}`)
 		}), measure.HelperRequest{})
 		if reply != nil || o.HTTP.Status != 307 {
 			t.Errorf("%+v, %+v", reply, o)
