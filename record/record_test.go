@@ -1,0 +1,164 @@
+package record
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/gzip"
+
+	"govah/measure"
+)
+
+func write(t *testing.T, path string) {
+	t.Helper()
+	w, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Run(&measure.Run{Type: "run", Schema: 1, Run: "r1"})
+	for range 2 {
+		w.Body(&measure.Body{Type: "body", Schema: 1, SHA256: "aa", Data: []byte("x\n<y>")})
+	}
+	w.Measurement(&measure.Measurement{Type: "measurement", Schema: 1, ID: "m1", Target: "https://a.example/?b&c"})
+	w.Verdict(&measure.Verdict{Type: "verdict", Schema: 1, Measurement: "m1"})
+	w.End(&measure.End{Type: "end", Schema: 1})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) (kinds string, errs []error) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range r.All() {
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case e.Run != nil:
+			kinds += "r"
+		case e.Body != nil:
+			kinds += "b"
+		case e.Measurement != nil:
+			kinds += "m"
+		case e.Verdict != nil:
+			kinds += "v"
+		case e.End != nil:
+			kinds += "e"
+		case e.Other != nil:
+			kinds += "o"
+		}
+	}
+	return kinds, errs
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, ext := range []string{"", ".gz", ".zst"} {
+		path := filepath.Join(t.TempDir(), "m.jsonl"+ext)
+		write(t, path)
+		if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
+			t.Errorf("%q: %s, %v", ext, kinds, errs)
+		}
+		if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
+			t.Errorf("%q: mode %v", ext, st.Mode())
+		}
+		if _, err := Create(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%q: overwriting: %v", ext, err)
+		}
+		w, err := Append(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Run(&measure.Run{Type: "run"})
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if kinds, errs := read(t, path); kinds != "rbmver" || errs != nil {
+			t.Errorf("%q after appending: %s, %v", ext, kinds, errs)
+		}
+	}
+}
+
+func TestCutOff(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "m.jsonl")
+	write(t, path)
+	data, _ := os.ReadFile(path)
+	os.WriteFile(path, data[:len(data)-9], 0o600)
+	kinds, errs := read(t, path)
+	var le *LineError
+	if kinds != "rbmv" || len(errs) != 1 || !errors.As(errs[0], &le) || le.Line != 5 {
+		t.Fatalf("%s, %v", kinds, errs)
+	}
+	w, err := Append(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.End(&measure.End{Type: "end"})
+	w.Close()
+	if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
+		t.Fatalf("after repair: %s, %v", kinds, errs)
+	}
+	var z bytes.Buffer
+	g := gzip.NewWriter(&z)
+	g.Write(bytes.Repeat(data, 100))
+	g.Close()
+	cut := filepath.Join(dir, "cut.gz")
+	os.WriteFile(cut, z.Bytes()[:z.Len()/2], 0o600)
+	if _, errs := read(t, cut); len(errs) != 1 || !errors.Is(errs[0], ErrTruncated) {
+		t.Fatalf("cut gzip: %v", errs)
+	}
+}
+
+func TestHostileLines(t *testing.T) {
+	in := "garbage\n{\"type\":\"measurement\",\"target\":7}\n{\"type\":\"newer\",\"x\":1}\n\n[1]\n" + `{"type":"verdict","newfield":{"a":[1]}}` + "\n" + strings.Repeat("x", MaxLine+10) + "\n" + `{"type":"end"}`
+	r, err := NewReader(strings.NewReader(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []int
+	var kinds []string
+	for e, err := range r.All() {
+		var le *LineError
+		switch {
+		case errors.As(err, &le):
+			lines = append(lines, le.Line)
+		case err != nil:
+			t.Fatal(err)
+		case e.Verdict != nil:
+			kinds = append(kinds, "verdict")
+		case e.End != nil:
+			kinds = append(kinds, "end")
+		case e.Other != nil:
+			kinds = append(kinds, "other")
+		}
+	}
+	if got := strings.Join(kinds, " "); got != "other verdict end" || len(lines) != 4 || lines[0] != 1 || lines[1] != 2 || lines[2] != 5 || lines[3] != 7 {
+		t.Fatalf("%s, bad lines %v", got, lines)
+	}
+}
+
+func FuzzReader(f *testing.F) {
+	f.Add([]byte(`{"type":"run"}` + "\n" + `{"type":"measurement","observations":[{"id":"o1"}]}`))
+	f.Add([]byte{0x1f, 0x8b, 8, 0})
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := NewReader(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		for range r.All() {
+		}
+	})
+}
