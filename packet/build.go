@@ -156,6 +156,7 @@ func BuildICMPError(kind ICMPKind, from netip.Addr, offending []byte, mtu int) (
 
 var (
 	errNoError = errors.New("packet: no ICMP error may be sent about this packet")
+	errNotTCP  = errors.New("packet: not a TCP segment")
 	errFamily  = errors.New("packet: the new address is of the other family")
 	broadcast  = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 )
@@ -250,4 +251,36 @@ func (p *Packet) Reply() Segment {
 		n++
 	}
 	return Segment{Src: p.Destination(), Dst: p.Source(), Seq: p.Ack, Ack: p.Seq + n}
+}
+
+// Renumber changes the sequence and acknowledgement numbers of a TCP segment
+// in place. edge, if not nil, maps the edges of its SACK blocks (RFC 2018).
+func Renumber(b []byte, seq, ack uint32, edge func(uint32) uint32) error {
+	p, err := Parse(b)
+	if err != nil {
+		return err
+	}
+	if p.Proto != TCP {
+		return errNotTCP
+	}
+	t := p.Raw[p.l4:]
+	binary.BigEndian.PutUint32(t[4:], seq)
+	binary.BigEndian.PutUint32(t[8:], ack)
+	for o := p.Options; edge != nil && len(o) > 1 && o[0] != 0; {
+		if o[0] == 1 {
+			o = o[1:]
+			continue
+		}
+		n := int(o[1])
+		if n < 2 || n > len(o) {
+			break
+		}
+		if o[0] == 5 {
+			for at := 2; at+4 <= n; at += 4 {
+				binary.BigEndian.PutUint32(o[at:], edge(binary.BigEndian.Uint32(o[at:])))
+			}
+		}
+		o = o[n:]
+	}
+	return FixChecksums(b)
 }

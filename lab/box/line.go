@@ -56,6 +56,7 @@ func (l *Line) Handle(d Direction, pkt []byte, now time.Time, emit Emit) {
 	if l.MaxFlows > 0 {
 		if p, err := packet.Parse(pkt); err == nil && (p.Proto == packet.TCP || p.Proto == packet.UDP) {
 			l.flows.Idle = 30 * time.Second
+			l.flows.Expire(now)
 			if key, _, _, found := l.flows.Get(&p, now); !found {
 				if l.flows.Len() >= l.MaxFlows {
 					return
