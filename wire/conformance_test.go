@@ -121,12 +121,107 @@ func TestConformanceLab(t *testing.T) {
 	conform(t, w.Network(), e)
 }
 
-func TestConformanceKernel(t *testing.T) {
+func needKernel(t *testing.T) {
+	t.Helper()
 	if err := kernel.Supported(); errors.Is(err, kernel.ErrUnavailable) {
 		t.Skip(err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCaptureLab and TestCaptureKernel: with the right to, a client sees its
+// own flow in both directions, and the ICMP errors about it.
+func TestCaptureLab(t *testing.T) {
+	w, e := conformanceWorld(t, lab.Options{Privileged: true})
+	captures(t, w.Network(), e)
+}
+
+func TestCaptureKernel(t *testing.T) {
+	needKernel(t)
+	w, e := conformanceWorld(t, lab.Options{Raw: true})
+	encoded, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestCaptureInside$", "-test.v", "-test.timeout=60s")
+	cmd.Env = append(os.Environ(), "GOVAH_CONFORMANCE="+string(encoded))
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = kernel.Run(t.Context(), kernel.Link{Addresses: w.ClientAddresses(), Privileged: true, Send: w.Inject, Attach: w.Port}, cmd)
+	if err != nil || !bytes.Contains(out.Bytes(), []byte("--- PASS: TestCaptureInside")) {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
+// TestCaptureInside is the part of TestCaptureKernel that runs in the
+// client's namespace.
+func TestCaptureInside(t *testing.T) {
+	encoded := os.Getenv("GOVAH_CONFORMANCE")
+	if encoded == "" {
+		t.Skip("runs as a part of TestCaptureKernel")
+	}
+	var e environment
+	if err := json.Unmarshal([]byte(encoded), &e); err != nil {
+		t.Fatal(err)
+	}
+	captures(t, host.New(), e)
+}
+
+func captures(t *testing.T, n wire.Network, e environment) {
+	if !n.View().Capture {
+		t.Error("the view does not say that packets can be captured")
+	}
+	for _, a := range e.Sites {
+		at := netip.AddrPortFrom(a, 443)
+		c, err := n.Capture(t.Context(), wire.Flow{Remote: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := wire.SYN(t.Context(), n, newLog(), wire.Meta{}, at, 2, 2*time.Second); o.Path.Outcome != "expired" {
+			t.Errorf("%+v", o.Path)
+		}
+		// Another flow, which must not be seen.
+		wire.Connect(t.Context(), n, newLog(), wire.Meta{}, wire.ConnectSpec{Remote: netip.AddrPortFrom(a, 80)})
+		conn := mustDial(t, n, wire.DialSpec{Flow: wire.Flow{Remote: at}})
+		conn.Abort()
+		var out, in, icmp, reset int
+		for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline) && reset == 0; time.Sleep(10 * time.Millisecond) {
+			out, in, icmp, reset = 0, 0, 0, 0
+			for _, p := range c.Packets() {
+				q, err := packet.Parse(p.Data)
+				switch {
+				case err != nil:
+					t.Fatal(err)
+				case len(q.Quoted) > 0:
+					icmp++
+				case q.SrcPort == 443 && q.Src == a && !p.Sent:
+					in++
+				case q.DstPort == 443 && q.Dst == a && p.Sent:
+					out++
+					if q.Flags&packet.RST != 0 {
+						reset++
+					}
+				default:
+					t.Errorf("a packet of another flow: %+v", q)
+				}
+			}
+		}
+		if out < 4 || in < 1 || icmp != 1 || reset != 1 {
+			t.Errorf("%v: %d sent, %d received, %d ICMP, %d resets", a, out, in, icmp, reset)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestConformanceKernel(t *testing.T) {
+	needKernel(t)
 	for _, routers := range []int{0, 2} {
 		w, e := conformanceWorld(t, lab.Options{Raw: true})
 		e.Kernel, e.Noisy = routers, true

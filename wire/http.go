@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -254,10 +255,12 @@ func readPage(h *measure.HTTP, a *answer, r Request) ([]byte, error) {
 
 func readAll(r io.Reader, limit int64) ([]byte, error) {
 	var out []byte
-	buf := make([]byte, 8<<10)
 	for int64(len(out)) < limit {
-		n, err := r.Read(buf)
-		out = append(out, buf[:min(int64(n), limit-int64(len(out)))]...)
+		if len(out) == cap(out) {
+			out = slices.Grow(out, int(min(int64(max(len(out), 16<<10)), limit-int64(len(out)))))
+		}
+		n, err := r.Read(out[len(out):min(int64(cap(out)), limit)])
+		out = out[:len(out)+n]
 		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return out, nil
 		}

@@ -32,17 +32,22 @@ func roundTrip1(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 	if _, err := c.Write(b.Bytes()); err != nil {
 		// The answer may have come before the write failed: a reset that
 		// follows a block page must not hide it.
-		if a, readErr := readAnswer(c, x.Method); readErr == nil {
+		if a, readErr := readAnswer(c, x.Method, mt.answered); readErr == nil {
 			return a, nil
 		}
 		return nil, err
 	}
-	return readAnswer(c, x.Method)
+	return readAnswer(c, x.Method, mt.answered)
 }
 
-// readAnswer reads the head of an answer, skipping informational ones.
-func readAnswer(r io.Reader, method string) (*answer, error) {
+// readAnswer reads the head of an answer, skipping informational ones. begun
+// is called when its first byte is there.
+func readAnswer(r io.Reader, method string, begun func()) (*answer, error) {
 	br := bufio.NewReaderSize(r, 8<<10)
+	if _, err := br.Peek(1); err != nil {
+		return nil, err
+	}
+	begun()
 	budget := maxHeaderBytes
 	for range maxInformal {
 		a, err := readHead(br, &budget)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,8 +17,8 @@ import (
 
 // roundTrip2 makes the one request of an HTTP/2 connection (RFC 9113) with
 // Chrome's settings and order of pseudo-headers, and reads the head of the
-// answer. Windows are as large as what will be read, so that no server can
-// send more.
+// answer. The windows are as large as what will be read at most and are never
+// opened further, so that no server can send more.
 func roundTrip2(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 	window := uint32(min(max(x.MaxBody+x.MaxBody/8+(64<<10), 128<<10), 1<<30))
 	var out bytes.Buffer
@@ -72,6 +73,7 @@ func roundTrip2(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 			}
 			return nil, err
 		}
+		mt.answered()
 		a := &answer{proto: "HTTP/2.0", body: s}
 		for _, f := range fields.Fields {
 			if f.Name == ":status" {
@@ -119,6 +121,13 @@ func (s *stream2) next() (http2.Frame, error) {
 		if err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
+			}
+			// What the framer itself objects to is the peer's doing, as a head
+			// without end; what the peer objects to comes in frames.
+			var conn http2.ConnectionError
+			var stream http2.StreamError
+			if errors.As(err, &conn) || errors.As(err, &stream) {
+				err = &malformed{"HTTP/2: " + err.Error()}
 			}
 			return nil, err
 		}
@@ -192,16 +201,6 @@ func (s *stream2) Read(p []byte) (int, error) {
 			s.ended = true
 		case *http2.DataFrame:
 			s.data, s.ended = f.Data(), f.StreamEnded()
-			if n := f.Length; n > 0 && !s.ended {
-				// What was padding or is consumed may come again; how much is
-				// read in all is bounded by the reader.
-				if err := s.in.WriteWindowUpdate(0, n); err != nil {
-					return 0, err
-				}
-				if err := s.in.WriteWindowUpdate(1, n); err != nil {
-					return 0, err
-				}
-			}
 		}
 	}
 	n := copy(p, s.data)

@@ -40,7 +40,7 @@ type meter struct {
 	until    time.Time     // the end of the step
 	ended    bool          // by the caller's context
 	mark     time.Time     // of the last begin
-	first    time.Time     // of the first byte after mark
+	first    time.Time     // of the first byte of the answer
 }
 
 // limits bound the waits of one step.
@@ -90,7 +90,17 @@ func (m *meter) request() {
 	m.mark, m.first = time.Now(), time.Time{}
 }
 
-// firstByte is the time from the mark to the first byte after it, 0 if none.
+// answered marks the moment the first byte of the answer was there. Bytes
+// alone do not tell: session tickets and settings come by themselves.
+func (m *meter) answered() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.first.IsZero() {
+		m.first = time.Now()
+	}
+}
+
+// firstByte is the time from the request to its answer, 0 if none.
 func (m *meter) firstByte() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -135,9 +145,6 @@ func (m *meter) Read(b []byte) (int, error) {
 	if n > 0 {
 		m.received.Add(int64(n))
 		m.mu.Lock()
-		if m.first.IsZero() {
-			m.first = time.Now()
-		}
 		m.records.add(b[:n])
 		m.mu.Unlock()
 	}

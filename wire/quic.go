@@ -127,14 +127,14 @@ func quicExchange(ctx context.Context, l *Log, o *measure.Observation, dm *datag
 	if spec.Request == nil {
 		return certErr
 	}
-	if err := http3Request(ctx, o, dm, conn, *spec.Request, proven); err != nil {
+	if err := http3Request(ctx, o, conn, *spec.Request, proven); err != nil {
 		return err
 	}
 	return certErr
 }
 
 // http3Request makes the one request of a connection (RFC 9114).
-func http3Request(ctx context.Context, o *measure.Observation, dm *datagrams, conn *quic.Conn, r Request, proven bool) error {
+func http3Request(ctx context.Context, o *measure.Observation, conn *quic.Conn, r Request, proven bool) error {
 	h := &measure.HTTP{Proto: "HTTP/3.0"}
 	o.HTTP = h
 	o.URL = r.URL
@@ -154,12 +154,12 @@ func http3Request(ctx context.Context, o *measure.Observation, dm *datagrams, co
 		req.Header.Set(f.Name, f.Value)
 	}
 	tr := &http3.Transport{DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes}
-	dm.request()
+	asked := time.Now()
 	resp, err := tr.NewClientConn(conn).RoundTrip(req)
-	h.FirstByteUS = dm.firstByte().Microseconds()
 	if err != nil {
 		return err
 	}
+	h.FirstByteUS = time.Since(asked).Microseconds()
 	defer resp.Body.Close()
 	a := &answer{proto: "HTTP/3.0", status: resp.StatusCode}
 	for name, values := range resp.Header {
@@ -202,9 +202,6 @@ func (s *stalling) Read(b []byte) (int, error) {
 type datagrams struct {
 	PacketConn
 	sent, received atomic.Int64
-
-	mu          sync.Mutex
-	mark, first time.Time
 }
 
 // Close leaves the socket open: the transport closes it before its ICMP
@@ -216,30 +213,10 @@ func (d *datagrams) Close() error { return d.PacketConn.SetReadDeadline(time.Uni
 func (d *datagrams) SetReadBuffer(int) error  { return nil }
 func (d *datagrams) SetWriteBuffer(int) error { return nil }
 
-func (d *datagrams) request() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.mark, d.first = time.Now(), time.Time{}
-}
-
-func (d *datagrams) firstByte() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.first.IsZero() || d.mark.IsZero() {
-		return 0
-	}
-	return d.first.Sub(d.mark)
-}
-
 func (d *datagrams) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, from, err := d.PacketConn.ReadFrom(b)
 	if n > 0 {
 		d.received.Add(int64(n))
-		d.mu.Lock()
-		if d.first.IsZero() {
-			d.first = time.Now()
-		}
-		d.mu.Unlock()
 	}
 	return n, from, err
 }

@@ -73,7 +73,12 @@ func (n *Network) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, erro
 			ctlErr := raw.Control(func(fd uintptr) {
 				err = prepare(int(fd), opt, spec)
 				// The dialer closes its descriptor on failure, and the error
-				// queue with it: this one keeps both until it was read.
+				// queue with it: this one keeps both until it was read. The
+				// dialer may try twice (a connection to itself).
+				if dup >= 0 {
+					unix.Close(dup)
+					dup = -1
+				}
 				if err == nil {
 					dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 				}
