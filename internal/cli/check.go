@@ -1,0 +1,284 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"govah/check"
+	"govah/internal/geo"
+	"govah/internal/i18n"
+	"govah/measure"
+	"govah/ooni"
+	"govah/record"
+	"govah/report"
+	"govah/wire"
+)
+
+// checkOptions are the flags of `govah check`.
+type checkOptions struct {
+	list       string
+	categories []string
+	lab        string
+	client     string
+	at         string
+	seed       int64
+	helpers    []string
+	resolver   string
+	doh        []string
+	controls   []string
+	caFile     string
+	only4      bool
+	only6      bool
+	pace       string
+	maxBytes   int64
+	deadline   time.Duration
+	triggers   int
+	output     string
+	resume     bool
+	html       string
+	ooni       string
+	exitCode   bool
+	consent    bool
+	loss       int // of a lab's line, per thousand; for tests
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	var o checkOptions
+	cmd := &cobra.Command{
+		Use:   "check [TARGET...]",
+		Short: "Say what is blocked here, how, and why we know",
+		Long: `Checks each TARGET (a URL, a host name, an address or host:port) and says
+whether it is reachable, whether something interferes, how, and what shows it.
+
+  govah check example.org                       one site, from this device
+  govah check -i mylist.txt -o today.jsonl      a list: one target a line, or
+                                                Citizen Lab's CSV
+  govah check --lab iran-2017                   an emulated internet: sends
+                                                nothing, needs no rights
+
+Your own list with a helper of your own. A helper is a second vantage point
+that tells a blocked site from one that is down. On a server elsewhere:
+
+  govah helper --listen 0.0.0.0:8443            prints its URL, with a pin
+
+and here, with that URL:
+
+  govah check -i mylist.txt --helper 'https://203.0.113.5:8443/#sha256=...'
+
+The helper learns your address while you are connected, and the targets you
+ask about; it keeps neither.
+
+On a real network govah first says what it will send, and to whom, and asks.
+Nothing is uploaded. Files are written only where -o, --report or --ooni say;
+--lab writes a new folder and names it.
+
+Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
+130 interrupted (what there is has been written); with --exit-code also
+3 interference confirmed, 4 suspected or inconclusive.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.check(cmd, args, &o) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVarP(&o.list, "input", "i", "", "read targets from a file, or - for standard input")
+	f.StringSliceVar(&o.categories, "categories", nil, "Citizen Lab categories to test, or all (default: all but sensitive ones)")
+	f.StringVar(&o.lab, "lab", "", "measure in this emulated internet: a name (see govah lab list) or a file")
+	f.StringVar(&o.client, "client", "", "with --lab: whose line to measure from")
+	f.StringVar(&o.at, "at", "", "with --lab: the date there, as 2018-01-03 or 2018-01-03T12:00:00Z")
+	f.Int64Var(&o.seed, "seed", 0, "fix what is random (default: random; 1 with --lab)")
+	f.StringArrayVar(&o.helpers, "helper", nil, "URL of a test helper, may be repeated; none: use no helper")
+	f.StringVar(&o.resolver, "resolver", "", "ask this resolver (IP or IP:PORT) as if it were the system's")
+	f.StringArrayVar(&o.doh, "doh", nil, "encrypted resolver to compare with, may be repeated")
+	f.StringArrayVar(&o.controls, "control", nil, "host that surely works here, instead of the built-in ones; give three")
+	f.StringVar(&o.caFile, "ca-file", "", "trust these roots too (PEM), for servers of your own")
+	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
+	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
+	f.StringVar(&o.pace, "pace", "", "gentle or fast (default: gentle; fast with --lab)")
+	f.Int64Var(&o.maxBytes, "max-bytes", 0, "start no further target after this many bytes")
+	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 10m, and write what there is")
+	f.IntVar(&o.triggers, "budget", 0, "trigger a suspected filter at most this often in all")
+	f.BoolVar(&a.json, "json", false, "print measurements and verdicts as JSON lines")
+	f.StringVarP(&o.output, "output", "o", "", "write the measurement file (.jsonl, .jsonl.gz or .jsonl.zst)")
+	f.BoolVar(&o.resume, "resume", false, "with -o: go on where an interrupted file ends")
+	f.StringVar(&o.html, "report", "", "write the report (one HTML file)")
+	f.StringVar(&o.ooni, "ooni", "", "write web measurements in OONI's format")
+	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 3 or 4 as above")
+	f.BoolVar(&o.consent, "consent", false, "I know the risks; do not ask")
+	cmd.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
+	return cmd
+}
+
+// place is where a run measures: composed from the host or from a lab.
+type place struct {
+	cfg     check.Config
+	targets []measure.Target
+	compare func(measure.Verdict) (problem string, known bool)
+	labName string
+	client  string
+	labTime string
+	close   func()
+}
+
+func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
+	ctx := a.ctx
+	lang, err := a.language()
+	if err != nil {
+		return usage("it is en or fa", "%v", err)
+	}
+	targets, skipped, err := a.targets(args, o)
+	if err != nil {
+		return err
+	}
+	for _, h := range o.helpers {
+		if h == "none" {
+			continue
+		}
+		if err := check.ParseHelper(h); err != nil {
+			return usage("run `govah helper` to get one", "%v", err)
+		}
+	}
+	var p *place
+	if o.lab != "" {
+		p, err = a.labPlace(o)
+	} else {
+		for _, only := range []struct{ flag, value string }{{"--client", o.client}, {"--at", o.at}} {
+			if only.value != "" {
+				return usage("add --lab SCENARIO", "%s needs --lab", only.flag)
+			}
+		}
+		p, err = a.hostPlace(o)
+	}
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	if len(targets) == 0 && len(p.targets) > 0 && o.list == "" && len(args) == 0 {
+		targets = p.targets
+	}
+	if len(targets) == 0 {
+		return usage("give a URL, a host name, -i LIST or --lab SCENARIO", "there is no target to test")
+	}
+	if o.pace == "" {
+		o.pace = string(check.PaceGentle)
+		if o.lab != "" {
+			o.pace = string(check.PaceFast)
+		}
+	}
+	if p.cfg.Pace, err = check.ParsePace(o.pace); err != nil {
+		return usage("gentle is the default", "--pace: %v", err)
+	}
+	p.cfg.Only4, p.cfg.Only6 = o.only4, o.only6
+	p.cfg.MaxBytes, p.cfg.MaxTriggers = o.maxBytes, o.triggers
+	if p.cfg.Seed == 0 {
+		var b [8]byte
+		rand.Read(b[:])
+		for _, x := range b {
+			p.cfg.Seed = p.cfg.Seed<<8 | uint64(x)
+		}
+	}
+	var id [5]byte
+	rand.Read(id[:])
+	p.cfg.Run = "r" + hex.EncodeToString(id[:])
+	if o.caFile != "" {
+		pem, err := os.ReadFile(o.caFile)
+		if err != nil {
+			return hint(err, "--ca-file takes a file of PEM certificates")
+		}
+		pool := p.cfg.Trust.Public.Clone()
+		if !pool.AppendCertsFromPEM(pem) {
+			return hint(fmt.Errorf("%s holds no PEM certificate", o.caFile), "a certificate in PEM begins with -----BEGIN CERTIFICATE-----")
+		}
+		p.cfg.Trust.Public = pool
+	}
+
+	plan := check.Plan(p.cfg, len(targets))
+	if o.lab == "" {
+		if err := a.askConsent(lang, o, plan, p, len(targets)); err != nil {
+			return err
+		}
+	}
+	dir := ""
+	if o.lab != "" && o.output == "" && o.html == "" && !a.json {
+		if dir, err = newFolder("govah-" + p.labName); err != nil {
+			return hint(err, "run it in a folder that you can write to, or give -o FILE")
+		}
+		o.output = filepath.Join(dir, "measurements.jsonl")
+		o.html = filepath.Join(dir, "report.html")
+	}
+	return a.runCheck(ctx, lang, o, p, targets, skipped, plan, dir)
+}
+
+// targets reads the arguments and the list. Bad lines are told and skipped; a
+// bad argument is a usage error.
+func (a *app) targets(args []string, o *checkOptions) (targets []measure.Target, skipped int, err error) {
+	for _, arg := range args {
+		t, err := check.ParseTarget(arg)
+		if err != nil {
+			return nil, 0, usage("for example: govah check example.org", "%v", err)
+		}
+		targets = append(targets, t)
+	}
+	if o.list == "" {
+		return targets, 0, nil
+	}
+	in := a.in
+	if o.list != "-" {
+		f, err := os.Open(o.list)
+		if err != nil {
+			return nil, 0, hint(err, "-i takes a file with one target a line, or - for standard input")
+		}
+		defer f.Close()
+		in = f
+	}
+	list, err := check.ParseList(in, o.categories)
+	if err != nil {
+		return nil, 0, hint(fmt.Errorf("%s: %w", o.list, err), "check that the list is readable")
+	}
+	for i, p := range list.Problems {
+		if i == 10 {
+			fmt.Fprintf(a.err, "govah: … and %d more lines\n", len(list.Problems)-i)
+			break
+		}
+		fmt.Fprintf(a.err, "govah: %s, %s; skipped\n", clean(o.list), clean(p.Error()))
+	}
+	if list.Sensitive > 0 && !a.quiet {
+		fmt.Fprintf(a.err, "govah: %d targets of sensitive categories (%s) left out; choose with --categories\n",
+			list.Sensitive, strings.Join(check.SensitiveCategories, ", "))
+	}
+	if len(list.Targets) == 0 && len(targets) == 0 {
+		return nil, 0, hint(fmt.Errorf("%s holds no target", o.list), "one URL or host name a line, or Citizen Lab's CSV")
+	}
+	return append(targets, list.Targets...), len(list.Problems), nil
+}
+
+// newFolder makes a folder that did not exist, next to where the person is.
+func newFolder(base string) (string, error) {
+	for n := 1; n < 10000; n++ {
+		name := base
+		if n > 1 {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		err := os.Mkdir(name, 0o700)
+		if err == nil {
+			return name, nil
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return "", fmt.Errorf("making a folder for the results: %w", err)
+		}
+	}
+	return "", fmt.Errorf("making a folder for the results: %s-2 to %s-9999 exist", base, base)
+}

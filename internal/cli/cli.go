@@ -1,0 +1,176 @@
+// Package cli is the command line: it composes the other packages and
+// concludes nothing.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"govah/internal/geo"
+	"govah/internal/i18n"
+	"govah/judge"
+)
+
+// The exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1 // also: lines of the input were skipped
+	exitUsage       = 2
+	exitConfirmed   = 3 // with --exit-code: interference confirmed
+	exitSuspected   = 4 // with --exit-code: suspected or inconclusive
+	exitInterrupted = 130
+)
+
+// hinted is an error with a hint of what to do.
+type hinted struct {
+	err  error
+	hint string
+	code int
+}
+
+func (h *hinted) Error() string { return h.err.Error() }
+func (h *hinted) Unwrap() error { return h.err }
+
+// hint wraps err with what to do about it.
+func hint(err error, format string, args ...any) error {
+	return &hinted{err: err, hint: fmt.Sprintf(format, args...), code: exitFailed}
+}
+
+// usage is a mistake in the command itself.
+func usage(hintText, format string, args ...any) error {
+	return &hinted{err: fmt.Errorf(format, args...), hint: hintText, code: exitUsage}
+}
+
+// exitCode ends the command with a code and no message.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// app is one invocation.
+type app struct {
+	ctx      context.Context
+	in       io.Reader
+	out, err io.Writer
+	quiet    bool
+	verbose  bool
+	lang     string
+	json     bool
+}
+
+// Main runs the command and returns its exit code.
+func Main(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	a := &app{ctx: ctx, in: in, out: out, err: errOut}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	var h *hinted
+	if !errors.As(err, &h) {
+		h = &hinted{err: err, code: exitFailed}
+		if s := err.Error(); strings.HasPrefix(s, "unknown command") || strings.HasPrefix(s, "unknown flag") ||
+			strings.HasPrefix(s, "unknown shorthand") || strings.Contains(s, "invalid argument") || strings.Contains(s, "flag needs an argument") ||
+			strings.Contains(s, "arg(s)") || strings.Contains(s, "none of the others can be") {
+			h.code, h.hint = exitUsage, "see `govah --help`"
+		}
+	}
+	if a.json {
+		line, _ := json.Marshal(map[string]any{"type": "error", "schema": 1, "error": h.err.Error(), "hint": h.hint, "exit": h.code})
+		fmt.Fprintf(errOut, "%s\n", line)
+		return h.code
+	}
+	fmt.Fprintf(errOut, "govah: error: %s\n", clean(h.err.Error()))
+	if h.hint != "" {
+		fmt.Fprintf(errOut, "govah: hint: %s\n", clean(h.hint))
+	}
+	return h.code
+}
+
+// clean keeps control characters, which may come from a file or the network,
+// off the terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && !(r >= 0x80 && r < 0xa0) && !(r >= 0x202a && r <= 0x202e) && !(r >= 0x2066 && r <= 0x2069) {
+			return r
+		}
+		return '\uFFFD'
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+// Version is the program's version as built.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "0.1-dev"
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "govah",
+		Short: "Shows whether your connection is blocked, altered, throttled or intercepted, and why it says so",
+		Long: `govah (گواه, a witness) runs on your own device and tells you whether your
+connection is blocked, altered, throttled or intercepted, and why it says so.
+
+Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
+             govah check example.org         your own connection; asks first
+             govah check -h                  lists, and a helper of your own`,
+		SilenceErrors: true, SilenceUsage: true,
+		Version:           fmt.Sprintf("%s (rules %s, %s)", Version(), judge.Rules, geo.Credit),
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return cmd.Help()
+		},
+	}
+	root.SetVersionTemplate("govah {{.Version}}\n")
+	p := root.PersistentFlags()
+	p.BoolVarP(&a.quiet, "quiet", "q", false, "print results only")
+	p.BoolVarP(&a.verbose, "verbose", "v", false, "print every observation as well")
+	p.StringVar(&a.lang, "lang", "", "language of reports: en or fa (default: the locale's)")
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
+		if a.lang != "" && a.lang != "en" && a.lang != "fa" {
+			return usage("it is en or fa", "--lang %q is not known", a.lang)
+		}
+		return nil
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("see `"+cmd.CommandPath()+" -h`", "%v", err)
+	})
+	root.AddCommand(a.checkCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.helperCommand(), a.labCommand())
+	return root
+}
+
+// language is the language of what is printed.
+func (a *app) language() (i18n.Lang, error) {
+	return i18n.Choose(a.lang, os.Getenv)
+}
+
+// isTerminal says whether w is a terminal.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}
+
+func (a *app) colour() bool {
+	return isTerminal(a.out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}

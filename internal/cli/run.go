@@ -1,0 +1,318 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"govah/check"
+	"govah/internal/consent"
+	"govah/internal/i18n"
+	"govah/measure"
+	"govah/ooni"
+	"govah/record"
+	"govah/report"
+)
+
+// askConsent shows what a run will do and asks, once per version of the text.
+func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p *place, n int) error {
+	pace := lang.Text("cli.pace." + string(p.cfg.Pace))
+	if !a.quiet {
+		fmt.Fprintln(a.err, lang.Text("cli.plan", i18n.Num("targets", n), i18n.Size("bytes", plan.Bytes),
+			i18n.Took("time", plan.Duration.Microseconds()), i18n.Num("triggers", plan.Triggers), i18n.Word("pace", pace)))
+		fmt.Fprintln(a.err, lang.Text("cli.plan-contacts"))
+		for _, c := range append(append([]string(nil), plan.Contacts...), p.cfg.Helpers...) {
+			fmt.Fprintln(a.err, "  "+lang.IsolateLTR(c))
+		}
+	}
+	if o.consent || consent.Given() {
+		return nil
+	}
+	if !isTerminal(a.in) {
+		return hint(consent.ErrNeeded, "read what `govah check -h` says, then add --consent; --lab needs none")
+	}
+	err := consent.Ask(a.in, a.err, "\n"+lang.Text("cli.consent")+" ", "yes", "y", "بله", "بلی", "آری")
+	if errors.Is(err, consent.ErrRefused) {
+		return hint(err, "`govah check --lab iran-2017` shows what it does without sending anything")
+	}
+	return err
+}
+
+// runCheck measures, writes as results come, and sums up.
+func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *place, targets []measure.Target, skipped int, plan check.Estimate, dir string) (err error) {
+	began := time.Now()
+	if o.deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.deadline)
+		defer cancel()
+	}
+	run := &measure.Run{
+		Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(),
+		Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339), Lab: p.labName, Client: p.client, LabTime: p.labTime,
+		Seed: int64(p.cfg.Seed), Targets: len(targets), Pace: string(p.cfg.Pace), Helpers: p.cfg.Helpers,
+		Settings: settings(o),
+	}
+	var (
+		out      *record.Writer
+		previous []measure.Verdict
+	)
+	if o.output != "" {
+		if o.resume {
+			var done map[string]bool
+			if done, previous, err = finished(o.output); err != nil {
+				return err
+			}
+			kept := targets[:0:0]
+			for _, t := range targets {
+				if !done[t.URL] {
+					kept = append(kept, t)
+				}
+			}
+			if !a.quiet && len(done) > 0 {
+				fmt.Fprintln(a.err, lang.Text("cli.resume", i18n.Num("done", len(targets)-len(kept)), i18n.Num("left", len(kept))))
+			}
+			targets = kept
+		}
+		if o.resume && len(previous) > 0 {
+			out, err = record.Append(o.output)
+		} else {
+			out, err = record.Create(o.output)
+		}
+		if err != nil {
+			return hint(err, "choose another file, or --resume to go on with this one")
+		}
+		defer func() {
+			if cerr := out.Close(); err == nil && cerr != nil {
+				err = hint(cerr, "the lines before it are whole and can be judged")
+			}
+		}()
+		if err := out.Run(run); err != nil {
+			return hint(err, "is the disk full?")
+		}
+	}
+	var ooniFile *os.File
+	if o.ooni != "" {
+		if p.cfg.Surroundings.Tunnel || p.cfg.Surroundings.Proxy {
+			return usage("turn the VPN or proxy off, or leave --ooni out", "--ooni is refused through a VPN or a proxy: it would describe that exit as this network")
+		}
+		if ooniFile, err = os.OpenFile(o.ooni, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600); err != nil {
+			return hint(err, "--ooni writes a new file")
+		}
+		defer ooniFile.Close()
+	}
+
+	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
+	text := report.NewText(a.out, opts)
+	progress := report.NewProgress(a.err, opts, isTerminal(a.err) && !a.quiet && !a.json)
+	if !a.json {
+		if err := text.Begin(run); err != nil {
+			return err
+		}
+	} else if err := a.line(run); err != nil {
+		return err
+	}
+	var progressMu sync.Mutex
+	p.cfg.Progress = func(done, suspects, total int) {
+		progressMu.Lock()
+		defer progressMu.Unlock()
+		progress.Update(done, total, suspects, time.Since(began), "")
+	}
+	var (
+		worst      = measure.InterferenceNone
+		problems   []string
+		compared   int
+		measured   int
+		notForOONI int
+		sum        check.Summary
+	)
+	emit := func(r check.Result) error {
+		measured++
+		if out != nil {
+			for _, b := range r.Bodies {
+				if err := out.Body(&b); err != nil {
+					return hint(err, "is the disk full?")
+				}
+			}
+			if err := out.Measurement(r.Measurement); err != nil {
+				return hint(err, "is the disk full?")
+			}
+			if err := out.Verdict(&r.Verdict); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		if ooniFile != nil && r.Measurement.Complete {
+			line, err := ooni.Export(r.Measurement, &r.Verdict, run)
+			if err != nil {
+				notForOONI++
+			} else if _, err := ooniFile.Write(append(line, '\n')); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		worst = worse(worst, r.Verdict.Interference)
+		if p.compare != nil && r.Measurement.Complete {
+			if problem, ok := p.compare(r.Verdict); ok {
+				compared++
+				if problem != "" {
+					problems = append(problems, r.Verdict.Target+": "+problem)
+				}
+			}
+		}
+		if a.json {
+			if err := a.line(r.Measurement); err != nil {
+				return err
+			}
+			return a.line(&r.Verdict)
+		}
+		progressMu.Lock()
+		defer progressMu.Unlock()
+		progress.Clear()
+		return text.Add(r.Measurement, &r.Verdict)
+	}
+	if len(targets) > 0 {
+		if sum, err = check.Run(ctx, p.cfg, targets, emit); err != nil {
+			return err
+		}
+	}
+	progress.Clear()
+	interrupted := a.ctx.Err() != nil
+	end := &measure.End{Type: "end", Schema: 1, Run: run.Run, Ended: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
+		Measurements: measured, BytesSent: sum.Sent, BytesReceived: sum.Received, Interrupted: sum.Interrupted}
+	if out != nil && !sum.Interrupted {
+		if err := out.End(end); err != nil {
+			return hint(err, "is the disk full?")
+		}
+	}
+	files := []report.File{}
+	if dir != "" {
+		files = append(files, report.File{Kind: "lab", Path: dir})
+	}
+	if o.output != "" {
+		files = append(files, report.File{Kind: "measurements", Path: o.output})
+	}
+	if o.ooni != "" {
+		files = append(files, report.File{Kind: "ooni", Path: o.ooni})
+	}
+	if o.html != "" {
+		if out != nil {
+			if err := out.Flush(); err != nil {
+				return hint(err, "is the disk full?")
+			}
+			err = writeHTMLFromFile(o.html, o.output, lang)
+		} else {
+			err = hint(errors.New("--report needs the measurements"), "add -o FILE")
+		}
+		if err != nil {
+			return err
+		}
+		files = append(files, report.File{Kind: "report", Path: o.html})
+	}
+	if a.json {
+		if err := a.line(end); err != nil {
+			return err
+		}
+	} else {
+		if err := text.End(report.Summary{ElapsedMS: time.Since(began).Milliseconds(), BytesSent: sum.Sent, BytesReceived: sum.Received,
+			Files: files, Skipped: skipped, Interrupted: sum.Interrupted}); err != nil {
+			return err
+		}
+		if p.compare != nil && compared > 0 {
+			fmt.Fprintln(a.out)
+			if len(problems) == 0 {
+				fmt.Fprintln(a.out, lang.Text("cli.truth-all", i18n.Num("n", compared)))
+			} else {
+				fmt.Fprintln(a.out, lang.Text("cli.truth-some", i18n.Num("right", compared-len(problems)), i18n.Num("n", compared)))
+				for _, q := range problems {
+					fmt.Fprintln(a.out, "  "+clean(q))
+				}
+			}
+		}
+	}
+	if notForOONI > 0 && !a.quiet {
+		fmt.Fprintln(a.err, lang.Text("cli.ooni-skipped", i18n.Num("n", notForOONI)))
+	}
+	switch {
+	case interrupted:
+		return exitCode(exitInterrupted)
+	case skipped > 0:
+		return exitCode(exitFailed)
+	case o.exitCode && worst == measure.InterferenceConfirmed:
+		return exitCode(exitConfirmed)
+	case o.exitCode && worst != measure.InterferenceNone:
+		return exitCode(exitSuspected)
+	}
+	return nil
+}
+
+// line prints one JSON line.
+func (a *app) line(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func worse(a, b measure.Interference) measure.Interference {
+	rank := map[measure.Interference]int{measure.InterferenceNone: 0, measure.InterferenceUnknown: 1, measure.InterferenceSuspected: 2, measure.InterferenceConfirmed: 3}
+	if rank[b] > rank[a] {
+		return b
+	}
+	return a
+}
+
+// settings are the options that change what is measured.
+func settings(o *checkOptions) string {
+	var s []string
+	add := func(on bool, text string) {
+		if on {
+			s = append(s, text)
+		}
+	}
+	add(o.only4, "-4")
+	add(o.only6, "-6")
+	add(o.resolver != "", "--resolver")
+	add(len(o.doh) > 0, "--doh")
+	add(len(o.controls) > 0, "--control")
+	add(o.caFile != "", "--ca-file")
+	return strings.Join(s, " ")
+}
+
+// finished reads which targets of an interrupted file are complete.
+func finished(path string) (map[string]bool, []measure.Verdict, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, hint(err, "--resume goes on with the file of -o")
+	}
+	defer f.Close()
+	r, err := record.NewReader(f)
+	if err != nil {
+		return nil, nil, hint(fmt.Errorf("%s: %w", path, err), "it is no measurement file")
+	}
+	done := map[string]bool{}
+	complete := map[string]string{}
+	var verdicts []measure.Verdict
+	for entry, err := range r.All() {
+		if err != nil {
+			continue
+		}
+		switch {
+		case entry.Measurement != nil && entry.Measurement.Complete:
+			complete[entry.Measurement.ID] = entry.Measurement.Target
+		case entry.Verdict != nil:
+			if t, ok := complete[entry.Verdict.Measurement]; ok {
+				done[t] = true
+				verdicts = append(verdicts, *entry.Verdict)
+			}
+		case entry.End != nil:
+			return nil, nil, usage("leave --resume out and choose a new file", "%s is complete; there is nothing to resume", path)
+		}
+	}
+	return done, verdicts, nil
+}
+

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"govah/helper"
+	"govah/lab"
+	"govah/wire/host"
+)
+
+func (a *app) helperCommand() *cobra.Command {
+	var listen, cert, key, name string
+	cmd := &cobra.Command{
+		Use:   "helper",
+		Short: "Run a test helper: a second vantage point for others",
+		Long: `Runs a test helper until it is stopped. The first line on standard output is
+the URL to give to govah check --helper; it holds the fingerprint of the key,
+so that no certificate is needed.
+
+The helper looks at the URLs that clients ask about, from here, and says what it
+saw. It answers every name with a certificate of its own and streams bytes, so
+that a name can be tested against an address that has nothing to do with it. It
+refuses private addresses, limits what each client may use, and logs neither
+requests nor addresses.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n := host.New()
+			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: locate, Version: Version()}
+			if (cert == "") != (key == "") {
+				return usage("give both, or neither for a key of its own", "--cert and --key belong together")
+			}
+			if cert != "" {
+				c, err := tls.LoadX509KeyPair(cert, key)
+				if err != nil {
+					return hint(fmt.Errorf("reading --cert and --key: %w", err), "both are PEM files, the key that of the certificate")
+				}
+				cfg.Certificate = &c
+			}
+			s, err := helper.New(cfg)
+			if err != nil {
+				return err
+			}
+			tcp, err := net.Listen("tcp", listen)
+			if err != nil {
+				return hint(fmt.Errorf("listening at %s: %w", listen, err), "is the port in use, or below 1024 and you are not root?")
+			}
+			l := helper.Listeners{TCP: []net.Listener{tcp}}
+			if udp, err := net.ListenPacket("udp", tcp.Addr().String()); err == nil {
+				l.UDP = append(l.UDP, udp)
+			} else if !a.quiet {
+				fmt.Fprintf(a.err, "govah: no HTTP/3: %v\n", err)
+			}
+			authority := tcp.Addr().String()
+			ap, err := netip.ParseAddrPort(authority)
+			if name != "" && err == nil {
+				authority = fmt.Sprintf("%s:%d", name, ap.Port())
+			} else if err == nil && ap.Addr().IsUnspecified() {
+				if own, ok := ownAddress(); ok {
+					authority = netip.AddrPortFrom(own, ap.Port()).String()
+				}
+			}
+			fmt.Fprintln(a.out, s.URL(authority))
+			if !a.quiet {
+				fmt.Fprintln(a.err, "govah: helper is running; it keeps no log. Ctrl-C stops it.")
+			}
+			if err := s.Serve(a.ctx, l); err != nil && !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", "127.0.0.1:8443", "address and port to listen at")
+	f.StringVar(&cert, "cert", "", "certificate chain (PEM), with --key")
+	f.StringVar(&key, "key", "", "private key (PEM)")
+	f.StringVar(&name, "name", "", "name or address to print in the URL")
+	return cmd
+}
+
+// ownAddress guesses which of this host's addresses clients will use: the
+// first global one of an interface that is up.
+func ownAddress() (netip.Addr, bool) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	var second netip.Addr
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || p.Addr().IsLoopback() || !p.Addr().IsGlobalUnicast() {
+			continue
+		}
+		if !p.Addr().IsPrivate() && p.Addr().Is4() {
+			return p.Addr(), true
+		}
+		if !second.IsValid() || second.IsPrivate() && !p.Addr().IsPrivate() {
+			second = p.Addr()
+		}
+	}
+	return second, second.IsValid()
+}
+
+func (a *app) labCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "lab", Short: "List and explain the emulated internets", RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() }}
+	cmd.AddCommand(&cobra.Command{
+		Use: "list", Short: "List the scenarios that are built in", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range lab.Names() {
+				s, err := lab.Load(name)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(a.out, "%-14s %s\n", name, s.Title)
+			}
+			return nil
+		},
+	}, &cobra.Command{
+		Use: "show SCENARIO", Short: "Explain a scenario, with a map and the truth", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := lab.Load(args[0])
+			if err != nil {
+				return hint(err, "`govah lab list` names those that are built in")
+			}
+			fmt.Fprint(a.out, s.Describe())
+			return nil
+		},
+	})
+	return cmd
+}
