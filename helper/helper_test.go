@@ -451,7 +451,7 @@ func TestEchoGivesTheVeryBytes(t *testing.T) {
 
 func TestFirstBytes(t *testing.T) {
 	url, addr := start(t, helper.Config{}, false)
-	for _, begin := range []string{"SSH-2.0-OpenSSH_9.6\r\n", "\x13BitTorrent protocol", "\x00\x0e\x38", "\x16\xfe\xfd", "GEX"} {
+	for _, begin := range []string{"SSH-2.0-OpenSSH_9.6\r\n", "\x13BitTorrent protocol", "\x00\x0e\x38", "\x16\xfe\xfd", "GEX", "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 9999\r\n\r\n"} {
 		marker := make([]byte, 16)
 		rand.Read(marker)
 		sent := append([]byte(begin), marker...)
@@ -460,22 +460,46 @@ func TestFirstBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Write(sent)
-		c.SetDeadline(time.Now().Add(5 * time.Second))
-		if got, err := io.ReadAll(c); err != nil || len(got) != 0 {
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.Write(sent[:len(sent)-100])
+		time.Sleep(100 * time.Millisecond)
+		if got := received(t, url, marker); got.Bytes != int64(len(sent)-100) {
+			t.Errorf("%q: received %+v while the connection is open", begin, got)
+		}
+		c.Write(sent[len(sent)-100:])
+		c.(*net.TCPConn).CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || len(got) != 0 && !strings.HasPrefix(begin, "POST") {
 			t.Errorf("%q was answered with %q, %v", begin, got, err)
 		}
 		c.Close()
-		got, o := wire.AskReceived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, hex.EncodeToString(marker), &wire.Trust{})
+		got := received(t, url, marker)
 		sum := sha256.Sum256(sent)
-		if got == nil || got.Connections != 1 || got.Bytes != int64(len(sent)) || got.SHA256 != hex.EncodeToString(sum[:]) {
-			t.Errorf("%q: received %+v (%s %s), sent %d bytes", begin, got, o.Failure, o.Detail, len(sent))
+		if got.Connections != 1 || got.Bytes != int64(len(sent)) || got.SHA256 != hex.EncodeToString(sum[:]) {
+			t.Errorf("%q: received %+v, sent %d bytes", begin, got, len(sent))
 		}
 	}
-	unknown := hex.EncodeToString(make([]byte, 16))
-	if got, _ := wire.AskReceived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, unknown, &wire.Trust{}); got == nil || got.Connections != 0 {
+	if got := received(t, url, make([]byte, 16)); got.Connections != 0 {
 		t.Errorf("a marker that nobody sent: %+v", got)
 	}
+	// Who gets a page is not remembered.
+	marker := []byte("sixteen letters!")
+	r, err := http.Get("http://" + addr.String() + "/" + string(marker[:15]) + "%21?" + string(marker))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if got := received(t, url, marker); got.Connections != 0 {
+		t.Errorf("a GET was remembered: %+v", got)
+	}
+}
+
+func received(t *testing.T, url string, marker []byte) measure.HelperReceived {
+	t.Helper()
+	got, o := wire.AskReceived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, hex.EncodeToString(marker), &wire.Trust{})
+	if got == nil {
+		t.Fatalf("%s: %s", o.Failure, o.Detail)
+	}
+	return *got
 }
 
 func TestHTTP3UnderAnyName(t *testing.T) {
@@ -563,7 +587,15 @@ func TestLimits(t *testing.T) {
 		started := time.Now()
 		reply, o := ask(t, url, measure.HelperRequest{URL: "http://93.184.215.14/hang"})
 		if reply == nil || time.Since(started) > 5*time.Second {
-			t.Errorf("a look at a site that hangs took %v: %+v", time.Since(started), o)
+			t.Fatalf("a look at a site that hangs took %v: %+v", time.Since(started), o)
+		}
+		for _, o := range reply.Observations {
+			if o.Failure == measure.Interrupted || o.Step == measure.StepHTTP {
+				t.Errorf("a step that the helper itself cut short is in the reply: %+v", o)
+			}
+		}
+		if reply.Detail == "" {
+			t.Error("nothing says that the look was cut short")
 		}
 	})
 	t.Run("bytes", func(t *testing.T) {

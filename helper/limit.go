@@ -119,22 +119,6 @@ func (l *limiter) sweep(now time.Time) {
 	}
 }
 
-// forget sweeps every minute until ctx is done, also when nobody comes.
-func (l *limiter) forget(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			l.mu.Lock()
-			l.sweep(now)
-			l.mu.Unlock()
-		}
-	}
-}
-
 func (l *limiter) cost() time.Duration { return time.Minute / time.Duration(l.limits.LooksPerMinute) }
 
 // burst is ten seconds' worth of looks, at least eight.

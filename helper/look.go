@@ -43,12 +43,28 @@ func (s *Server) look(ctx context.Context, req measure.HelperRequest, from, loca
 		reply.Detail = fmt.Sprintf("%d addresses not contacted: %s", k.refused, k.why)
 	}
 	for _, o := range k.log.Observations() {
+		if ownFault(o.Failure) {
+			reply.Detail = "a step failed at the helper itself: " + string(o.Failure)
+			continue
+		}
 		own := *o
 		own.ID, own.After, own.Control = ownID(o.ID), ownID(o.After), ""
 		reply.Observations = append(reply.Observations, own)
 	}
 	slices.SortFunc(reply.Observations, func(a, b measure.Observation) int { return number(a.ID) - number(b.ID) })
 	return reply
+}
+
+// ownFault says that a step failed because of the helper's own host, or was
+// cut short by its own limit of time: that says nothing about the place, and
+// would pass for "unreachable from elsewhere as well".
+func ownFault(f measure.Failure) bool {
+	switch f {
+	case measure.Interrupted, measure.Unsupported, measure.NetworkUnreachable, measure.NetworkDown,
+		measure.AddressNotAvailable, measure.AddressInUse, measure.PermissionDenied:
+		return true
+	}
+	return false
 }
 
 // ownID is the id of a log as an id of a helper.

@@ -3,6 +3,7 @@ package helper
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"io"
 	"net"
 	"net/netip"
@@ -90,14 +91,19 @@ func TestLimiterForgets(t *testing.T) {
 func TestLimiterForgetsWhenNobodyComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(Limits{}.withDefaults())
+		s := &Server{limiter: l, sink: newSink()}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go l.forget(ctx)
+		go s.forget(ctx)
+		s.sink.add(s.sink.open(), []byte("first bytes"))
 		l.stream(netip.MustParseAddr("192.0.2.1"), 10)(10)
 		time.Sleep(forgetAfter + 2*time.Minute)
 		synctest.Wait()
 		if len(l.clients) != 0 {
 			t.Errorf("%d clients kept after %v", len(l.clients), forgetAfter+2*time.Minute)
+		}
+		if len(s.sink.list) != 0 {
+			t.Errorf("first bytes kept after %v", forgetAfter+2*time.Minute)
 		}
 	})
 }
@@ -138,8 +144,10 @@ func FuzzFirstBytes(f *testing.F) {
 		}
 		s := newSink()
 		s.take(whole)
-		if len(data) >= markerSize && (len(s.list) != 1 || s.list[0].bytes != int64(min(len(data), sinkBytes))) {
-			t.Fatalf("the sink counted %+v of %d bytes", s.list, len(data))
+		want := data[:min(len(data), sinkBytes)]
+		sum := sha256.Sum256(want)
+		if e := s.list[0]; e.bytes != int64(len(want)) || !bytes.Equal(e.hash.Sum(nil), sum[:]) || !bytes.HasPrefix(data, e.prefix) {
+			t.Fatalf("the sink counted %d of %d bytes", e.bytes, len(data))
 		}
 	})
 }

@@ -7,6 +7,7 @@
 package helper
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -222,7 +223,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 			cancel()
 		})
 	}
-	wg.Go(func() { s.limiter.forget(ctx) })
+	wg.Go(func() { s.forget(ctx) })
 	wg.Go(func() { end(server.ServeTLS(secure, "", "")) })
 	wg.Go(func() { end(server.Serve(plain)) })
 	for _, pc := range l.UDP {
@@ -306,12 +307,35 @@ func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queu
 				secure.put(ctx, p)
 			case kindHTTP:
 				c.SetReadDeadline(time.Time{})
+				if !bytes.HasPrefix(p.first, []byte("GET ")) && !bytes.HasPrefix(p.first, []byte("HEAD ")) {
+					p.count(s.sink)
+				}
 				plain.put(ctx, p)
 			default:
 				s.sink.take(p)
 				p.Close()
 			}
 		})
+	}
+}
+
+// forget drops every quarter of a minute what has had its time, also when
+// nobody comes.
+func (s *Server) forget(ctx context.Context) {
+	tick := time.NewTicker(15 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s.limiter.mu.Lock()
+			s.limiter.sweep(now)
+			s.limiter.mu.Unlock()
+			s.sink.mu.Lock()
+			s.sink.forget(now)
+			s.sink.mu.Unlock()
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"hash"
 	"net"
 	"sync"
 	"time"
@@ -33,6 +34,9 @@ type peeked struct {
 	mu      sync.Mutex
 	head    []byte // of the first request, if it is plain HTTP
 	keeping bool   // head is not complete yet
+
+	sink  *sink // set if what comes is counted
+	entry *swallowed
 }
 
 // methods are how plain HTTP begins.
@@ -73,7 +77,16 @@ func (p *peeked) Read(b []byte) (int, error) {
 	}
 	n, err := p.Conn.Read(b)
 	p.keep(b[:n])
+	if p.entry != nil {
+		p.sink.add(p.entry, b[:n])
+	}
 	return n, err
+}
+
+// count has everything of the connection counted, from its first byte on.
+func (p *peeked) count(s *sink) {
+	p.sink, p.entry = s, s.open()
+	s.add(p.entry, p.first)
 }
 
 // keep collects the head of a plain request.
@@ -112,68 +125,77 @@ func (p *peeked) Close() error {
 const (
 	sinkBytes  = 64 << 10 // of one connection
 	sinkPrefix = 4 << 10  // in which the marker is looked for
-	sinkQuiet  = time.Second
-	sinkTime   = 10 * time.Second
+	// sinkQuiet lets two retransmissions of what was lost arrive.
+	sinkQuiet  = 5 * time.Second
+	sinkTime   = 20 * time.Second
 	sinkKept   = 256
 	sinkMemory = time.Minute
 	markerSize = 16 // bytes
 )
 
-// sink swallows connections that are neither TLS nor HTTP, and remembers for
-// a minute how much came on each. It never answers on the connection itself:
-// to a stranger it is a server that waits and gives up.
+// sink remembers for a minute how much came on each connection that is not
+// TLS and that does not just get a page.
 type sink struct {
 	mu   sync.Mutex
-	list []swallowed
+	list []*swallowed
 }
 
+// swallowed is one such connection, perhaps still open.
 type swallowed struct {
 	at     time.Time
 	prefix []byte
 	bytes  int64
-	sum    [sha256.Size]byte
+	hash   hash.Hash
 }
 
 func newSink() *sink { return &sink{} }
 
-// take reads what comes until the peer ends, is quiet, or has sent enough.
-func (s *sink) take(c net.Conn) {
+// open begins to count a connection.
+func (s *sink) open() *swallowed {
+	e := &swallowed{at: time.Now(), hash: sha256.New()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(e.at)
+	if len(s.list) == sinkKept {
+		s.list = s.list[1:]
+	}
+	s.list = append(s.list, e)
+	return e
+}
+
+// add counts what came, up to the bound.
+func (s *sink) add(e *swallowed, b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b = b[:min(int64(len(b)), sinkBytes-e.bytes)]
+	e.hash.Write(b)
+	e.prefix = append(e.prefix, b[:min(len(b), sinkPrefix-len(e.prefix))]...)
+	e.bytes += int64(len(b))
+}
+
+// take swallows a connection that is neither TLS nor HTTP: it reads until the
+// peer ends, is quiet, or has sent enough, and never answers. To a stranger
+// it is a server that waits and gives up.
+func (s *sink) take(p *peeked) {
+	p.count(s)
 	end := time.Now().Add(sinkTime)
-	hash := sha256.New()
-	var got swallowed
 	buf := make([]byte, 4<<10)
-	for got.bytes < sinkBytes {
+	for {
 		quiet := time.Now().Add(sinkQuiet)
 		if quiet.After(end) {
 			quiet = end
 		}
-		c.SetReadDeadline(quiet)
-		n, err := c.Read(buf)
-		n = int(min(int64(n), sinkBytes-got.bytes))
-		hash.Write(buf[:n])
-		got.prefix = append(got.prefix, buf[:min(n, sinkPrefix-len(got.prefix))]...)
-		got.bytes += int64(n)
-		if err != nil || time.Now().After(end) {
-			break
+		p.SetReadDeadline(quiet)
+		if _, err := p.Read(buf); err != nil || time.Now().After(end) || s.full(p.entry) {
+			return
 		}
 	}
-	if got.bytes < markerSize {
-		return
-	}
-	hash.Sum(got.sum[:0])
+}
+
+func (s *sink) full(e *swallowed) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	got.at = time.Now()
-	s.forget(got.at)
-	if len(s.list) == sinkKept {
-		s.list = s.list[1:]
-	}
-	s.list = append(s.list, got)
-	time.AfterFunc(sinkMemory+time.Second, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.forget(time.Now())
-	})
+	return e.bytes == sinkBytes
 }
 
 // forget drops what is older than a minute. The caller holds mu.
@@ -182,7 +204,9 @@ func (s *sink) forget(now time.Time) {
 	for i < len(s.list) && now.Sub(s.list[i].at) > sinkMemory {
 		i++
 	}
-	s.list = append([]swallowed(nil), s.list[i:]...)
+	if i > 0 {
+		s.list = append([]*swallowed(nil), s.list[i:]...)
+	}
 }
 
 // received answers what came with a marker.
@@ -195,10 +219,10 @@ func (s *sink) received(req measure.HelperReceivedRequest) (*measure.HelperRecei
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forget(time.Now())
-	for _, got := range s.list {
-		if bytes.Contains(got.prefix, marker) {
+	for _, e := range s.list {
+		if bytes.Contains(e.prefix, marker) {
 			out.Connections++
-			out.Bytes, out.SHA256 = got.bytes, hex.EncodeToString(got.sum[:])
+			out.Bytes, out.SHA256 = e.bytes, hex.EncodeToString(e.hash.Sum(nil))
 		}
 	}
 	return out, nil
