@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -117,6 +118,7 @@ func conformanceWorld(t *testing.T, o lab.Options) (*lab.World, environment) {
 }
 
 func TestConformanceLab(t *testing.T) {
+	t.Parallel()
 	w, e := conformanceWorld(t, lab.Options{})
 	conform(t, w.Network(), e)
 }
@@ -163,7 +165,7 @@ func TestCaptureKernel(t *testing.T) {
 func TestCaptureInside(t *testing.T) {
 	encoded := os.Getenv("GOVAH_CONFORMANCE")
 	if encoded == "" {
-		t.Skip("runs as a part of TestCaptureKernel")
+		return // runs as a part of TestCaptureKernel
 	}
 	var e environment
 	if err := json.Unmarshal([]byte(encoded), &e); err != nil {
@@ -223,48 +225,53 @@ func captures(t *testing.T, n wire.Network, e environment) {
 func TestConformanceKernel(t *testing.T) {
 	needKernel(t)
 	for _, routers := range []int{0, 2} {
-		w, e := conformanceWorld(t, lab.Options{Raw: true})
-		e.Kernel, e.Noisy = routers, true
-		encoded, err := json.Marshal(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var receive atomic.Pointer[func([]byte)]
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out bytes.Buffer
-		cmd := exec.Command(self, "-test.run=^TestConformanceInside$", "-test.v", "-test.timeout=100s")
-		cmd.Env = append(os.Environ(), "GOVAH_CONFORMANCE="+string(encoded))
-		cmd.Stdout, cmd.Stderr = &out, &out
-		ctx, cancel := context.WithTimeout(t.Context(), 110*time.Second)
-		defer cancel()
-		err = kernel.Run(ctx, kernel.Link{
-			Addresses: w.ClientAddresses(), Resolver: e.Resolver, Routers: routers,
-			Send: func(pkt []byte) {
-				if p, err := packet.Parse(pkt); err == nil && p.Proto == packet.UDP && p.DstPort == 443 {
-					if b, err := packet.BuildICMPError(packet.PortUnreachable, p.Dst, pkt, 0); err == nil {
-						if f := receive.Load(); f != nil {
-							(*f)(b)
-						}
+		t.Run(fmt.Sprint(routers, " routers of the kernel"), func(t *testing.T) {
+			t.Parallel()
+			onKernel(t, routers)
+		})
+	}
+}
+
+func onKernel(t *testing.T, routers int) {
+	w, e := conformanceWorld(t, lab.Options{Raw: true})
+	e.Kernel, e.Noisy = routers, true
+	encoded, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var receive atomic.Pointer[func([]byte)]
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(self, "-test.run=^TestConformanceInside$", "-test.v", "-test.timeout=100s")
+	cmd.Env = append(os.Environ(), "GOVAH_CONFORMANCE="+string(encoded))
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ctx, cancel := context.WithTimeout(t.Context(), 110*time.Second)
+	defer cancel()
+	err = kernel.Run(ctx, kernel.Link{
+		Addresses: w.ClientAddresses(), Resolver: e.Resolver, Routers: routers,
+		Send: func(pkt []byte) {
+			if p, err := packet.Parse(pkt); err == nil && p.Proto == packet.UDP && p.DstPort == 443 {
+				if b, err := packet.BuildICMPError(packet.PortUnreachable, p.Dst, pkt, 0); err == nil {
+					if f := receive.Load(); f != nil {
+						(*f)(b)
 					}
 				}
-				w.Inject(pkt)
-			},
-			Attach: func(f func([]byte)) {
-				w.Port(f)
-				receive.Store(nil)
-				if f != nil {
-					receive.Store(&f)
-				}
-			},
-		}, cmd)
-		if err != nil || !bytes.Contains(out.Bytes(), []byte("--- PASS: TestConformanceInside")) {
-			t.Errorf("%d routers of the kernel: %v\n%s", routers, err, &out)
-		} else {
-			t.Logf("%d routers of the kernel:\n%s", routers, &out)
-		}
+			}
+			w.Inject(pkt)
+		},
+		Attach: func(f func([]byte)) {
+			w.Port(f)
+			receive.Store(nil)
+			if f != nil {
+				receive.Store(&f)
+			}
+		},
+	}, cmd)
+	if err != nil || !bytes.Contains(out.Bytes(), []byte("--- PASS: TestConformanceInside")) {
+		t.Errorf("%v\n%s", err, &out)
 	}
 }
 
@@ -273,7 +280,7 @@ func TestConformanceKernel(t *testing.T) {
 func TestConformanceInside(t *testing.T) {
 	encoded := os.Getenv("GOVAH_CONFORMANCE")
 	if encoded == "" {
-		t.Skip("runs as a part of TestConformanceKernel")
+		return // runs as a part of TestConformanceKernel
 	}
 	var e environment
 	if err := json.Unmarshal([]byte(encoded), &e); err != nil {

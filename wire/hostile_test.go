@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -533,9 +534,9 @@ func TestAskUDP(t *testing.T) {
 		{"silence", func(*dns.Msg, func([]byte)) {}, measure.GenericTimeout, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tries := 0
+			var tries atomic.Int64
 			c := dnsServer(t, func(q *dns.Msg, send func([]byte)) {
-				tries++
+				tries.Add(1)
 				tt.serve(q, send)
 			})
 			l := newLog()
@@ -558,12 +559,12 @@ func TestAskUDP(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(tt.replies) {
 				t.Errorf("replies %q, want %q", got, tt.replies)
 			}
-			want := 3
+			want := int64(3)
 			if len(tt.replies) > 0 {
 				want = 1
 			}
-			if tries != want {
-				t.Errorf("asked %d times, want %d", tries, want)
+			if tries.Load() != want {
+				t.Errorf("asked %d times, want %d", tries.Load(), want)
 			}
 		})
 	}
@@ -640,7 +641,7 @@ func TestAskStream(t *testing.T) {
 
 func TestDoH(t *testing.T) {
 	ca := newAuthority(t)
-	var hits, kill int
+	var hits atomic.Int64
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		q := new(dns.Msg)
@@ -649,10 +650,9 @@ func TestDoH(t *testing.T) {
 			return
 		}
 		if q.Question[0].Name == "kill.example." {
-			kill++
 			panic(http.ErrAbortHandler)
 		}
-		hits++
+		hits.Add(1)
 		w.Write(pack(answerA(q, "192.0.2.1")))
 	})
 	at := server(t, handler, ca.issue(t, nil, "dns.example"), true)
@@ -701,8 +701,8 @@ func TestDoH(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bad.Close()
-	before := hits
-	if o := bad.Ask(context.Background(), l, wire.Meta{}, "site.example", "A", 3*time.Second); o.Failure != measure.TLSUnknownAuthority || hits != before {
+	before := hits.Load()
+	if o := bad.Ask(context.Background(), l, wire.Meta{}, "site.example", "A", 3*time.Second); o.Failure != measure.TLSUnknownAuthority || hits.Load() != before {
 		t.Errorf("an interceptor was asked: %+v", o)
 	}
 }
