@@ -303,6 +303,9 @@ func TestRefusal(t *testing.T) {
 				}
 			}
 			pages := 0
+			if text, _ := json.Marshal(reply.Observations); bytes.Contains(text, []byte("10.0.0.5")) || bytes.Contains(text, []byte("192.168.1.1")) {
+				t.Errorf("the reply tells private addresses that the helper's resolver knows: %s", text)
+			}
 			for _, o := range reply.Observations {
 				if o.Step == measure.StepHTTP && o.Failure == measure.NoFailure {
 					pages++

@@ -49,10 +49,40 @@ func (s *Server) look(ctx context.Context, req measure.HelperRequest, from, loca
 		}
 		own := *o
 		own.ID, own.After, own.Control = ownID(o.ID), ownID(o.After), ""
+		if own.DNS != nil && !s.policy.allowReserved {
+			withoutReserved(&own)
+		}
 		reply.Observations = append(reply.Observations, own)
 	}
 	slices.SortFunc(reply.Observations, func(a, b measure.Observation) int { return number(a.ID) - number(b.ID) })
 	return reply
+}
+
+// withoutReserved leaves private addresses out of the answers: they would tell
+// what the helper's own network looks like. If there were no others, the step
+// ends in OONI's failure for that.
+func withoutReserved(o *measure.Observation) {
+	d := *o.DNS
+	o.DNS, d.Replies = &d, slices.Clone(d.Replies)
+	left, dropped := 0, 0
+	for i := range d.Replies {
+		r := &d.Replies[i]
+		r.Answers = slices.DeleteFunc(slices.Clone(r.Answers), func(a measure.DNSAnswer) bool {
+			addr, err := netip.ParseAddr(a.Value)
+			if err != nil {
+				return false
+			}
+			if isReserved(addr.Unmap()) {
+				dropped++
+				return true
+			}
+			left++
+			return false
+		})
+	}
+	if dropped > 0 && left == 0 {
+		o.Failure, o.Detail = measure.DNSBogon, "only private or reserved addresses"
+	}
 }
 
 // ownFault says that a step failed because of the helper's own host, or was
@@ -163,7 +193,7 @@ func (s *Server) place(raw string) (*place, error) {
 		}
 	}
 	p.name = strings.TrimSuffix(p.host, ".")
-	return p, nil
+	return p, s.policy.name(p.name)
 }
 
 // candidate is an address to connect to and the observation that gave it.

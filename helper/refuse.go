@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // reserved are the blocks that a helper does not connect to: RFC 6890 with
@@ -65,16 +66,39 @@ func (p *policy) addr(a, local netip.Addr) error {
 			return fmt.Errorf("an address that this helper refuses")
 		}
 	}
+	if !p.allowReserved && isReserved(a) {
+		return fmt.Errorf("a private or reserved address")
+	}
+	return nil
+}
+
+func isReserved(a netip.Addr) bool {
+	for _, r := range reserved {
+		if r.Contains(a) {
+			return true
+		}
+	}
+	// ISATAP (RFC 5214) carries an IPv4 address behind any prefix.
+	b := a.As16()
+	return a.Is6() && b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
+}
+
+// inside are the ends of names that mean something only in a network of one's
+// own. What a host's resolver says of those is nobody else's business.
+var inside = []string{"localhost", "local", "internal", "intranet", "private", "corp", "home", "lan", "localdomain", "home.arpa"}
+
+// name says why a name may not be resolved, nil if it may.
+func (p *policy) name(name string) error {
 	if p.allowReserved {
 		return nil
 	}
-	for _, r := range reserved {
-		if r.Contains(a) {
-			return fmt.Errorf("a private or reserved address")
-		}
+	if !strings.Contains(name, ".") {
+		return fmt.Errorf("a name without a dot is of somebody's own network")
 	}
-	if b := a.As16(); a.Is6() && b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe {
-		return fmt.Errorf("an address with an IPv4 address inside (ISATAP)")
+	for _, end := range inside {
+		if strings.HasSuffix(name, "."+end) {
+			return fmt.Errorf("names below .%s are of somebody's own network", end)
+		}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,48 @@ func TestPolicy(t *testing.T) {
 			t.Errorf("port %d is allowed", n)
 		}
 	}
+}
+
+func TestNamesOfOnesOwnNetwork(t *testing.T) {
+	var p policy
+	for _, s := range []string{"intranet", "localhost", "printer.local", "db.corp", "metadata.google.internal", "router.home.arpa", "a.localhost"} {
+		if p.name(s) == nil {
+			t.Errorf("%s is resolved", s)
+		}
+	}
+	for _, s := range []string{"example.org", "local.example", "internal.example.com"} {
+		if err := p.name(s); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+}
+
+// FuzzPlace: whatever URL is asked for, only names, addresses and ports that
+// the policy knows of are looked for.
+func FuzzPlace(f *testing.F) {
+	for _, s := range []string{"https://example.org/", "http://[::1]:80/", "tls://a.example:993", "http://a.example:22/", "https://EXAMPLE.org.:443/x?y#z",
+		"http://u:p@example.org/", "http://0x7f.1/", "http://127.1/", "http://[fe80::1%25eth0]/", "http://a\x00.example/", "tcp://example.org", "//example.org", "http:example.org"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		s := &Server{policy: policy{ports: defaultPorts}}
+		p, err := s.place(raw)
+		if err != nil {
+			return
+		}
+		if s.policy.port(p.port) != nil || p.url.User != nil {
+			t.Fatalf("%q leads to %+v", raw, p)
+		}
+		if _, err := netip.ParseAddr(p.host); err == nil {
+			if p.name != "" {
+				t.Fatalf("%q: the address is sent as a name", raw)
+			}
+			return
+		}
+		if p.name == "" || len(p.name) > 253 || s.policy.name(p.name) != nil || strings.ContainsAny(p.name, "/\\@:% \r\n\x00") {
+			t.Fatalf("%q leads to the name %q", raw, p.name)
+		}
+	})
 }
 
 // TestLimiterForgets: idle clients go, busy ones stay, and there is a bound.
