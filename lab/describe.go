@@ -108,7 +108,13 @@ func (s *Scenario) Describe() string {
 			if r.Decidable != "local" {
 				what += map[string]string{"helper": " (needs a helper)", "never": " (cannot be decided)"}[r.Decidable]
 			}
-			fmt.Fprintf(&b, "  %-28s %s\n", strings.TrimSuffix(strings.TrimPrefix(r.URL, "https://"), "/"), what)
+			name := strings.TrimSuffix(strings.TrimPrefix(r.URL, "https://"), "/")
+			for i, line := range wrap(what, 48) {
+				if i > 0 {
+					name = ""
+				}
+				fmt.Fprintf(&b, "  %-28s %s\n", name, line)
+			}
 		}
 	}
 	return b.String()

@@ -725,3 +725,5 @@ func (w *World) Close() error {
 	return nil
 }
 
+// ClockError is how much the client's clock is ahead of the truth.
+func (w *World) ClockError() time.Duration { return w.Client.clock }

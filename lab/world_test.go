@@ -124,7 +124,7 @@ func TestScenarios(t *testing.T) {
 			continue
 		}
 		for _, line := range strings.Split(s.Describe(), "\n") {
-			if len(line) > 90 {
+			if len(line) > 80 {
 				t.Errorf("%s: a line of %d columns: %s", name, len(line), line)
 			}
 		}
