@@ -80,6 +80,10 @@ func classify(err error) measure.Failure {
 			return f
 		}
 	}
+	var pe *PathError
+	if errors.As(err, &pe) {
+		return measure.HostUnreachable // for a reason that has no errno of its own
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return measure.GenericTimeout
@@ -222,6 +226,7 @@ const (
 	wsaECONNRESET    = syscall.Errno(10054)
 	wsaETIMEDOUT     = syscall.Errno(10060)
 	wsaECONNREFUSED  = syscall.Errno(10061)
+	wsaEHOSTDOWN     = syscall.Errno(10064)
 	wsaEHOSTUNREACH  = syscall.Errno(10065)
 )
 
@@ -234,7 +239,7 @@ func classifyErrno(e syscall.Errno) measure.Failure {
 		return measure.ConnectionReset
 	case syscall.ECONNABORTED, wsaECONNABORTED:
 		return measure.ConnectionAborted
-	case syscall.EHOSTUNREACH, wsaEHOSTUNREACH:
+	case syscall.EHOSTUNREACH, syscall.EHOSTDOWN, wsaEHOSTUNREACH, wsaEHOSTDOWN:
 		return measure.HostUnreachable
 	case syscall.ENETUNREACH, wsaENETUNREACH:
 		return measure.NetworkUnreachable

@@ -106,19 +106,33 @@ type Info struct {
 	MSS         int // bytes, for sending
 }
 
-// errno is the error that a system reports to a socket connected to remote for
-// the ICMP error (RFC 1122, 4.2.3.9; RFC 4443), 0 where it reports none.
+// errno is the error that Linux reports to a socket connected to remote for
+// the ICMP error (icmp_err_convert, tab_unreach), 0 where it reports none.
 func (e *PathError) errno(remote netip.Addr) syscall.Errno {
-	v6 := !remote.Unmap().Is4()
-	switch {
-	case v6 && e.Type == 1 && e.Code == 4, !v6 && e.Type == 3 && e.Code == 3:
-		return syscall.ECONNREFUSED
-	case v6 && e.Type == 1 && e.Code == 1, !v6 && e.Type == 3 && (e.Code == 9 || e.Code == 10 || e.Code == 13):
-		return syscall.EACCES
-	case v6 && e.Type == 1 && e.Code == 0, !v6 && e.Type == 3 && (e.Code == 0 || e.Code == 6 || e.Code == 11):
-		return syscall.ENETUNREACH
-	case v6 && e.Type == 1, !v6 && e.Type == 3 && e.Code != 4:
+	if remote.Unmap().Is4() {
+		if e.Type != 3 {
+			return 0
+		}
+		switch e.Code {
+		case 3:
+			return syscall.ECONNREFUSED
+		case 4: // fragmentation needed
+			return 0
+		case 0, 6, 9, 11:
+			return syscall.ENETUNREACH
+		}
 		return syscall.EHOSTUNREACH
 	}
-	return 0
+	if e.Type != 1 {
+		return 0
+	}
+	switch e.Code {
+	case 0:
+		return syscall.ENETUNREACH
+	case 1, 5, 6:
+		return syscall.EACCES
+	case 4:
+		return syscall.ECONNREFUSED
+	}
+	return syscall.EHOSTUNREACH
 }

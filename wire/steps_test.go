@@ -169,6 +169,61 @@ func TestExchange(t *testing.T) {
 	}
 }
 
+// TestServersOfAllKinds: what the layouts promise in their ClientHello they
+// must be able to do.
+func TestServersOfAllKinds(t *testing.T) {
+	ca := newAuthority(t)
+	cert := ca.issue(t, nil, "site.example")
+	for name, conf := range map[string]*tls.Config{
+		"retry with P-256":   {CurvePreferences: []tls.CurveID{tls.CurveP256}},
+		"P-384":              {CurvePreferences: []tls.CurveID{tls.CurveP384}},
+		"X25519":             {CurvePreferences: []tls.CurveID{tls.X25519}},
+		"TLS 1.2":            {MaxVersion: tls.VersionTLS12},
+		"TLS 1.2, ChaCha20":  {MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256}},
+		"client certificate": {ClientAuth: tls.RequestClientCert},
+		"TLS 1.1":            {MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10},
+	} {
+		conf.Certificates = []tls.Certificate{cert}
+		at := listen(t, func(c net.Conn) {
+			s := tls.Server(c, conf)
+			s.SetDeadline(time.Now().Add(2 * time.Second))
+			if s.Handshake() == nil {
+				readRequest(s)
+				io.WriteString(s, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				s.Close()
+			}
+		})
+		for _, kind := range []string{"chrome", "chrome-small", "go"} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				ctx, l := context.Background(), newLog()
+				conn, _ := wire.Connect(ctx, host.New(), l, wire.Meta{}, wire.ConnectSpec{Remote: at})
+				if conn == nil {
+					t.Fatal("no connection")
+				}
+				defer conn.Abort()
+				tc, o := wire.Handshake(ctx, l, wire.Meta{}, conn, wire.HandshakeSpec{SNI: "site.example", Hello: hello(t, kind)}, &wire.Trust{Public: ca.pool()})
+				if name == "TLS 1.1" {
+					// A refusal, by one side or the other, on a wire that is fine.
+					if tc != nil || o.Failure != measure.TLSFailedHandshake || !o.TLS.ServerBytes {
+						t.Errorf("%+v %+v", o, o.TLS)
+					}
+					return
+				}
+				if tc == nil || !tc.Verified() {
+					t.Fatalf("%+v %+v", o, o.TLS)
+				}
+				ho, body := wire.Fetch(ctx, l, wire.Meta{}, tc, wire.Request{URL: "https://site.example/"})
+				if ho.Failure != "" || string(body) != "ok" {
+					t.Errorf("%+v %q", ho, body)
+				}
+				if strings.HasPrefix(name, "TLS 1.2") != (o.TLS.Version == "TLS 1.2") {
+					t.Errorf("%+v", o.TLS)
+				}
+			})
+		}
+	}
+}
+
 func nulName(c *x509.Certificate) {
 	// A subjectAltName by hand: the library would refuse to make it.
 	san, err := asn1.Marshal([]asn1.RawValue{{Tag: 2, Class: 2, Bytes: []byte("site.example\x00.evil.example")}})

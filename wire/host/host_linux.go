@@ -238,10 +238,10 @@ func softError(e syscall.Errno, v6 bool) (wire.PathError, bool) {
 			pe.Type, pe.Code = 1, 4
 		}
 	case syscall.EACCES:
-		pe.Type, pe.Code = 3, 13
-		if v6 {
-			pe.Type, pe.Code = 1, 1
+		if !v6 {
+			return pe, false
 		}
+		pe.Type, pe.Code = 1, 1
 	case syscall.EPROTO:
 		pe.Type = 12
 		if v6 {
