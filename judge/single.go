@@ -1,0 +1,248 @@
+package judge
+
+import (
+	"slices"
+
+	"govah/known"
+	"govah/measure"
+)
+
+// single judges what was seen once from here and once from a test helper, as
+// an imported measurement holds it: no pairs and no canaries, so everything
+// but an artefact stays a suspicion.
+func (j *judging) single() {
+	j.singleNames()
+	seen := map[string]bool{}
+	for _, o := range j.obs {
+		if o.Role != measure.RoleTest || ours(o) {
+			continue
+		}
+		switch o.Step {
+		case measure.StepTCP, measure.StepTLS, measure.StepQUIC, measure.StepHTTP:
+		default:
+			continue
+		}
+		if j.disputed(address(o)) || j.healed(o) {
+			continue
+		}
+		key := string(o.Step) + string(family(o)) + string(methodOf(o)) + nameOf(o)
+		if seen[key] {
+			continue
+		}
+		if o.Step == measure.StepHTTP && o.Failure == measure.NoFailure {
+			if j.singlePage(o) {
+				seen[key] = true
+			}
+			continue
+		}
+		if o.Failure == measure.NoFailure && !(o.Step == measure.StepTLS && o.TLS != nil && o.TLS.Public != "" && !verified(o.TLS) && len(o.TLS.Chain) > 0) {
+			continue
+		}
+		if j.singleFailure(o) {
+			seen[key] = true
+		}
+	}
+	j.refusals()
+}
+
+// singleFailure compares one failed step with the helper's.
+func (j *judging) singleFailure(o *measure.Observation) bool {
+	name := nameOf(o)
+	if name == "" {
+		name = j.host
+	}
+	good, bad := j.helperAt(o, name)
+	f := measure.Finding{Method: methodOf(o), Interference: measure.InterferenceSuspected, Layer: o.Step, Family: family(o),
+		Trigger: measure.Trigger{Kind: "address", Value: name}, Runs: 1, Hits: 1, NotExcluded: []measure.Why{measure.WhySingleSample, measure.WhyServerRefuses}}
+	if o.Step == measure.StepTCP {
+		f.Trigger.Value = address(o).String()
+	}
+	if o.Step == measure.StepTLS && completed(o) {
+		f.Method = measure.TLSInterception
+		f.NotExcluded = []measure.Why{measure.WhySingleSample, measure.WhyServerBroken}
+		if o.TLS != nil {
+			if r, _, ok := known.InterceptionRoot(o.TLS.Issuer, "", o.TLS.Chain); ok {
+				if r.Owns(name) {
+					return false
+				}
+				m := r.Match()
+				f.Match, f.Scope = &m, r.Scope
+				if signer, signed := j.signer(o.TLS.Chain, name); signed {
+					m = signer.Match()
+					f.Interference, f.Proof = measure.InterferenceConfirmed, "signature"
+				}
+			}
+		}
+	}
+	f.Because = append(ids(o), ids(good...)...)
+	f.Controls = measure.Count{Runs: len(good) + len(bad), Hits: len(bad)}
+	switch {
+	case f.Interference == measure.InterferenceConfirmed:
+	case len(good) > 0:
+	case len(bad) > 0:
+		j.why[measure.WhySiteDown] = true
+		if slices.ContainsFunc(j.findings, func(x measure.Finding) bool { return x.Method == measure.SiteDown }) {
+			return true
+		}
+		f.Method, f.Because = measure.SiteDown, append(ids(o), ids(bad...)...)
+		f.Trigger = measure.Trigger{Kind: "address", Value: name}
+		f.NotExcluded = []measure.Why{measure.WhySingleSample}
+	default:
+		j.why[measure.WhyNoHelper] = true
+		j.why[measure.WhySingleSample] = true
+		return false
+	}
+	j.add(f)
+	return true
+}
+
+// helperAt are the helper's steps that stand next to o: of the same kind at
+// the same address or for the same name.
+func (j *judging) helperAt(o *measure.Observation, name string) (good, bad []*measure.Observation) {
+	for _, h := range j.obs {
+		if h.Role != measure.RoleHelper {
+			continue
+		}
+		ok := h.Failure == measure.NoFailure
+		switch {
+		case h.Step == o.Step && (h.Remote == o.Remote && h.Remote != "" || o.Step == measure.StepHTTP && (nameOf(h) == name || nameOf(h) == j.host)):
+			if h.Step == measure.StepHTTP && ok && h.HTTP != nil && h.HTTP.Status >= 500 {
+				ok = false
+			}
+			if ok {
+				good = append(good, h)
+			} else if !ours(h) {
+				bad = append(bad, h)
+			}
+		case h.Step == measure.StepHTTP && ok && (o.Step == measure.StepTLS || o.Step == measure.StepTCP) && nameOf(h) == name && inTLS(h):
+			// A page over TLS needs a connection and a handshake.
+			good = append(good, h)
+		}
+	}
+	if len(good) > 0 && o.Step == measure.StepTCP {
+		// What counts for a connect is that very address, if it was tried.
+		exact := slices.DeleteFunc(slices.Clone(good), func(h *measure.Observation) bool { return h.Step != o.Step })
+		if len(exact) == 0 && len(bad) > 0 {
+			return nil, bad
+		}
+	}
+	return good, bad
+}
+
+// singlePage judges one plain answer: a block page that the helper did not
+// get confirms, anything else that differs may be a dynamic page.
+func (j *judging) singlePage(o *measure.Observation) bool {
+	if o.HTTP == nil || o.HTTP.Authenticated {
+		return false
+	}
+	m := blockpage(j.matchesOf(o))
+	if m == nil {
+		return false
+	}
+	name := nameOf(o)
+	f := measure.Finding{Method: measure.HTTPBlockPage, Interference: measure.InterferenceSuspected, Layer: measure.StepHTTP, Family: family(o), Scope: m.Scope,
+		Trigger: measure.Trigger{Kind: "host", Value: name}, Runs: 1, Hits: 1, Match: m, NotExcluded: []measure.Why{measure.WhySingleSample}, Because: ids(o)}
+	if o.HTTP.Status >= 300 && o.HTTP.Status < 400 {
+		f.Method = measure.HTTPRedirect
+	}
+	for _, h := range j.obs {
+		if h.Role != measure.RoleHelper || h.Step != measure.StepHTTP || h.HTTP == nil {
+			continue
+		}
+		f.Because = append(f.Because, ids(h)...)
+		f.Controls.Runs++
+		if blockpage(j.matchesOf(h)) != nil {
+			f.Controls.Hits++
+		}
+	}
+	if f.Controls.Runs > 0 && f.Controls.Hits == 0 && sure(m) {
+		f.Interference, f.Proof = measure.InterferenceConfirmed, "artefact+helper"
+	}
+	j.add(f)
+	return true
+}
+
+// singleNames judges the answers of resolvers next to the helper's.
+func (j *judging) singleNames() {
+	l := j.lookupsOf(j.host)
+	l.system = append(append(l.system, l.again...), l.open...)
+	truth := append(slices.Clone(l.helper), l.encrypted...)
+	for _, o := range truth {
+		if o.Failure == measure.NoFailure && len(answers(o)) > 0 {
+			j.singleLies(l, truth)
+			return
+		}
+	}
+	for _, o := range l.system {
+		if o.Failure != measure.NoFailure && len(l.helper) > 0 {
+			j.why[measure.WhySiteDown] = true
+			f := j.nameFinding(measure.SiteDown, l, append([]*measure.Observation{o}, l.helper...))
+			f.Interference, f.Runs, f.Hits = measure.InterferenceSuspected, 1, 1
+			f.Controls = measure.Count{Runs: len(l.helper), Hits: len(l.helper)}
+			f.NotExcluded = []measure.Why{measure.WhySingleSample}
+			j.add(f)
+			return
+		}
+	}
+}
+
+func (j *judging) singleLies(l *lookups, helper []*measure.Observation) {
+	genuine := answersOf(helper)
+	var liars, denied []*measure.Observation
+	var lies []lie
+	clean := false
+	for _, o := range l.system {
+		addrs := answers(o)
+		if o.Failure != measure.NoFailure && len(addrs) == 0 {
+			denied = append(denied, o)
+		}
+		for _, a := range addrs {
+			if x, ok := j.weighAddr(a, l, genuine, false); ok {
+				lies = append(lies, x)
+				if !slices.Contains(liars, o) {
+					liars = append(liars, o)
+				}
+			} else {
+				clean = true
+			}
+		}
+	}
+	switch {
+	case len(lies) > 0:
+		j.markForged(l.name, lies, nil, nil)
+		f := j.nameFinding(measure.DNSResolverLie, l, append(slices.Clone(liars), helper...))
+		f.Interference, f.Runs, f.Hits = measure.InterferenceSuspected, len(l.system), len(liars)
+		f.NotExcluded = []measure.Why{measure.WhySingleSample}
+		for _, o := range liars {
+			if o.DNS.Transport == "udp" && len(o.DNS.Replies) > 1 {
+				f.Method = measure.DNSInjection
+			}
+		}
+		for _, x := range lies {
+			if x.match != nil && f.Match == nil {
+				f.Match = x.match
+			}
+			if x.sure {
+				f.Interference, f.Proof = measure.InterferenceConfirmed, "artefact+helper"
+			}
+		}
+		f.Scope, f.NotExcluded = resolverScope(lies, liars, f.NotExcluded)
+		j.add(f)
+	case len(denied) > 0 && !clean:
+		method := measure.DNSError
+		switch denied[0].Failure {
+		case measure.DNSNXDomain, measure.DNSNoAnswer:
+			method = measure.DNSNXDomainLie
+		case measure.GenericTimeout:
+			method = measure.DNSDrop
+		case measure.AndroidDNSCacheNoData:
+			// Says nothing but that there was no answer.
+			j.why[measure.WhySingleSample] = true
+			return
+		}
+		f := j.nameFinding(method, l, append(slices.Clone(denied), helper...))
+		f.Interference, f.Runs, f.Hits = measure.InterferenceSuspected, len(l.system), len(denied)
+		f.NotExcluded = []measure.Why{measure.WhySingleSample, measure.WhyLocalNetwork}
+		j.add(f)
+	}
+}
