@@ -3,10 +3,14 @@ package record
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -110,6 +114,13 @@ func TestCutOff(t *testing.T) {
 	if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
 		t.Fatalf("after repair: %s, %v", kinds, errs)
 	}
+	// Going on after an interruption repeats no body.
+	w, _ = Append(path)
+	w.Body(&measure.Body{Type: "body", Schema: 1, SHA256: "aa"})
+	w.Close()
+	if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
+		t.Fatalf("after the same body: %s, %v", kinds, errs)
+	}
 	var z bytes.Buffer
 	g := gzip.NewWriter(&z)
 	g.Write(bytes.Repeat(data, 100))
@@ -118,6 +129,158 @@ func TestCutOff(t *testing.T) {
 	os.WriteFile(cut, z.Bytes()[:z.Len()/2], 0o600)
 	if _, errs := read(t, cut); len(errs) != 1 || !errors.Is(errs[0], ErrTruncated) {
 		t.Fatalf("cut gzip: %v", errs)
+	}
+}
+
+func TestAppendSalvagesCompressed(t *testing.T) {
+	for _, ext := range []string{".gz", ".zst"} {
+		path := filepath.Join(t.TempDir(), "m.jsonl"+ext)
+		w, err := Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			w.Run(&measure.Run{Type: "run"})
+		}
+		w.Flush()
+		for range 20 {
+			w.Measurement(&measure.Measurement{Type: "measurement"})
+		}
+		w.Flush()
+		w.Close()
+		data, _ := os.ReadFile(path)
+		os.WriteFile(path, data[:len(data)-30], 0o600)
+		before, errs := read(t, path)
+		if len(before) < 20 || len(errs) != 1 || !errors.Is(errs[0], ErrTruncated) {
+			t.Fatalf("%s: %s, %v", ext, before, errs)
+		}
+		if w, err = Append(path); err != nil {
+			t.Fatal(err)
+		}
+		w.End(&measure.End{Type: "end"})
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if kinds, errs := read(t, path); kinds != before+"e" || errs != nil {
+			t.Errorf("%s: had %s, now %s, %v", ext, before, kinds, errs)
+		}
+		if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+			t.Errorf("%s: left behind: %v", ext, left)
+		}
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("this system has no /dev/full")
+	}
+	for _, name := range []string{"m.jsonl", "m.jsonl.gz"} {
+		path := filepath.Join(t.TempDir(), name)
+		w, err := open(path, full, 0, map[string]bool{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			w.Run(&measure.Run{Type: "run"})
+			err = w.Flush()
+			if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := w.Body(&measure.Body{}); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%s: writing went on after a failure: %v", name, err)
+		}
+	}
+}
+
+func TestCreateTakesEmptyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.jsonl")
+	os.WriteFile(path, nil, 0o644)
+	write(t, path)
+	if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", st.Mode())
+	}
+}
+
+func TestReadingIsStreamedInConstantMemory(t *testing.T) {
+	pr, pw := io.Pipe()
+	const lines = 200
+	go func() {
+		g := gzip.NewWriter(pw)
+		text := []byte(`{"type":"newer","x":"` + strings.Repeat("abcdefgh", 1<<16) + "\"}\n")
+		for range lines {
+			g.Write(text)
+		}
+		pw.CloseWithError(g.Close())
+	}()
+	r, err := NewReader(pr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	n, at := 0, int64(0)
+	for line, err := range r.Lines() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 20 {
+			runtime.ReadMemStats(&before)
+		}
+		at = line.Offset
+	}
+	runtime.ReadMemStats(&after)
+	if n != lines || at != int64(lines-1)*(1<<19+24) {
+		t.Fatalf("%d lines, the last at %d", n, at)
+	}
+	// 180 lines of 512 KiB went by; only the compressor may have allocated.
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 8<<20 {
+		t.Errorf("%d bytes allocated for %d lines", grown, lines-20)
+	}
+}
+
+func TestAbandonedReaderEnds(t *testing.T) {
+	var z bytes.Buffer
+	g := gzip.NewWriter(&z)
+	for range 1 << 16 {
+		g.Write([]byte(`{"type":"newer","padding":"padding padding padding"}` + "\n"))
+	}
+	g.Close()
+	was := runtime.NumGoroutine()
+	for range 20 {
+		r, err := NewReader(bytes.NewReader(z.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range r.All() {
+			break
+		}
+	}
+	for range 100 {
+		if runtime.NumGoroutine() <= was {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d goroutines, before %d", runtime.NumGoroutine(), was)
+}
+
+func TestSniff(t *testing.T) {
+	for line, want := range map[string]Kind{
+		`{"type":"run"}`:                       KindRun,
+		` { "type" : "body"}`:                  KindBody,
+		`{"type":"later"}`:                     "later",
+		`{"annotations":{},"test_name":"web"}`: KindOONI,
+		`{"type":"ooni"}`:                      KindUnknown,
+		`{"type":3,"test_name":"x"}`:           KindUnknown,
+		`{"type":"` + strings.Repeat("x", 40):  KindUnknown,
+		`{"a":1}`:                              KindUnknown,
+		`"test_name"`:                          KindUnknown,
+		``:                                     KindUnknown,
+	} {
+		if got := Sniff([]byte(line)); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
 	}
 }
 
