@@ -54,6 +54,10 @@ type flowState struct {
 	minTTL     int
 	errs       []wire.PathError
 	connecting chan wire.PathError // while the SYN is unanswered
+	// sent is the sequence number after the last byte sent, acked the highest
+	// that the peer acknowledged.
+	sent, acked uint32
+	largest     int // payload of a segment sent, bytes
 }
 
 func newHost(w *World, s *stack.Stack, addrs []netip.Addr) *host {
@@ -99,9 +103,10 @@ func (h *host) arriving(pkt []byte) bool {
 		if f == nil {
 			f = h.flows[flowID{q.Proto, q.Src.Port(), netip.AddrPort{}}]
 		}
-		if f != nil && len(f.errs) < 64 {
+		tooBig := p.Proto == packet.ICMPv6 && p.Type == packet.PacketTooBig6 || p.Proto == packet.ICMP && p.Type == packet.Unreachable4 && p.Code == packet.FragNeededCode4
+		if f != nil && f.hears(&p, q) && len(f.errs) < 64 {
 			f.errs = append(f.errs, pe)
-			if f.connecting != nil {
+			if f.connecting != nil && !tooBig {
 				select {
 				case f.connecting <- pe:
 				default:
@@ -110,12 +115,18 @@ func (h *host) arriving(pkt []byte) bool {
 		}
 		h.mu.Unlock()
 		// Only path MTU discovery is the stack's business.
-		return p.Proto == packet.ICMPv6 && p.Type == packet.PacketTooBig6 || p.Proto == packet.ICMP && p.Type == packet.Unreachable4 && p.Code == packet.FragNeededCode4
+		return tooBig
 	}
 	if p.Proto == packet.TCP {
 		h.mu.Lock()
 		f := h.flows[flowID{packet.TCP, p.DstPort, p.Source()}]
 		drop := f != nil && int(p.TTL) < f.minTTL
+		if f != nil && !drop && p.Flags&packet.ACK != 0 && f.sent && p.Ack-f.una <= f.next-f.una {
+			f.una = p.Ack
+		}
+		if f != nil && !drop && p.Flags&packet.ACK != 0 && int32(p.Ack-f.acked) > 0 {
+			f.acked = p.Ack
+		}
 		h.mu.Unlock()
 		return !drop
 	}
@@ -239,15 +250,32 @@ type icmpError struct {
 func (e *icmpError) Error() string   { return e.errno.Error() + " (" + e.path.Error() + ")" }
 func (e *icmpError) Unwrap() []error { return []error{e.errno, e.path} }
 
-// errnoOfICMP is what Linux makes of an ICMP error (icmp_err_convert).
+// errnoOfICMP is what Linux makes of an ICMP error (icmp_err_convert,
+// icmpv6_err_convert).
 func errnoOfICMP(v6 bool, typ, code uint8) syscall.Errno {
 	switch {
-	case v6 && typ == packet.Unreachable6 && code == 4, !v6 && typ == packet.Unreachable4 && code == 3:
-		return syscall.ECONNREFUSED
-	case v6 && typ == packet.Unreachable6 && code == 0, !v6 && typ == packet.Unreachable4 && (code == 0 || code == 6 || code == 9 || code == 11):
-		return syscall.ENETUNREACH
-	case v6 && typ == packet.Unreachable6 && code == 1:
-		return syscall.EACCES
+	case v6 && typ == packet.Unreachable6:
+		switch code {
+		case 0:
+			return syscall.ENETUNREACH
+		case 1, 5, 6:
+			return syscall.EACCES
+		case 4:
+			return syscall.ECONNREFUSED
+		}
+	case v6 && typ == 4, !v6 && typ == 12:
+		return syscall.EPROTO
+	case !v6 && typ == packet.Unreachable4:
+		switch code {
+		case 0, 6, 9, 11:
+			return syscall.ENETUNREACH
+		case 2:
+			return syscall.ENOPROTOOPT
+		case 3:
+			return syscall.ECONNREFUSED
+		case 7:
+			return syscall.EHOSTDOWN
+		}
 	}
 	return syscall.EHOSTUNREACH
 }
@@ -351,13 +379,20 @@ func (c *conn) Info() (wire.Info, error) {
 	if s, ok := c.ep.Stats().(*tcp.Stats); ok {
 		stats = s
 	}
-	info := wire.Info{RTT: i.RTT, RTO: i.RTO}
+	c.h.mu.Lock()
+	info := wire.Info{RTT: i.RTT, RTO: i.RTO, Unacked: c.f.unacked()}
+	c.h.mu.Unlock()
 	if stats != nil {
 		info.Retransmits = int(stats.SendErrors.Retransmits.Value())
 	}
 	if mss, err := c.ep.GetSockOptInt(tcpip.MaxSegOption); err == nil {
 		info.MSS = mss
 	}
+	c.h.mu.Lock()
+	if n := int(int32(c.f.sent - c.f.acked)); n > 0 {
+		info.Unacked = 1 + (n-1)/max(c.f.largest, 1)
+	}
+	c.h.mu.Unlock()
 	return info, nil
 }
 
@@ -558,6 +593,20 @@ func (h *host) Capture(ctx context.Context, f wire.Flow) (wire.Capture, error) {
 func (h *host) record(sent bool, p *packet.Packet) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if sent && p.Proto == packet.TCP {
+		if f := h.flows[flowID{packet.TCP, p.SrcPort, p.Destination()}]; f != nil {
+			f.sends(p)
+		}
+	}
+	if sent && p.Proto == packet.TCP {
+		if f := h.flows[flowID{packet.TCP, p.SrcPort, p.Destination()}]; f != nil {
+			if p.Flags&packet.SYN != 0 {
+				f.sent, f.acked = p.Seq+1, p.Seq
+			} else if end := p.Seq + uint32(len(p.Payload)); int32(end-f.sent) > 0 {
+				f.sent, f.largest = end, max(f.largest, len(p.Payload))
+			}
+		}
+	}
 	for c := range h.captures {
 		local, remote := p.Source(), p.Destination()
 		if !sent {

@@ -427,6 +427,28 @@ func conform(t *testing.T, n wire.Network, e environment) {
 				conn.Abort()
 			}
 		})
+		t.Run(family+"what is not acknowledged is told", func(t *testing.T) {
+			conn := mustDial(t, n, wire.DialSpec{Flow: wire.Flow{Remote: at}})
+			time.Sleep(50 * time.Millisecond)
+			if info, err := conn.Info(); err != nil || info.Unacked != 0 {
+				t.Errorf("at rest: %+v, %v", info, err)
+			}
+			if err := conn.SetTTL(1); err != nil {
+				t.Fatal(err)
+			}
+			conn.Write(make([]byte, 3000))
+			time.Sleep(100 * time.Millisecond)
+			if info, err := conn.Info(); err != nil || info.Unacked < 2 || info.Unacked > 4 {
+				t.Errorf("3,000 bytes on their way: %+v, %v", info, err)
+			}
+			// Dropped on the way, a ClientHello is given up after 2 s, and not
+			// waited for as for a slow server.
+			conn = mustDial(t, n, wire.DialSpec{Flow: wire.Flow{Remote: at}})
+			_, o := wire.Handshake(t.Context(), newLog(), wire.Meta{}, conn, wire.HandshakeSpec{SNI: "site.example", TTL: 1}, trust)
+			if o.Failure != measure.GenericTimeout || o.TookUS < 1_990_000 || o.TookUS > 3_500_000 || o.TCP == nil || o.TCP.Retransmits < 2 {
+				t.Errorf("%+v %+v", o, o.TCP)
+			}
+		})
 		t.Run(family+"path errors disturb nothing", func(t *testing.T) {
 			conn := mustDial(t, n, wire.DialSpec{Flow: wire.Flow{Remote: at}})
 			if err := conn.SetTTL(1); err != nil {
