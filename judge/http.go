@@ -328,11 +328,8 @@ func (j *judging) pages(reported func(measure.Family, string) bool) {
 				f.NotExcluded = append(f.NotExcluded, measure.WhyLocalNetwork)
 			}
 		}
-		if f.Interference != measure.InterferenceConfirmed && t.Experiment == measure.ExpHTTPS {
-			// The same page may have come where it can be told for sure.
-			if j.pageElsewhere(name, family(t)) {
-				continue
-			}
+		if f.Interference != measure.InterferenceConfirmed && t.Experiment != measure.ExpHostElsewhere && j.pageElsewhere(name, family(t)) {
+			continue // the same page came where it can be told for sure
 		}
 		done[string(family(t))+name] = true
 		j.add(f)
