@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"govah/known"
@@ -16,15 +17,18 @@ const (
 	maxPairs = 20
 	// hopeless ends one in which nothing was hit so far.
 	hopeless = 5
-	// apart is the least time between two triggers of one experiment.
+	// apart is the least time from one pair of an experiment to the next, and
+	// rest the least between the end of one and the start of the next.
 	apart = 2 * time.Second
+	rest  = 500 * time.Millisecond
 	// maxSuspicions bounds what is confirmed for one target.
 	maxSuspicions = 5
 )
 
 var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepStream}
 
-// confirm turns suspicions into experiments, one after the other.
+// confirm turns suspicions into experiments: one after the other within a
+// family, the families and the names side by side, since they share no key.
 func (j *job) confirm(ctx context.Context) {
 	j.askHelpers(ctx)
 	j.mu.Lock()
@@ -33,52 +37,64 @@ func (j *job) confirm(ctx context.Context) {
 	slices.SortStableFunc(list, func(a, b suspect) int {
 		return slices.Index(layerOrder, a.layer) - slices.Index(layerOrder, b.layer)
 	})
-	done := 0
+	groups := map[measure.Family][]suspect{}
 	for _, s := range list {
-		if ctx.Err() != nil || done == maxSuspicions {
-			return
-		}
 		// An address that only the suspected resolver gave is the DNS
 		// experiments' business: blocking at it proves nothing more.
 		if res := j.names[s.host]; s.layer != measure.StepDNS && res != nil && s.addr.IsValid() &&
 			len(res.fromEncrypted) > 0 && !slices.Contains(res.fromEncrypted, s.addr) && j.suspected(measure.StepDNS, s.host) && !j.identified(s.host, s.addr) {
 			continue
 		}
-		done++
-		if s.addr.IsValid() {
-			if ago, ok := j.r.keys.since(s.addr); ok && ago < 5*time.Minute && s.layer == measure.StepTCP {
-				if j.isolate(ctx, s) {
-					continue
+		if len(groups[s.family]) < maxSuspicions {
+			groups[s.family] = append(groups[s.family], s)
+		}
+	}
+	j.stage = measure.StageIsolate // of what is visited again
+	var wg sync.WaitGroup
+	for _, group := range groups {
+		wg.Go(func() {
+			for _, s := range group {
+				if ctx.Err() != nil {
+					return
 				}
+				j.examine(ctx, s)
 			}
+		})
+	}
+	wg.Wait()
+}
+
+// examine makes the experiments about one suspicion.
+func (j *job) examine(ctx context.Context, s suspect) {
+	if s.addr.IsValid() && s.layer == measure.StepTCP {
+		if ago, ok := j.r.keys.since(s.addr); ok && ago < 5*time.Minute && j.isolate(ctx, s) {
+			return
 		}
-		hits := 0
-		switch {
-		case s.layer == measure.StepDNS:
-			hits = j.confirmNames(ctx, s)
-			if hits >= 0 {
-				continue
-			}
-		case s.layer == measure.StepTCP:
-			hits = j.confirmAddress(ctx, s)
-		case s.layer == measure.StepTLS && s.certificate:
-			j.confirmCertificate(ctx, s)
-			continue
-		case s.layer == measure.StepTLS:
-			hits = j.confirmTLS(ctx, s)
-		case s.layer == measure.StepHTTP && s.body:
-			hits = j.confirmBody(ctx, s)
-		case s.layer == measure.StepHTTP:
-			hits = j.confirmHTTP(ctx, s)
-		case s.layer == measure.StepQUIC:
-			hits = j.confirmQUIC(ctx, s)
-		case s.layer == measure.StepStream:
-			j.confirmStream(ctx, s)
-			continue
-		}
-		if hits == 0 && ctx.Err() == nil {
-			j.revisit(ctx, s)
-		}
+	}
+	hits := 0
+	switch {
+	case s.layer == measure.StepDNS:
+		j.confirmNames(ctx, s)
+		return
+	case s.layer == measure.StepTCP:
+		hits = j.confirmAddress(ctx, s)
+	case s.layer == measure.StepTLS && s.certificate:
+		j.confirmCertificate(ctx, s)
+		return
+	case s.layer == measure.StepTLS:
+		hits = j.confirmTLS(ctx, s)
+	case s.layer == measure.StepHTTP && s.body:
+		hits = j.confirmBody(ctx, s)
+	case s.layer == measure.StepHTTP:
+		hits = j.confirmHTTP(ctx, s)
+	case s.layer == measure.StepQUIC:
+		hits = j.confirmQUIC(ctx, s)
+	case s.layer == measure.StepStream:
+		j.confirmStream(ctx, s)
+		return
+	}
+	if hits == 0 && ctx.Err() == nil {
+		j.revisit(ctx, s)
 	}
 }
 
@@ -105,19 +121,17 @@ func (j *job) identified(host string, addr netip.Addr) bool {
 	return false
 }
 
-// revisit goes through the front door once more after an experiment in which
-// nothing was hit: the screening's failure was the network's own.
-func (j *job) revisit(ctx context.Context, s suspect) {
+// revisit goes through the front door once more, after an experiment in which
+// nothing was hit or an earlier trigger whose residue is over.
+func (j *job) revisit(ctx context.Context, s suspect) bool {
 	if s.layer == measure.StepQUIC {
 		meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageIsolate, Experiment: measure.ExpQUIC, Differs: []string{"transport"}}
-		j.quic(ctx, meta, s.addr, s.port, s.host, s.url)
-		return
+		return j.quic(ctx, meta, s.addr, s.port, s.host, s.url).Failure == measure.NoFailure
 	}
 	if s.url == "" || !s.addr.IsValid() {
-		return
+		return false
 	}
-	j.stage = measure.StageIsolate
-	j.visit(ctx, s.url, candidate{addr: s.addr}, true, maxRedirects)
+	return j.visit(ctx, s.url, candidate{addr: s.addr}, true, maxRedirects)
 }
 
 // isolate waits until the residue of an earlier trigger at the same address is
@@ -134,9 +148,7 @@ func (j *job) isolate(ctx context.Context, s suspect) bool {
 	if !ok {
 		return false
 	}
-	before := len(j.suspects)
-	j.revisit(ctx, s)
-	return len(j.suspects) == before
+	return j.revisit(ctx, s)
 }
 
 // residualLimit is how long a run waits for the residue of a trigger to pass.
@@ -179,10 +191,12 @@ type outcome struct {
 // returns how often the test was hit.
 func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k int) bool, round func(ctx context.Context, k int) outcome) int {
 	hits, lost := 0, 0
+	var last time.Time
 	for k := 1; k <= maxPairs; k++ {
-		if k > 1 && sleep(ctx, apart) != nil {
+		if k > 1 && sleep(ctx, max(apart-time.Since(last), rest)) != nil {
 			break
 		}
+		last = time.Now()
 		if !j.r.spend(1) {
 			break
 		}
@@ -234,52 +248,28 @@ func (j *job) knownName() string {
 	return j.r.cfg.Controls.Canaries[0].Name
 }
 
-// confirmNames makes the experiments about a suspicious answer. It returns -1
-// when the names turned out to be in order.
-func (j *job) confirmNames(ctx context.Context, s suspect) int {
+// confirmNames makes the experiments about a suspicious answer.
+func (j *job) confirmNames(ctx context.Context, s suspect) {
 	r, res := j.r, j.names[s.host]
 	if res == nil {
-		return 0
+		return
 	}
-	// Whose addresses are they? A certificate for the name proves one.
-	identity := func(list []netip.Addr, after *measure.Observation) (proved bool) {
-		tried := map[measure.Family]int{}
-		for _, a := range list {
-			if kind, bogus := known.Bogon(a); bogus && kind != "" {
-				continue // nothing is sent to somebody's own network
-			}
-			if tried[family(a)]++; tried[family(a)] > 2 || family(a) == measure.IPv6 && !r.v6 || family(a) == measure.IPv4 && !r.v4 {
-				continue
-			}
-			meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpIdentity}
-			if after != nil {
-				meta.After = after.ID
-			}
-			conn, o := j.connect(ctx, meta, a, 443, 0, 0)
-			if conn == nil {
-				continue
-			}
-			meta.After = o.ID
-			tc, _ := j.handshake(ctx, meta, conn, s.host, j.hello, 0)
-			if tc != nil {
-				proved = proved || tc.Verified()
-				tc.Close()
-			}
-			conn.Abort()
-		}
-		return proved
-	}
-	if identity(res.fromSystem, firstOf(res.system, res.direct)) && (res.direct == nil || res.direct.DNS == nil || len(res.direct.DNS.Replies) < 2) {
-		return -1
+	if j.identify(ctx, s.host, res.fromSystem, firstOf(res.system, res.direct)) && (res.direct == nil || res.direct.DNS == nil || len(res.direct.DNS.Replies) < 2) {
+		return // the names turned out to be in order
 	}
 	var enc *measure.Observation
 	if len(res.encrypted) > 0 {
 		enc = res.encrypted[0]
 	}
-	identity(res.fromEncrypted, enc)
+	identified := make(chan struct{})
+	go func() {
+		defer close(identified)
+		j.identify(ctx, s.host, res.fromEncrypted, enc)
+	}()
+	defer func() { <-identified }()
 
 	control := j.knownName()
-	hits := 0
+	hits, forged := 0, 0
 	for k := 1; k <= maxPairs; k++ {
 		if k > 1 && sleep(ctx, apart) != nil || !r.spend(1) {
 			break
@@ -341,7 +331,10 @@ func (j *job) confirmNames(ctx context.Context, s suspect) int {
 				}
 			}
 		}
-		hit = <-done || hit
+		if <-done {
+			forged++
+			hit = true
+		}
 		j.bracket(ctx, canaryKey{step: measure.StepTCP, family: r.anyFamily()}, time.Now())
 		if hit {
 			hits++
@@ -351,11 +344,48 @@ func (j *job) confirmNames(ctx context.Context, s suspect) int {
 		}
 		// Answers prove themselves at once or not at all; silence needs the
 		// statistics of several rounds.
-		if k >= 3 && firstOf(res.system, res.direct).Failure == measure.NoFailure || k >= 8 {
+		if forged >= 2 || k >= 3 && firstOf(res.system, res.direct).Failure == measure.NoFailure || k >= 8 {
 			break
 		}
 	}
-	return hits
+}
+
+// identify does a handshake with a name at up to two addresses a family, all
+// at once: a certificate that verifies for the name proves whose address it is.
+func (j *job) identify(ctx context.Context, name string, list []netip.Addr, after *measure.Observation) (proved bool) {
+	var (
+		wg sync.WaitGroup
+		mu sync.Mutex
+	)
+	tried := map[measure.Family]int{}
+	for _, a := range list {
+		if kind, bogus := known.Bogon(a); bogus && kind != "" {
+			continue // nothing is sent to somebody's own network
+		}
+		if tried[family(a)]++; tried[family(a)] > 2 || family(a) == measure.IPv6 && !j.r.v6 || family(a) == measure.IPv4 && !j.r.v4 {
+			continue
+		}
+		wg.Go(func() {
+			meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpIdentity}
+			if after != nil {
+				meta.After = after.ID
+			}
+			conn, o := j.connect(ctx, meta, a, 443, 0, 0)
+			if conn == nil {
+				return
+			}
+			defer conn.Abort()
+			meta.After = o.ID
+			if tc, _ := j.handshake(ctx, meta, conn, name, j.hello, 0); tc != nil {
+				mu.Lock()
+				proved = proved || tc.Verified()
+				mu.Unlock()
+				tc.Close()
+			}
+		})
+	}
+	wg.Wait()
+	return proved
 }
 
 func (r *runner) anyFamily() measure.Family {

@@ -28,8 +28,11 @@ const (
 	maxBody       = 256 << 10
 )
 
-// resolution is what the resolvers said about one name.
+// resolution is what the resolvers said about one name. direct belongs to
+// whoever has waited for heard.
 type resolution struct {
+	ready                     chan struct{} // closed when all but direct is there
+	heard                     chan struct{} // closed when the direct question's last answer is in
 	name                      string
 	system, direct            *measure.Observation
 	encrypted                 []*measure.Observation // A and AAAA
@@ -63,15 +66,16 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 	j.mu.Lock()
 	if res, ok := j.names[name]; ok {
 		j.mu.Unlock()
+		<-res.ready
 		return res
 	}
+	res := &resolution{name: name, ready: make(chan struct{}), heard: make(chan struct{})}
+	j.names[name] = res
 	j.mu.Unlock()
-	res := &resolution{name: name}
+	defer close(res.ready)
 	if a, err := netip.ParseAddr(name); err == nil {
 		res.fromSystem = []netip.Addr{a}
-		j.mu.Lock()
-		j.names[name] = res
-		j.mu.Unlock()
+		close(res.heard)
 		return res
 	}
 	r := j.r
@@ -84,14 +88,22 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 			}
 		})
 	}
-	if len(r.cfg.Surroundings.Resolvers) > 0 {
-		wg.Go(func() {
+	if len(r.cfg.Surroundings.Resolvers) == 0 {
+		close(res.heard)
+	} else {
+		// Later answers are listened for while the visit goes on, unless the
+		// system cannot be asked and all depends on this question.
+		go func() {
+			defer close(res.heard)
 			if r.pacer.wait(ctx) == nil {
 				res.direct = wire.Ask(ctx, r.cfg.Network, j.log, test, wire.Question{
 					Name: name, Type: "A", Server: r.cfg.Surroundings.Resolvers[0], Transport: "udp",
 					Timeout: lookupTimeout, Linger: lingerDNS}, r.trust)
 			}
-		})
+		}()
+		if !r.view.Lookup {
+			wg.Go(func() { <-res.heard })
+		}
 	}
 	control := wire.Meta{Role: measure.RoleControl, Stage: measure.StageScreen, Experiment: measure.ExpResolver}
 	var mu sync.Mutex
@@ -124,18 +136,14 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 	for _, a := range addresses(res.system) {
 		res.fromSystem = append(res.fromSystem, a)
 	}
-	if res.system == nil {
+	if res.system == nil && !r.view.Lookup {
 		res.fromSystem = addresses(res.direct)
 	}
 	for _, o := range res.encrypted {
 		res.fromEncrypted = append(res.fromEncrypted, addresses(o)...)
 	}
-	if len(res.encrypted) > 0 {
-		for _, t := range []*measure.Observation{res.system, res.direct} {
-			if t != nil {
-				t.Control = res.encrypted[0].ID
-			}
-		}
+	if len(res.encrypted) > 0 && res.system != nil {
+		res.system.Control = res.encrypted[0].ID
 	}
 	if res.https != nil && res.https.DNS != nil {
 		for _, rep := range res.https.DNS.Replies {
@@ -146,9 +154,6 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 			}
 		}
 	}
-	j.mu.Lock()
-	j.names[name] = res
-	j.mu.Unlock()
 	return res
 }
 
@@ -181,7 +186,7 @@ func (j *job) candidates(res *resolution) []candidate {
 			return netip.Addr{}, false
 		}
 		source := res.system
-		if source == nil {
+		if source == nil && !j.r.view.Lookup {
 			source = res.direct
 		}
 		first, ok := pick(res.fromSystem, source, true)
@@ -246,7 +251,6 @@ func (j *job) screen(ctx context.Context) {
 	if j.target.Scheme == "http" && len(j.r.cfg.Helpers) > 0 {
 		j.askHelpers(ctx)
 	}
-	j.judgeNames(res)
 	list := j.candidates(res)
 	var wg sync.WaitGroup
 	primary := map[bool]bool{}
@@ -265,6 +269,19 @@ func (j *job) screen(ctx context.Context) {
 		})
 	}
 	wg.Wait()
+	j.mu.Lock()
+	var all []*resolution
+	for _, res := range j.names {
+		all = append(all, res)
+	}
+	j.mu.Unlock()
+	for _, res := range all {
+		<-res.heard
+		if res.direct != nil && len(res.encrypted) > 0 {
+			res.direct.Control = res.encrypted[0].ID
+		}
+		j.judgeNames(res)
+	}
 	if len(list) == 0 {
 		j.suspect(suspect{layer: measure.StepDNS, host: host, seen: firstOf(res.system, res.direct)})
 	}
@@ -311,11 +328,12 @@ func (j *job) judgeNames(res *resolution) {
 }
 
 // visit fetches one URL from one address and follows its redirects, each a
-// step of its own.
-func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, depth int) {
+// step of its own. It says whether nothing was suspicious.
+func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, depth int) (fine bool) {
+	fine = true
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return
+		return false
 	}
 	host := u.Hostname()
 	port := 80
@@ -328,8 +346,9 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 	meta := wire.Meta{Role: measure.RoleTest, Stage: j.stage, After: c.after}
 	conn, o := j.connect(ctx, meta, c.addr, port, 0, 0)
 	if conn == nil {
+		fine = false
 		j.suspect(suspect{layer: measure.StepTCP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: o})
-		return
+		return fine
 	}
 	defer conn.Abort()
 	meta.After = o.ID
@@ -345,12 +364,14 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 	if u.Scheme == "https" {
 		tc, to := j.handshake(ctx, meta, conn, host, j.hello, 0)
 		if tc == nil {
+			fine = false
 			j.suspect(suspect{layer: measure.StepTLS, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to})
-			return
+			return fine
 		}
 		defer tc.Close()
 		meta.After = to.ID
 		if !tc.Verified() {
+			fine = false
 			j.suspect(suspect{layer: measure.StepTLS, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to, certificate: true})
 		}
 		ho, data = wire.Fetch(ctx, j.log, meta, tc, req)
@@ -360,10 +381,12 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 			j.mu.Unlock()
 		}
 		if ho.Failure != measure.NoFailure {
+			fine = false
 			j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, body: true})
-			return
+			return fine
 		}
 		if slow(ho) {
+			fine = false
 			j.suspect(suspect{layer: measure.StepStream, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, slow: true})
 		}
 		res := j.resolve(ctx, host)
@@ -374,10 +397,12 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		ho, data = wire.Fetch(ctx, j.log, meta, conn, req)
 		j.match(ho, data)
 		if ho.Failure != measure.NoFailure {
+			fine = false
 			j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho})
-			return
+			return fine
 		}
 		if slow(ho) {
+			fine = false
 			j.suspect(suspect{layer: measure.StepStream, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, slow: true})
 		}
 		if body {
@@ -385,21 +410,20 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		}
 	}
 	if ho.HTTP == nil || ho.HTTP.Location == "" || depth == maxRedirects || ho.HTTP.Status < 300 || ho.HTTP.Status > 399 {
-		return
+		return fine
 	}
 	next, err := u.Parse(ho.HTTP.Location)
 	if err != nil || next.Scheme != "http" && next.Scheme != "https" || next.Hostname() == "" {
-		return
+		return fine
 	}
 	t, err := ParseTarget(next.String())
 	if err != nil {
-		return
+		return fine
 	}
 	follow := c
 	follow.after = ho.ID
 	if t.Host != host {
 		res := j.resolve(ctx, t.Host)
-		j.judgeNames(res)
 		found := false
 		for _, n := range j.candidates(res) {
 			if family(n.addr) == family(c.addr) {
@@ -408,10 +432,10 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 			}
 		}
 		if !found {
-			return
+			return fine
 		}
 	}
-	j.visit(ctx, t.URL, follow, body, depth+1)
+	return j.visit(ctx, t.URL, follow, body, depth+1) && fine
 }
 
 // slow says whether a finished transfer was so slow that throttling is worth

@@ -1,32 +1,19 @@
 package cli
 
 import (
-	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"govah/check"
-	"govah/internal/geo"
-	"govah/internal/i18n"
 	"govah/measure"
-	"govah/ooni"
-	"govah/record"
-	"govah/report"
-	"govah/wire"
 )
 
 // checkOptions are the flags of `govah check`.

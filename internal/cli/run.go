@@ -315,4 +315,3 @@ func finished(path string) (map[string]bool, []measure.Verdict, error) {
 	}
 	return done, verdicts, nil
 }
-

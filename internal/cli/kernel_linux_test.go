@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"govah/lab"
+	"govah/lab/kernel"
+	"govah/measure"
+)
+
+const asGovah = "GOVAH_TEST_RUN_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	kernel.Main()
+	if os.Getenv(asGovah) != "" {
+		os.Exit(Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// kernelRows picks what is run again on the kernel's own stack: rows of the
+// gauntlet's main line, of every layer, both accused and innocent.
+func kernelRows(truth map[string]*lab.Truth) (targets []string) {
+	for _, name := range []string{
+		"https://instead.dns.example/", "https://before.dns.example/", "https://loopback.dns.example/", "https://nxdomain.dns.example/",
+		"https://lies.resolver.example/", "https://nx.resolver.example/", "https://same-network.resolver.example/",
+		"https://drop.ip.example/", "https://reset.ip.example/", "https://unreachable.ip.example/",
+		"https://reset.tls.example/", "https://reset-client.tls.example/", "https://reset-three.tls.example/", "https://drop.tls.example/",
+		"https://drop-in.tls.example/", "https://alert.tls.example/", "https://www.suffix.example/",
+		"http://iframe.http.example/", "http://unknown-page.http.example/", "http://redirect.http.example/", "http://reset.http.example/", "http://drop.http.example/",
+		"https://name.quic.example/",
+		"http://plain-http.example/", "https://both.example/", "http://upgrade.example/", "https://h3.example/", "https://tls12.example/", "https://only4.example/",
+		"https://big.example/", "https://moved.example/", "https://rotating.example/", "https://shared-one.example/", "https://shared-two.example/", "https://geodns.example/",
+		"https://resets-unknown.example/", "https://alerts-unknown.example/", "https://slow.example/", "https://captcha.example/", "tcp://ssh.example:22",
+	} {
+		if truth[name] != nil {
+			targets = append(targets, name)
+		}
+	}
+	return targets
+}
+
+// TestKernelSuite runs the command that a user runs on the kernel's own
+// network stack, without rights, in namespaces made here, in front of the
+// gauntlet: same targets, same truth.
+func TestKernelSuite(t *testing.T) {
+	if err := kernel.Supported(); err != nil {
+		if errors.Is(err, kernel.ErrUnavailable) {
+			t.Skipf("this machine does not let users make namespaces: %v", err)
+		}
+		t.Fatal(err)
+	}
+	s, err := lab.Load("gauntlet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := lab.New(s, lab.Options{Raw: true, At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	truth := w.Truth()
+	targets := kernelRows(truth)
+	if len(targets) < 30 {
+		t.Fatalf("only %d rows", len(targets))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var running sync.WaitGroup
+	hctx, stop := context.WithCancel(ctx)
+	defer running.Wait()
+	defer stop()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), w.PublicPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"check", "--consent", "--pace", "fast", "--json", "-o", filepath.Join(dir, "m.jsonl"), "--ca-file", filepath.Join(dir, "ca.pem"), "--deadline", "4m"}
+	for _, site := range w.Sites("helper") {
+		url, err := mountHelper(hctx, &running, w, site.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--helper", url)
+	}
+	for _, d := range w.Sites("doh") {
+		args = append(args, "--doh", "https://"+d.Name+"/dns-query")
+	}
+	for _, c := range w.Sites("canary") {
+		args = append(args, "--control", c.Name)
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, targets...)...)
+	cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+dir)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err = kernel.Run(ctx, kernel.Link{
+		Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1,
+		Send: w.Inject, Attach: w.Port,
+	}, cmd)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	seen := 0
+	for line := range strings.Lines(stdout.String()) {
+		if !strings.HasPrefix(line, `{"type":"verdict"`) {
+			continue
+		}
+		var v measure.Verdict
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatal(err)
+		}
+		seen++
+		if p := truth[v.Target].Compare(v, true); p != "" {
+			t.Errorf("%s: %s", v.Target, p)
+		}
+	}
+	if seen != len(targets) {
+		t.Errorf("%d verdicts for %d targets", seen, len(targets))
+	}
+	t.Logf("%d rows on the kernel's own stack in %s", seen, time.Since(began).Round(time.Millisecond))
+	if t.Failed() && *traces != "" {
+		os.WriteFile(filepath.Join(*traces, "kernel.jsonl"), stdout.Bytes(), 0o600)
+	}
+}
