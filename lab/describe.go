@@ -13,7 +13,7 @@ func (s *Scenario) Describe() string {
 	for _, line := range wrap(s.About, 78) {
 		b.WriteString(line + "\n")
 	}
-	fmt.Fprintf(&b, "\nDate there: %s\n", s.Date_.Format("2006-01-02 15:04 UTC"))
+	fmt.Fprintf(&b, "\nDate there: %s\n", s.begins.Format("2006-01-02 15:04 UTC"))
 	for _, c := range s.Clients {
 		mark := ""
 		if c.Name == s.Client {

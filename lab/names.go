@@ -10,17 +10,98 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// zone answers a question with the truth, as a resolver in a country gets it.
-func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
+// reply begins an answer as a resolver does: recursive, and with EDNS where the
+// question had it (RFC 6891, 6.1.1).
+func reply(q *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	m.RecursionAvailable = true
+	if q.IsEdns0() != nil {
+		m.SetEdns0(1232, false)
+	}
+	return m
+}
+
+// resolver is one that answers at an address.
+type resolver struct {
+	w       *World
+	country string // where it asks from
+	lies    []*Lie
+}
+
+func (w *World) operators() *resolver {
+	return &resolver{w, w.Client.Country, w.Client.Lies}
+}
+
+// answer gives nil where the resolver stays silent.
+func (r *resolver) answer(q *dns.Msg) *dns.Msg {
+	if len(q.Question) == 1 {
+		now := r.w.at.Add(time.Since(r.w.began))
+		name := strings.ToLower(strings.TrimSuffix(q.Question[0].Name, "."))
+		for _, l := range r.lies {
+			if l.tellsOf(name, now) {
+				return l.answer(q)
+			}
+		}
+	}
+	return r.w.zone(q, r.country)
+}
+
+func (l *Lie) tellsOf(name string, now time.Time) bool {
+	if !l.from.IsZero() && now.Before(l.from) || !l.until.IsZero() && !now.Before(l.until) {
+		return false
+	}
+	return slices.ContainsFunc(l.Names, func(n string) bool {
+		return n == name || strings.HasPrefix(n, ".") && strings.HasSuffix("."+name, n)
+	})
+}
+
+func (l *Lie) answer(q *dns.Msg) *dns.Msg {
+	m := reply(q)
+	qu := q.Question[0]
+	h := dns.RR_Header{Name: qu.Name, Class: dns.ClassINET, Ttl: 300}
+	if l.TTL > 0 {
+		h.Ttl = uint32(l.TTL)
+	}
+	switch l.Kind {
+	case "silent":
+		return nil
+	case "nxdomain":
+		m.Rcode = dns.RcodeNameError
+	case "servfail":
+		m.Rcode = dns.RcodeServerFailure
+	case "refused":
+		m.Rcode = dns.RcodeRefused
+	}
+	if l.CNAME != "" && (qu.Qtype == dns.TypeA || qu.Qtype == dns.TypeAAAA) {
+		c := h
+		c.Rrtype = dns.TypeCNAME
+		m.Answer = append(m.Answer, &dns.CNAME{Hdr: c, Target: dns.Fqdn(l.CNAME)})
+		h.Name = dns.Fqdn(l.CNAME)
+	}
+	for _, a := range l.answers {
+		switch {
+		case a.Is4() && qu.Qtype == dns.TypeA:
+			h.Rrtype = dns.TypeA
+			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: a.AsSlice()})
+		case a.Is6() && qu.Qtype == dns.TypeAAAA:
+			h.Rrtype = dns.TypeAAAA
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: a.AsSlice()})
+		}
+	}
+	return m
+}
+
+// zone answers a question with the truth, as a resolver in a country gets it.
+func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
+	m := reply(q)
 	if len(q.Question) != 1 {
 		m.Rcode = dns.RcodeFormatError
 		return m
@@ -34,7 +115,7 @@ func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
 			m.Answer = append(m.Answer, &dns.A{Hdr: h, A: net.IPv4(192, 0, 0, 170)}, &dns.A{Hdr: h, A: net.IPv4(192, 0, 0, 171)})
 		} else if qu.Qtype == dns.TypeAAAA && w.Client.NAT64 {
 			h.Rrtype = dns.TypeAAAA
-			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: nat64(netip.AddrFrom4([4]byte{192, 0, 0, 170})).AsSlice()})
+			m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: nat64Of(netip.AddrFrom4([4]byte{192, 0, 0, 170})).AsSlice()})
 		}
 		return m
 	}
@@ -66,7 +147,7 @@ func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
 		if len(v6) == 0 && w.Client.NAT64 && country == w.Client.Country {
 			for _, a := range v4 {
 				h.Rrtype = dns.TypeAAAA
-				m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: nat64(a).AsSlice()})
+				m.Answer = append(m.Answer, &dns.AAAA{Hdr: h, AAAA: nat64Of(a).AsSlice()})
 			}
 		}
 	case dns.TypeHTTPS:
@@ -78,15 +159,6 @@ func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
 	return m
 }
 
-var nat64Prefix = netip.MustParseAddr("64:ff9b::")
-
-// nat64 is the translated form of an IPv4 address (RFC 6052).
-func nat64(a netip.Addr) netip.Addr {
-	b, v4 := nat64Prefix.As16(), a.As4()
-	copy(b[12:], v4[:])
-	return netip.AddrFrom16(b)
-}
-
 // addressesFor applies geoDNS and rotation.
 func (w *World) addressesFor(t *Site, country string) (v4, v6 []netip.Addr) {
 	w.turnMu.Lock()
@@ -95,11 +167,7 @@ func (w *World) addressesFor(t *Site, country string) (v4, v6 []netip.Addr) {
 		if len(t.GeoDNS) > 0 {
 			want := t.net
 			if name := t.GeoDNS[country]; name != "" {
-				for _, n := range w.Scenario.Networks {
-					if n.Name == name {
-						want = n
-					}
-				}
+				want = w.networks[name]
 			}
 			var out []netip.Addr
 			for _, a := range list {
@@ -110,8 +178,9 @@ func (w *World) addressesFor(t *Site, country string) (v4, v6 []netip.Addr) {
 			list = out
 		}
 		if t.Rotate && len(list) > 1 {
-			t.turn++
-			return list[t.turn%len(list) : t.turn%len(list)+1]
+			w.turns[t]++
+			i := w.turns[t] % len(list)
+			return list[i : i+1]
 		}
 		return list
 	}
@@ -135,7 +204,7 @@ func (w *World) resolveFor(name, country string) ([]netip.Addr, error) {
 }
 
 // serveDNS answers UDP questions at an address.
-func (w *World) serveDNS(a netip.Addr, country string) error {
+func (w *World) serveDNS(a netip.Addr, r *resolver) error {
 	h := newHost(w, w.servers, []netip.Addr{a})
 	pc, err := h.listenPacket(netip.AddrPortFrom(a, 53))
 	if err != nil {
@@ -153,7 +222,16 @@ func (w *World) serveDNS(a netip.Addr, country string) error {
 			if q.Unpack(buf[:n]) != nil || q.Response {
 				continue
 			}
-			if out, err := w.zone(q, country).Pack(); err == nil {
+			m := r.answer(q)
+			if m == nil {
+				continue
+			}
+			size := dns.MinMsgSize
+			if o := q.IsEdns0(); o != nil {
+				size = max(size, min(int(o.UDPSize()), 1232))
+			}
+			m.Truncate(size)
+			if out, err := m.Pack(); err == nil {
 				pc.WriteTo(out, from)
 			}
 		}
@@ -161,8 +239,8 @@ func (w *World) serveDNS(a netip.Addr, country string) error {
 	return nil
 }
 
-// dnsTCP answers questions with a length before each (RFC 7766).
-func (w *World) dnsTCP(c net.Conn, country string) {
+// serveTCP answers questions with a length before each (RFC 7766).
+func (r *resolver) serveTCP(c net.Conn) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
 	for {
@@ -178,7 +256,11 @@ func (w *World) dnsTCP(c net.Conn, country string) {
 		if q.Unpack(b) != nil {
 			return
 		}
-		out, err := w.zone(q, country).Pack()
+		m := r.answer(q)
+		if m == nil {
+			continue
+		}
+		out, err := m.Pack()
 		if err != nil {
 			return
 		}

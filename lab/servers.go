@@ -90,13 +90,13 @@ func (w *World) serve() error {
 		}
 		if t.Role == "resolver" || t.Role == "doh" {
 			for _, a := range t.AllAddresses() {
-				if err := w.serveDNS(a, t.net.Country); err != nil {
+				if err := w.serveDNS(a, &resolver{w: w, country: t.net.Country}); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	return w.serveDNS(netip.MustParseAddr(w.Client.Resolver), w.Client.Country)
+	return w.serveDNS(w.Client.resolver, w.operators())
 }
 
 // accept decides about a SYN to any server address.
@@ -141,9 +141,8 @@ func (w *World) accept(r *tcp.ForwarderRequest) {
 // service finds what listens at an address and port.
 func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn), verdict string) {
 	sites := w.owners[local.Addr()]
-	resolver := w.Client.Resolver == local.Addr().String()
-	if resolver && local.Port() == 53 {
-		return func(c *serverConn) { w.dnsTCP(c, w.Client.Country) }, ""
+	if local == netip.AddrPortFrom(w.Client.resolver, 53) {
+		return func(c *serverConn) { w.operators().serveTCP(c) }, ""
 	}
 	if len(sites) == 0 {
 		return nil, "refused"
@@ -157,15 +156,12 @@ func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn),
 	case t.Broken6 && local.Addr().Is6():
 		return nil, "silent"
 	}
-	if t.Role == "resolver" || t.Role == "doh" {
+	if r := (&resolver{w: w, country: t.net.Country}); t.Role == "resolver" || t.Role == "doh" {
 		switch local.Port() {
 		case 53:
-			return func(c *serverConn) { w.dnsTCP(c, t.net.Country) }, ""
+			return func(c *serverConn) { r.serveTCP(c) }, ""
 		case 853:
-			return func(c *serverConn) {
-				tc := tls.Server(c, w.tlsConfig(t, []string{"dot"}))
-				w.dnsTCP(tc, t.net.Country)
-			}, ""
+			return func(c *serverConn) { r.serveTCP(tls.Server(c, w.tlsConfig(t, []string{"dot"}))) }, ""
 		}
 	}
 	if slices.Contains(t.Ports, int(local.Port())) {

@@ -54,10 +54,48 @@ type flowState struct {
 	minTTL     int
 	errs       []wire.PathError
 	connecting chan wire.PathError // while the SYN is unanswered
-	// sent is the sequence number after the last byte sent, acked the highest
-	// that the peer acknowledged.
-	sent, acked uint32
-	largest     int // payload of a segment sent, bytes
+
+	sent     bool   // una and next hold
+	una      uint32 // the first sequence number that is not acknowledged
+	next     uint32 // the first that has not been sent
+	segments int    // size of the largest segment sent, bytes
+}
+
+// sends follows the sequence numbers of a segment that leaves.
+func (f *flowState) sends(p *packet.Packet) {
+	n := len(p.Payload)
+	if p.Flags&(packet.SYN|packet.FIN) != 0 {
+		n++
+	}
+	if !f.sent || p.Flags&packet.SYN != 0 {
+		f.sent, f.una, f.next = true, p.Seq, p.Seq
+	}
+	if end := p.Seq + uint32(n); int32(end-f.next) > 0 {
+		f.next = end
+	}
+	f.segments = max(f.segments, n)
+}
+
+// unacked is the number of segments that are not acknowledged.
+func (f *flowState) unacked() int {
+	if !f.sent || f.segments == 0 {
+		return 0
+	}
+	return (int(f.next-f.una) + f.segments - 1) / f.segments
+}
+
+// hears says whether Linux would take an ICMP error about this flow
+// (tcp_v4_err, tcp_v6_err): what it quotes must be in flight, and the least
+// TTL holds for the quoted IPv4 packet, or the IPv6 error itself.
+func (f *flowState) hears(p *packet.Packet, q packet.Quote) bool {
+	if q.Proto != packet.TCP {
+		return true
+	}
+	ttl := p.TTL
+	if !p.V6() {
+		ttl = p.Quoted[8]
+	}
+	return int(ttl) >= f.minTTL && f.sent && q.Seq-f.una < f.next-f.una
 }
 
 func newHost(w *World, s *stack.Stack, addrs []netip.Addr) *host {
@@ -123,9 +161,6 @@ func (h *host) arriving(pkt []byte) bool {
 		drop := f != nil && int(p.TTL) < f.minTTL
 		if f != nil && !drop && p.Flags&packet.ACK != 0 && f.sent && p.Ack-f.una <= f.next-f.una {
 			f.una = p.Ack
-		}
-		if f != nil && !drop && p.Flags&packet.ACK != 0 && int32(p.Ack-f.acked) > 0 {
-			f.acked = p.Ack
 		}
 		h.mu.Unlock()
 		return !drop
@@ -388,11 +423,6 @@ func (c *conn) Info() (wire.Info, error) {
 	if mss, err := c.ep.GetSockOptInt(tcpip.MaxSegOption); err == nil {
 		info.MSS = mss
 	}
-	c.h.mu.Lock()
-	if n := int(int32(c.f.sent - c.f.acked)); n > 0 {
-		info.Unacked = 1 + (n-1)/max(c.f.largest, 1)
-	}
-	c.h.mu.Unlock()
 	return info, nil
 }
 
@@ -596,15 +626,6 @@ func (h *host) record(sent bool, p *packet.Packet) {
 	if sent && p.Proto == packet.TCP {
 		if f := h.flows[flowID{packet.TCP, p.SrcPort, p.Destination()}]; f != nil {
 			f.sends(p)
-		}
-	}
-	if sent && p.Proto == packet.TCP {
-		if f := h.flows[flowID{packet.TCP, p.SrcPort, p.Destination()}]; f != nil {
-			if p.Flags&packet.SYN != 0 {
-				f.sent, f.acked = p.Seq+1, p.Seq
-			} else if end := p.Seq + uint32(len(p.Payload)); int32(end-f.sent) > 0 {
-				f.sent, f.largest = end, max(f.largest, len(p.Payload))
-			}
 		}
 	}
 	for c := range h.captures {
