@@ -244,12 +244,12 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 		answered uint16
 		wrongID  bool
 		strays   int
-		next     = time.Now()
+		next     time.Time // try
+		deadline time.Time // once nothing more is sent
 		interval = q.Timeout / time.Duration(q.Tries)
-		buf      = make([]byte, 65535)
+		buf      = make([]byte, 4096) // more than we said we can take
 		d        = o.DNS
 	)
-	deadline := next.Add(q.Timeout)
 	for {
 		now := time.Now()
 		if len(d.Replies) == 0 && len(ids) < q.Tries && !now.Before(next) {
@@ -263,10 +263,12 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 			}
 			ids = append(ids, msg.Id)
 			o.Sent += int64(len(packed))
-			next = next.Add(interval)
+			// Each try has its whole interval, however late it was sent.
+			next = time.Now().Add(interval)
+			deadline = next
 		}
 		wait := deadline
-		if len(d.Replies) == 0 && len(ids) < q.Tries {
+		if len(d.Replies) == 0 {
 			wait = next
 		}
 		pc.SetReadDeadline(wait)
@@ -288,13 +290,16 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 					return e
 				}
 			}
-			if !at.Before(deadline) {
+			if !at.Before(deadline) && (len(ids) == q.Tries || len(d.Replies) > 0) {
 				break
 			}
 			continue
 		}
 		o.Received += int64(size)
 		if strays++; strays > maxStrays {
+			if len(d.Replies) == 0 && ctx.Err() == nil {
+				return fmt.Errorf("%d datagrams and no answer among them: %w", maxStrays, errTooLarge)
+			}
 			break
 		}
 		if unmapPort(from) != q.Server {

@@ -19,12 +19,8 @@ const leastSilence = 2 * time.Second
 
 // silenceFor is max(2 s, 8 RTT) of a connection.
 func silenceFor(c net.Conn) time.Duration {
-	if i, ok := c.(interface{ Info() (Info, error) }); ok {
-		if info, err := i.Info(); err == nil {
-			return max(leastSilence, 8*info.RTT)
-		}
-	}
-	return leastSilence
+	info, _ := infoOf(c)
+	return max(leastSilence, 8*info.RTT)
 }
 
 // meter is a connection as the steps use it: it counts bytes, knows when they
@@ -36,11 +32,12 @@ type meter struct {
 	mu       sync.Mutex
 	records  records
 	silence  time.Duration // the longest wait for the next byte, 0: none
-	patience time.Duration // the same while the peer has acknowledged all we sent
+	patience time.Duration // the same while waiting is worth it
 	until    time.Time     // the end of the step
 	ended    bool          // by the caller's context
 	mark     time.Time     // of the last begin
 	first    time.Time     // of the first byte of the answer
+	resent   int           // segments retransmitted before the step
 }
 
 // limits bound the waits of one step.
@@ -54,7 +51,9 @@ type limits struct {
 // it must be called before the next one begins.
 func (m *meter) begin(ctx context.Context, l limits) (end func()) {
 	now := time.Now()
+	info, _ := infoOf(m.Conn)
 	m.mu.Lock()
+	m.resent = info.Retransmits
 	m.until, m.silence, m.patience = now.Add(l.total), l.silence, l.patience
 	m.mark, m.first, m.ended = now, time.Time{}, false
 	m.mu.Unlock()
@@ -137,8 +136,7 @@ func (m *meter) Read(b []byte) (int, error) {
 	m.arm(from, silence)
 	n, err := m.Conn.Read(b)
 	if n == 0 && patience > silence && errors.Is(err, os.ErrDeadlineExceeded) &&
-		time.Now().Before(until) && m.acknowledged() {
-		// Everything we sent arrived, so this is a peer that takes its time.
+		time.Now().Before(until) && m.worthWaiting() {
 		m.arm(from, patience)
 		n, err = m.Conn.Read(b)
 	}
@@ -151,21 +149,27 @@ func (m *meter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// acknowledged says that the peer's stack has all that was sent, as far as
-// that is known: where it is not, the peer gets the benefit of the doubt.
-func (m *meter) acknowledged() bool {
+// worthWaiting says that silence proves nothing yet: the peer's stack has all
+// that was sent, so it is only slow; or what it lacks was not sent three times
+// in all. Where this is not known the peer gets the benefit of the doubt.
+func (m *meter) worthWaiting() bool {
 	m.mu.Lock()
-	ended := m.ended
+	ended, resent := m.ended, m.resent
 	m.mu.Unlock()
 	if ended {
 		return false
 	}
-	i, ok := m.Conn.(interface{ Info() (Info, error) })
+	info, ok := infoOf(m.Conn)
+	return !ok || info.Unacked == 0 || info.Retransmits-resent < 2
+}
+
+func infoOf(c net.Conn) (Info, bool) {
+	i, ok := c.(interface{ Info() (Info, error) })
 	if !ok {
-		return true
+		return Info{}, false
 	}
 	info, err := i.Info()
-	return err != nil || info.Unacked == 0
+	return info, err == nil
 }
 
 // Write counts what the transport took.
