@@ -213,8 +213,7 @@ func FuzzJudge(f *testing.F) {
 		f.Add(b)
 	}
 	s := screenedSNI(measure.ConnectionReset)
-	s.helped(helper1, siteAt, 64600, "", "")
-	s.sniRounds(3, measure.ConnectionReset, measure.ConnectionReset, true)
+	s.pair(strange(hello("", measure.ExpSNI, 1, siteAt, randomName, "")), hello("", measure.ExpSNI, 1, siteAt, site, measure.ConnectionReset))
 	add(s)
 	s = newScene("http://" + site + "/")
 	s.resolved("10.10.34.35", truth)
