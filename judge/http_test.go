@@ -117,7 +117,7 @@ func TestPlainRequests(t *testing.T) {
 			o := &s.m.Observations[2]
 			o.Experiment, o.Control = measure.ExpHTTPS, id
 			return s
-		}, want{interference: measure.InterferenceSuspected, method: measure.HTTPBlockPage}},
+		}, want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
 		{"twin: a block page to every Host", func() *scene {
 			s := start(block, "")
 			c, x := plain(measure.ExpHostElsewhere, 0, far1, randomName, "", block), plain(measure.ExpHostElsewhere, 0, far1, site, "", block)
