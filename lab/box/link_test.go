@@ -78,7 +78,6 @@ type tcp struct {
 	*link
 	client, server netip.AddrPort
 	cseq, sseq     uint32 // what each sends next
-	opener         Direction
 	options        []byte
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // Rule is one behaviour: what it reacts to, what it does, and what it
-// remembers. It is a table of a scenario file (docs/formats/scenario-v1.md).
+// remembers. It is a table of a scenario file (docs/formats/rule-v1.md).
 //
 // A flow's client is the side that opened it. Injected packets go out from the
 // box's place on the path, so that TTLs and times are those of that place.
