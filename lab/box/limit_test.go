@@ -104,9 +104,15 @@ func TestLine(t *testing.T) {
 	t.Run("jitter", func(t *testing.T) {
 		l := &Line{Jitter: 20 * time.Millisecond}
 		var low, high time.Duration = time.Hour, 0
+		at, last := now, now
 		for range 1000 {
-			d := feed(l, Out, small, now)[0]
+			d := feed(l, Out, small, at)[0]
 			low, high = min(low, d), max(high, d)
+			if at.Add(d).Before(last) {
+				t.Fatal("a packet overtook the one before it")
+			}
+			last = at.Add(d)
+			at = at.Add(5 * time.Millisecond)
 		}
 		if low > 2*time.Millisecond || high < 18*time.Millisecond || high >= 20*time.Millisecond {
 			t.Errorf("delays between %v and %v", low, high)

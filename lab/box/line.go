@@ -13,7 +13,7 @@ type Line struct {
 	// direction; Burst, if above 1, is the mean length of a run of losses
 	// (Gilbert's model).
 	Loss, Burst int
-	Jitter      time.Duration // added at random, order kept by the caller's queue
+	Jitter      time.Duration // added at random; packets of a direction stay in order
 	// RateKbps limits the direction towards the client, with a queue of
 	// Queue bytes (0: 64 KiB): a large queue is a bufferbloated line.
 	RateKbps, Queue int
@@ -29,6 +29,7 @@ type Line struct {
 	NoIPv6 bool
 
 	rng     *rand.Rand
+	last    [2]time.Time // when the last packet of a direction leaves
 	losing  [2]bool
 	busy    time.Time
 	began   time.Time
@@ -89,7 +90,12 @@ func (l *Line) Handle(d Direction, pkt []byte, now time.Time, emit Emit) {
 		l.busy = l.busy.Add(time.Duration(len(pkt)) * perByte)
 		delay += l.busy.Sub(now)
 	}
-	emit(d, pkt, delay)
+	leaves := now.Add(delay)
+	if leaves.Before(l.last[d]) {
+		leaves = l.last[d]
+	}
+	l.last[d] = leaves
+	emit(d, pkt, leaves.Sub(now))
 }
 
 func (l *Line) lose(d Direction) bool {
