@@ -10,6 +10,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -245,4 +248,41 @@ func BenchmarkForward(b *testing.B) {
 	}
 	b.ReportMetric(float64(forward.Nanoseconds())/float64(b.N)/1000, "ns/packet")
 	b.ReportMetric(float64(forward)/float64(copied), "x-memcpy")
+}
+
+// The ClientHello of Chrome 133 as uTLS v1.8.2 makes it: GREASE, ECH GREASE,
+// a post-quantum key share, two segments long.
+func TestChromeHello(t *testing.T) {
+	text, err := os.ReadFile("testdata/utls-v1.8.2-chrome-133.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flight, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := ParseClientHelloStream(flight)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pq = 0x11ec // X25519MLKEM768
+	if h.SNI != "www.blocked.example" || !h.ECH || h.ESNI || !slices.Equal(h.ALPN, []string{"h2", "http/1.1"}) ||
+		!slices.Contains(h.Groups, pq) || !slices.Contains(h.KeyShares, pq) || !slices.Contains(h.KeyShares, 0x1d) ||
+		!slices.Contains(h.Versions, 0x304) || !slices.Contains(h.Suites, 0x1301) || h.Length != len(flight)-5 || len(h.Extensions) < 15 {
+		t.Errorf("%+v", h)
+	}
+	if len(flight) < 1500 {
+		t.Errorf("%d bytes, which fit into one segment", len(flight))
+	}
+	// What a device sees that looks at the first segment alone.
+	at := bytes.Index(flight, []byte("www.blocked.example"))
+	for cut := range flight {
+		h, err := ParseClientHelloStream(flight[:cut])
+		if !errors.Is(err, ErrMore) {
+			t.Fatalf("at %d: %v", cut, err)
+		}
+		if got := h != nil && h.SNI != ""; got != (cut >= at+len("www.blocked.example")) {
+			t.Fatalf("cut at %d, the name ends at %d: read %v", cut, at+len("www.blocked.example"), got)
+		}
+	}
 }
