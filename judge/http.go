@@ -92,6 +92,37 @@ func unlike(a, b *measure.HTTP) bool {
 	return ok && d > unlikeBits
 }
 
+// twin says whether an authenticated answer for the same name is the same
+// page: then the site itself says so, whatever it resembles.
+func (j *judging) twin(t *measure.Observation) bool {
+	if t.HTTP == nil || t.HTTP.Authenticated || t.HTTP.Status >= 300 && t.HTTP.Status < 400 {
+		return false
+	}
+	for _, o := range j.obs {
+		if o.Step == measure.StepHTTP && o.HTTP != nil && o.HTTP.Authenticated && o.Failure == measure.NoFailure && nameOf(o) == nameOf(t) && onePage(t.HTTP, o.HTTP) {
+			return true
+		}
+	}
+	return false
+}
+
+// onePage says whether two answers are one page, the same or nearly.
+func onePage(a, b *measure.HTTP) bool {
+	if a.Status != b.Status {
+		return false
+	}
+	d, ok := distance(a, b)
+	return a.BodySHA256 != "" && a.BodySHA256 == b.BodySHA256 || ok && d <= near
+}
+
+// destination is where a redirect leads: "self" is the Host asked for.
+func destination(o *measure.Observation) string {
+	if a := authority(o.HTTP.Location); a != nameOf(o) || a == "" {
+		return a
+	}
+	return "self"
+}
+
 // reacted says whether two plain answers at an unrelated server differ in a
 // way that a name strange to it should not cause.
 func (j *judging) reacted(t, c *measure.Observation) bool {
@@ -101,14 +132,16 @@ func (j *judging) reacted(t, c *measure.Observation) bool {
 	if t.HTTP == nil || c.HTTP == nil || t.Failure != measure.NoFailure {
 		return false
 	}
-	return j.artefact(t, c) != nil || t.HTTP.Status != c.HTTP.Status ||
-		authority(t.HTTP.Location) != authority(c.HTTP.Location) || unlike(t.HTTP, c.HTTP)
+	if j.twin(t) {
+		return false // the site has a second home there
+	}
+	return j.artefact(t, c) != nil || t.HTTP.Status != c.HTTP.Status || destination(t) != destination(c) || unlike(t.HTTP, c.HTTP)
 }
 
 // artefact is the block page that t carries and c does not.
 func (j *judging) artefact(t, c *measure.Observation) *measure.Match {
 	m := blockpage(j.matchesOf(t))
-	if m == nil || c == nil || c.HTTP == nil || blockpage(j.matchesOf(c)) != nil {
+	if m == nil || c == nil || c.HTTP == nil || blockpage(j.matchesOf(c)) != nil || j.twin(t) {
 		return nil
 	}
 	return m
@@ -142,6 +175,10 @@ func (j *judging) requests() {
 		if !ok {
 			continue
 		}
+		if p, ok := j.byPath(s); ok {
+			f.Trigger = measure.Trigger{Kind: "url", Value: p.t.URL, Control: p.c.URL}
+			f.Because = append(f.Because, ids(p.t, p.c)...)
+		}
 		if o := seriesOf(own, s.family, s.key); o != nil {
 			f.Because = append(f.Because, o.because()...)
 		}
@@ -172,6 +209,39 @@ func (j *judging) requests() {
 	j.fixedBodies()
 	j.proxies()
 	j.refusals()
+}
+
+// byPath finds out whether what happens to a name happens to one path alone:
+// in at least two pairs another path of the same name was answered, and not
+// with what the tested one drew at an unrelated server.
+func (j *judging) byPath(far *series) (pair, bool) {
+	first, ok := far.first()
+	if !ok {
+		return pair{}, false
+	}
+	spared := 0
+	var found pair
+	for _, t := range j.obs {
+		if t.Experiment != measure.ExpURL || t.Role != measure.RoleTest || t.Step != measure.StepHTTP || nameOf(t) != far.key || family(t) != far.family {
+			continue
+		}
+		c := j.byID[t.Control]
+		if c == nil || !plainAnswer(c) {
+			continue
+		}
+		if first.t.Failure == measure.NoFailure && samePage(first.t, c) {
+			continue
+		}
+		spared++
+		found = pair{t: t, c: c, hit: true}
+	}
+	return found, spared >= 2
+}
+
+// samePage says whether two plain answers are one forged page.
+func samePage(a, b *measure.Observation) bool {
+	return a.HTTP != nil && b.HTTP != nil && a.HTTP.Status == b.HTTP.Status && authority(a.HTTP.Location) == authority(b.HTTP.Location) &&
+		(a.HTTP.BodySHA256 == b.HTTP.BodySHA256 || a.HTTP.Method == "HEAD" || b.HTTP.Method == "HEAD")
 }
 
 // hostFinding makes a finding of the pairs about a Host or a path.
@@ -287,6 +357,9 @@ func (j *judging) pages(reported func(measure.Family, string) bool) {
 			continue
 		}
 		if strings.HasPrefix(t.URL, "https:") || j.disputed(address(t)) && j.liedAbout(name) {
+			continue
+		}
+		if j.twin(t) {
 			continue
 		}
 		m := blockpage(j.matchesOf(t))

@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"slices"
 	"strings"
 
 	"govah/measure"
@@ -31,7 +32,61 @@ func (j *judging) datagrams() {
 			j.datagram(s.key, "", nil, s)
 		}
 	}
+	j.endpoints()
 	j.protocol()
+}
+
+// endpoints judges addresses at which QUIC fails under every name, though TLS
+// over TCP works there and canaries speak QUIC. Without a helper this is a
+// suspicion: the server may say that it speaks HTTP/3 and not do so.
+func (j *judging) endpoints() {
+	type place struct {
+		at     string
+		failed []*measure.Observation
+		ok     bool
+	}
+	var places []*place
+	for _, o := range j.obs {
+		if o.Step != measure.StepQUIC || ours(o) || o.Role == measure.RoleCanary || o.Role == measure.RoleHelper || o.Experiment == measure.ExpQUICElsewhere {
+			continue
+		}
+		i := slices.IndexFunc(places, func(p *place) bool { return p.at == o.Remote })
+		if i < 0 {
+			places = append(places, &place{at: o.Remote})
+			i = len(places) - 1
+		}
+		if answeredQUIC(o) {
+			places[i].ok = true
+		} else if !screened(o) && j.bracketed(o) {
+			places[i].failed = append(places[i].failed, o)
+		}
+	}
+	for _, p := range places {
+		if p.ok || len(p.failed) < 3 {
+			continue
+		}
+		first := p.failed[0]
+		name := j.nameAt(address(first))
+		if name == "" || !j.targets[name] || j.found(measure.StepQUIC, family(first), name) {
+			continue
+		}
+		tcp := slices.ContainsFunc(j.obs, func(o *measure.Observation) bool {
+			return o.Step == measure.StepTLS && o.Role == measure.RoleTest && o.Remote == p.at && verified(o.TLS)
+		})
+		if !tcp {
+			continue
+		}
+		f := measure.Finding{Method: measure.QUICDrop, Interference: measure.InterferenceSuspected, Layer: measure.StepQUIC, Family: family(first),
+			Trigger: measure.Trigger{Kind: "transport", Value: name, Control: "tcp"}, Runs: len(p.failed), Hits: len(p.failed),
+			Because: ids(p.failed...), NotExcluded: []measure.Why{measure.WhyServerRefuses}}
+		if helped := j.reachedBy(measure.StepQUIC, p.at, ""); len(helped) > 0 {
+			f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+helper"
+			f.Because = append(f.Because, ids(helped...)...)
+		} else {
+			f.NotExcluded = append(f.NotExcluded, measure.WhyNoHelper)
+		}
+		j.add(f)
+	}
 }
 
 func (j *judging) datagram(name, at string, own, far *series) {

@@ -395,6 +395,14 @@ func (j *judging) contradicted(name string, f measure.Family, o *measure.Observa
 		if x.Layer == measure.StepHTTP && !x.Method.Benign() && x.Method != measure.HTTPProxy && (x.Family == f || x.Family == "") && (x.Trigger.Value == name || x.Trigger.Value == o.URL) {
 			return true
 		}
+		// The same forged page over the other family, seen in passing.
+		if x.Layer == measure.StepHTTP && x.Interference == measure.InterferenceConfirmed && !x.Method.Benign() && (x.Trigger.Value == name || x.Trigger.Value == o.URL) {
+			for _, id := range x.Because {
+				if t := j.byID[id]; t != nil && t != o && t.Role == measure.RoleTest && t.Failure == measure.NoFailure && samePage(t, o) {
+					return true
+				}
+			}
+		}
 	}
 	if c := j.byID[o.Control]; o.Experiment == measure.ExpHTTPS && c != nil && c.HTTP != nil && c.Failure == measure.NoFailure && c.HTTP.Authenticated &&
 		unlike(o.HTTP, c.HTTP) && !j.steady(name, f) {

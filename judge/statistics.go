@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 
 	"govah/measure"
 )
@@ -19,6 +20,8 @@ const (
 	// evidenceRatio is the likelihood ratio that confirms for one target;
 	// with n targets screened it is n times as much.
 	evidenceRatio = 1000
+	// leastNetworks is in how many networks canaries must have worked.
+	leastNetworks = 3
 	// boundLevel is the confidence of the bound on the false-failure rate.
 	boundLevel = 0.95
 	// maxTrials bounds what is computed exactly; larger counts are scaled.
@@ -147,7 +150,7 @@ func (j *judging) bracketed(t *measure.Observation) bool {
 	steps := bracketSteps(t.Step)
 	f := family(t)
 	fits := func(o *measure.Observation) bool {
-		return slices.Contains(steps, o.Step) && (f == "" || family(o) == "" || family(o) == f)
+		return slices.Contains(steps, o.Step) && (f == "" || family(o) == "" || family(o) == f) && !j.dead(o)
 	}
 	window := int64(bracketUS)
 	for _, o := range j.obs {
@@ -183,6 +186,45 @@ func (j *judging) bracketed(t *measure.Observation) bool {
 		}
 	}
 	return true
+}
+
+// dead says whether a canary never worked here, in three tries or more: it is
+// no canary in this network, perhaps blocked itself.
+func (j *judging) dead(c *measure.Observation) bool {
+	failed := 0
+	for _, o := range j.canaries {
+		if o.Step != c.Step || o.Remote != c.Remote {
+			continue
+		}
+		if o.Failure == measure.NoFailure {
+			return false
+		}
+		failed++
+	}
+	return failed >= 3 && c.Remote != ""
+}
+
+// networks counts the networks in which canaries that can bracket a step
+// worked, by AS, else by address.
+func (j *judging) networks(step measure.Step, f measure.Family) int {
+	n := 0
+	for _, c := range j.m.Canaries {
+		if slices.Contains(bracketSteps(step), c.Step) && (f == "" || c.Family == "" || c.Family == f) {
+			n = max(n, c.Networks)
+		}
+	}
+	seen := map[string]bool{}
+	for _, o := range j.canaries {
+		if o.Failure != measure.NoFailure || !slices.Contains(bracketSteps(step), o.Step) || f != "" && family(o) != "" && family(o) != f {
+			continue
+		}
+		if o.ASN != 0 {
+			seen["as"+strconv.Itoa(o.ASN)] = true
+		} else {
+			seen[address(o).String()] = true
+		}
+	}
+	return max(n, len(seen))
 }
 
 // question says how the pairs of an experiment are read.
@@ -379,7 +421,7 @@ func (j *judging) weigh(s *series, q question) {
 		// This place fails by itself, whatever the canaries do.
 		p = math.Max(p, upperBound(own.Hits, own.Runs))
 	}
-	s.sound = significant(s.hits, s.runs, p, j.m.Screened)
+	s.sound = j.networks(q.step, s.family) >= leastNetworks && significant(s.hits, s.runs, p, j.m.Screened)
 }
 
 // lingering says whether the last test at c's address before c had failed.

@@ -125,20 +125,22 @@ func (j *judging) handshake(name, at string, own, far *series) measure.Finding {
 	if main.allowList {
 		f.Trigger.Kind = "allow-list"
 	}
-	elsewhere := far != nil && far.sound && (own != nil || far.hits >= 3)
+	// What happens elsewhere counts if the name fails at its own address too,
+	// where other names draw TLS.
+	elsewhere := far != nil && far.sound && own != nil && (own.sound || far.hits >= steadyPairs)
 	if f.Method == measure.TLSAlert {
 		// A server may send an alert for reasons of its own, and an unrelated
 		// one may know the name: two of them must, or one that is known to
 		// answer every name.
 		elsewhere = elsewhere && j.unrelatedAlerts(far)
 	}
-	silentTTL, answered := j.ttl(name, at)
+	answered := j.ttl(name, at)
 	var helped []*measure.Observation
 	if at != "" {
 		helped = j.reachedBy(measure.StepTLS, at, name)
 	}
 	switch {
-	case elsewhere && (own == nil || own.sound || far.hits >= 3):
+	case elsewhere:
 		f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+elsewhere"
 		if far != main {
 			f.Because = append(f.Because, far.because()...)
@@ -146,10 +148,10 @@ func (j *judging) handshake(name, at string, own, far *series) measure.Finding {
 				f.Trigger.Kind = "allow-list"
 			}
 		}
-	case own != nil && own.sound && len(answered) > 0 && silentTTL:
+	case own != nil && own.sound && len(answered) > 0:
 		f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+ttl"
 		f.Because = append(f.Because, ids(answered...)...)
-	case own != nil && own.sound && len(helped) > 0 && f.Method != measure.TLSAlert:
+	case own != nil && own.sound && len(helped) > 0 && f.Method != measure.TLSAlert && !j.fromServer(name, at, far):
 		f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+helper"
 		f.Because = append(f.Because, ids(helped...)...)
 	default:
@@ -168,6 +170,26 @@ func (j *judging) handshake(name, at string, own, far *series) measure.Finding {
 		f.NotExcluded = append(f.NotExcluded, measure.WhyIntermittent)
 	}
 	return f
+}
+
+// fromServer says that the evidence points at the server itself, which may
+// turn this client's country away: the name is let through elsewhere, and with
+// a TTL that ends before the server nothing answers it.
+func (j *judging) fromServer(name, at string, far *series) bool {
+	if far == nil || far.runs < 3 || far.hits > 0 {
+		return false
+	}
+	silent := 0
+	for _, t := range j.obs {
+		if t.Experiment != measure.ExpSNITTL || t.Role != measure.RoleTest || canonical(t.SNI) != name || t.Remote != at || t.Path == nil || t.TTL <= 0 || t.TTL >= t.Path.ServerTTL {
+			continue
+		}
+		if t.Failure != measure.GenericTimeout {
+			return false
+		}
+		silent++
+	}
+	return silent > 0
 }
 
 // unrelatedAlerts says whether alerts came for the name at two unrelated
@@ -193,26 +215,33 @@ func (j *judging) unrelatedAlerts(far *series) bool {
 }
 
 // ttl finds reactions to the name that came from nearer than the server, next
-// to a control that met silence.
-func (j *judging) ttl(name, at string) (silent bool, answered []*measure.Observation) {
+// to controls that met silence. One may be a path that changed; it takes two,
+// and more than met an answer to the control.
+func (j *judging) ttl(name, at string) (because []*measure.Observation) {
+	hits, contrary := 0, 0
 	for _, t := range j.obs {
 		if t.Experiment != measure.ExpSNITTL || t.Role != measure.RoleTest || canonical(t.SNI) != name || at != "" && t.Remote != at || t.Path == nil {
 			continue
 		}
 		c := j.byID[t.Control]
-		if c == nil || c.Experiment != measure.ExpSNITTL || c.Path == nil || c.Failure != measure.GenericTimeout || drew(c) ||
-			t.TTL <= 0 || t.TTL >= t.Path.ServerTTL || c.TTL != t.TTL {
+		if c == nil || c.Experiment != measure.ExpSNITTL || c.Path == nil || t.TTL <= 0 || t.TTL >= t.Path.ServerTTL || c.TTL != t.TTL {
 			continue
 		}
-		// What ends the connection without a word of TLS, an alert or a
-		// forged reset; a certificate from there is the server's own if the
-		// path became shorter.
+		if c.Failure != measure.GenericTimeout || drew(c) {
+			contrary++
+			continue
+		}
+		// A certificate from there would be the server's own, on a path that
+		// became shorter.
 		if k := how(t); k == "reset" || k == "alert" {
-			silent = true
-			answered = append(answered, t, c)
+			hits++
+			because = append(because, t, c)
 		}
 	}
-	return silent, answered
+	if hits < 2 || contrary >= hits {
+		return nil
+	}
+	return because
 }
 
 // pathFaults finds addresses at which large ClientHellos do not get through,
@@ -380,9 +409,9 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		j.add(f)
 		return
 	}
-	if o.TLS.Public != measure.VerifyUnknownCA || j.ownDefault(o) {
-		// Expired, for another name, or shown to any name there: as servers
-		// with a fault of their own do.
+	if o.TLS.Public != measure.VerifyUnknownCA || o.TLS.Issuer != "" && o.TLS.Issuer == o.TLS.Subject || j.ownDefault(o) {
+		// Expired, for another name, self-signed, or shown to any name there:
+		// as servers with a fault of their own do.
 		j.innocent[o.ID] = true
 		j.markBroken(name, o.TLS.Chain[0])
 		j.why[measure.WhyServerBroken] = true
