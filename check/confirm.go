@@ -254,7 +254,13 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 	if res == nil {
 		return
 	}
-	if j.identify(ctx, s.host, res.fromSystem, firstOf(res.system, res.direct)) && (res.direct == nil || res.direct.DNS == nil || len(res.direct.DNS.Replies) < 2) {
+	given := slices.Clone(res.fromSystem)
+	for _, a := range addresses(res.direct) {
+		if !slices.Contains(given, a) {
+			given = append(given, a)
+		}
+	}
+	if j.identify(ctx, s.host, given, firstOf(res.system, res.direct)) && (res.direct == nil || res.direct.DNS == nil || len(res.direct.DNS.Replies) < 2) {
 		return // the names turned out to be in order
 	}
 	var enc *measure.Observation

@@ -50,13 +50,13 @@ func authority(location string) string {
 
 // hostElsewhere sends the target's Host to an unrelated server next to a
 // random Host, and says whether the two were answered differently.
-func (j *job) hostElsewhere(ctx context.Context, addr netip.Addr, host string, k int, stage measure.Stage) bool {
+func (j *job) hostElsewhere(ctx context.Context, addr netip.Addr, host, path string, k int, stage measure.Stage) bool {
 	at, _, ok := j.r.canaries.elsewhere(addr, k, false)
 	if !ok {
 		return false
 	}
-	c := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, ControlKind: measure.ControlRandom}, at, 80, j.r.randomName(host), "/")
-	t := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleTest, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, Differs: []string{"host"}}, at, 80, host, "/")
+	c := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, ControlKind: measure.ControlRandom}, at, 80, j.r.randomName(host), path)
+	t := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleTest, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, Differs: []string{"host"}}, at, 80, host, path)
 	t.Control = c.ID
 	return c.Failure == measure.NoFailure && reacted(t, c)
 }
@@ -75,7 +75,7 @@ func (j *job) confirmHTTP(ctx context.Context, s suspect) int {
 	}
 	return j.pairs(ctx, s, canaryKey{step: measure.StepHTTP, family: s.family, plain: true}, limit, func(ctx context.Context, k int) outcome {
 		far := make(chan bool, 1)
-		go func() { far <- j.hostElsewhere(ctx, s.addr, s.host, k, measure.StageConfirm) }()
+		go func() { far <- j.hostElsewhere(ctx, s.addr, s.host, path, k, measure.StageConfirm) }()
 		var o outcome
 		control := func(meta wire.Meta) *measure.Observation {
 			return j.fetchPlain(ctx, meta, s.addr, s.port, j.r.randomName(s.host), path)

@@ -581,7 +581,7 @@ func (j *job) plain(ctx context.Context, rawURL string, c candidate, port int, s
 		}
 	}
 	// The same Host where it does not belong.
-	if j.hostElsewhere(ctx, c.addr, host, 0, measure.StageScreen) {
+	if j.hostElsewhere(ctx, c.addr, host, u.RequestURI(), 0, measure.StageScreen) {
 		j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
 	}
 	j.helperPlain(ctx, c.addr)

@@ -283,7 +283,7 @@ func TestQUIC(t *testing.T) {
 	for k := 1; k <= 5; k++ {
 		s.round(measure.StepQUIC, dgram(measure.ExpQUICSNI, k, siteAt, randomName, false), dgram(measure.ExpQUICSNI, k, siteAt, site, false))
 	}
-	check(t, s.judge(), want{measure.ReachablePartly, measure.InterferenceSuspected, measure.QUICDrop, "transport", "", measure.WhyServerRefuses})
+	check(t, s.judge(), want{reach: measure.ReachableYes, interference: measure.InterferenceUnknown})
 
 	s = start()
 	for i := range s.m.Canaries {

@@ -377,6 +377,8 @@ func (j *judging) interference(r measure.Reachable) measure.Interference {
 	switch {
 	case suspected:
 		return measure.InterferenceSuspected
+	case j.why[undecided]:
+		return measure.InterferenceUnknown
 	case r == measure.ReachableYes, excused, j.why[serverSeenBroken]:
 		return measure.InterferenceNone
 	case r == measure.ReachablePartly && len(j.why) == 0:
@@ -384,6 +386,10 @@ func (j *judging) interference(r measure.Reachable) measure.Interference {
 	}
 	return measure.InterferenceUnknown
 }
+
+// undecided is a private mark: something failed again and again that only a
+// second vantage point could explain.
+const undecided measure.Why = "undecided"
 
 // serverSeenBroken is a private mark: a helper saw the very certificate that
 // does not verify. It becomes WhyServerBroken in the verdict.
@@ -393,7 +399,10 @@ const serverSeenBroken measure.Why = "server-seen-broken"
 func (j *judging) reasons(i measure.Interference) []measure.Why {
 	set := map[measure.Why]bool{}
 	for w := range j.why {
-		if w == serverSeenBroken {
+		switch w {
+		case undecided:
+			continue
+		case serverSeenBroken:
 			w = measure.WhyServerBroken
 		}
 		if i == measure.InterferenceConfirmed && w != measure.WhyTunnel && w != measure.WhyInterrupted && w != measure.WhyCaptive {

@@ -37,8 +37,8 @@ func (j *judging) datagrams() {
 }
 
 // endpoints judges addresses at which QUIC fails under every name, though TLS
-// over TCP works there and canaries speak QUIC. Without a helper this is a
-// suspicion: the server may say that it speaks HTTP/3 and not do so.
+// over TCP works there and canaries speak QUIC. Without a helper
+// nothing is said: the server may advertise HTTP/3 and not speak it.
 func (j *judging) endpoints() {
 	type place struct {
 		at     string
@@ -76,15 +76,14 @@ func (j *judging) endpoints() {
 		if !tcp {
 			continue
 		}
-		f := measure.Finding{Method: measure.QUICDrop, Interference: measure.InterferenceSuspected, Layer: measure.StepQUIC, Family: family(first),
-			Trigger: measure.Trigger{Kind: "transport", Value: name, Control: "tcp"}, Runs: len(p.failed), Hits: len(p.failed),
-			Because: ids(p.failed...), NotExcluded: []measure.Why{measure.WhyServerRefuses}}
-		if helped := j.reachedBy(measure.StepQUIC, p.at, ""); len(helped) > 0 {
-			f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+helper"
-			f.Because = append(f.Because, ids(helped...)...)
-		} else {
-			f.NotExcluded = append(f.NotExcluded, measure.WhyNoHelper)
+		helped := j.reachedBy(measure.StepQUIC, p.at, "")
+		if len(helped) == 0 {
+			j.why[undecided], j.why[measure.WhyServerRefuses], j.why[measure.WhyNoHelper] = true, true, true
+			continue
 		}
+		f := measure.Finding{Method: measure.QUICDrop, Interference: measure.InterferenceConfirmed, Proof: "pairs+helper", Layer: measure.StepQUIC, Family: family(first),
+			Trigger: measure.Trigger{Kind: "transport", Value: name, Control: "tcp"}, Runs: len(p.failed), Hits: len(p.failed),
+			Because: append(ids(p.failed...), ids(helped...)...)}
 		j.add(f)
 	}
 }

@@ -416,8 +416,10 @@ func (j *judging) contradicted(name string, f measure.Family, o *measure.Observa
 func (j *judging) absence(r measure.Reachable) {
 	if r == measure.ReachableYes {
 		// What was noted on the way came to nothing.
-		for _, w := range []measure.Why{measure.WhySiteDown, measure.WhyNoHelper, measure.WhyServerRefuses, measure.WhyDynamicContent} {
-			delete(j.why, w)
+		if !j.why[undecided] {
+			for _, w := range []measure.Why{measure.WhySiteDown, measure.WhyNoHelper, measure.WhyServerRefuses, measure.WhyDynamicContent} {
+				delete(j.why, w)
+			}
 		}
 		return
 	}
