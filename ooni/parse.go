@@ -1,473 +1,496 @@
-// Package ooni reads and writes OONI's measurement format (data formats df-000
-// to df-009, https://github.com/ooni/spec). Web connectivity is read in all
-// versions from 0.0.1 to 0.5; other tests are named as not judged.
+// Package ooni reads and writes OONI's measurements in its JSON data format
+// (https://github.com/ooni/spec, data-formats df-000 to df-009; test
+// ts-017-web-connectivity), so that one and the same code judges them and ours.
 package ooni
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"net/url"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/valyala/fastjson"
-
 	"govah/measure"
 )
 
-// HelperName stands for OONI's test helper in Observation.Helper.
-const HelperName = "ooni-th"
+// Helper stands for OONI's test helper in Observation.Helper.
+const Helper = "ooni-th"
 
-// NotJudged is returned for a valid measurement of a test that has no rules
-// here.
-type NotJudged struct{ Test, Version string }
+// Bounds of what one line may hold; real ones are far below.
+const (
+	maxSteps   = 1024
+	maxAnswers = 256
+	maxHeaders = 256
+	maxChain   = 16
+	maxArena   = 8 << 20 // kept between lines
+)
+
+// NotJudged is a measurement of a test whose results are not judged.
+type NotJudged struct{ Test string }
 
 func (e *NotJudged) Error() string {
-	return fmt.Sprintf("OONI test %s %s is not judged", e.Test, e.Version)
+	return fmt.Sprintf("test %s is not judged, only web_connectivity is", strconv.QuoteToASCII(e.Test))
 }
 
-// Parser reads measurements one after the other, reusing its memory. The zero
-// value is ready; it is not safe for concurrent use.
+// Parser turns lines into measurements. It reuses its memory and is for one
+// goroutine. Its zero value is ready.
+//
+// Web Connectivity 0.0.1 to 0.5 are read. Simhash is left out: OONI's test
+// helper sends no text to compare a page with.
 type Parser struct {
-	json fastjson.Parser
-	next int
-	m    *measure.Measurement
-	// bodies of the last measurement, by SHA-256 in hex.
+	s      scanner
+	m      measure.Measurement
 	bodies map[string][]byte
+	arena  []byte
+	certs  map[string]*certificate
+
+	steps []step
+	asns  map[string]int
+
+	// Of the line.
+	target   measure.Target
+	verifies bool // this engine verifies certificates
+	dnsFail  string
+	control  bool // there was an answer of the test helper
+	ctrlFail string
+	// Late DNS replies, to be joined with their question.
+	late []step
+	// The steps in the order of the observations.
+	order []*step
 }
 
-// Body gives a response body of the last measurement.
-func (p *Parser) Body(sha string) ([]byte, bool) {
-	b, ok := p.bodies[sha]
-	return b, ok
+// step is one observation with what links it to others.
+type step struct {
+	o  measure.Observation
+	tx int64
 }
 
-// Parse reads one line. The error is a *NotJudged for other tests; else it
-// says what is wrong with the line.
+// Parse reads one line. The measurement is valid until the next call. The
+// error is a *NotJudged for other tests and a *SyntaxError, or says what is
+// missing, for a broken line.
 func (p *Parser) Parse(line []byte) (*measure.Measurement, error) {
-	v, err := p.json.ParseBytes(line)
+	p.reset(line)
+	keys, test, meta := p.envelope()
+	if p.s.err != nil {
+		return nil, p.s.err
+	}
+	switch {
+	case test == "":
+		return nil, fmt.Errorf("no measurement of OONI's: it has no test_name")
+	case test != "web_connectivity":
+		return nil, &NotJudged{test}
+	case keys < 0:
+		return nil, fmt.Errorf("the measurement has no test_keys")
+	}
+	var err error
+	if p.target, err = target(meta.input); err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	p.m.Target = p.target.URL
+	p.verifies = !(meta.software == "ooniprobe" && (strings.HasPrefix(meta.version, "1.") || strings.HasPrefix(meta.version, "2.")))
+	if meta.started == "" {
+		meta.started = meta.testStarted
+	}
+	at, err := time.Parse("2006-01-02 15:04:05", meta.started)
 	if err != nil {
-		text := err.Error()
-		if len(text) > 120 {
-			text = text[:120] + "…"
-		}
-		return nil, fmt.Errorf("no valid JSON: %s", text)
+		return nil, fmt.Errorf("measurement_start_time: %q is not a time like \"2006-01-02 15:04:05\"", meta.started)
 	}
-	test := str(v, "test_name")
-	if test == "" {
-		return nil, errors.New("no OONI measurement: it has no test_name")
+	p.m.Started = at.Format("2006-01-02T15:04:05.000000Z")
+	p.m.Run = meta.report
+	sum := sha256.Sum256([]byte(meta.report + "\x00" + meta.input + "\x00" + meta.started + "\x00" + meta.id))
+	p.m.ID = "m" + hex.EncodeToString(sum[:6])
+
+	p.s.i = keys
+	p.testKeys()
+	if p.s.err != nil {
+		return nil, p.s.err
 	}
-	if test != "web_connectivity" {
-		return nil, &NotJudged{test, str(v, "test_version")}
+	p.assemble()
+	if p.s.err != nil {
+		return nil, p.s.err
 	}
-	keys := v.Get("test_keys")
-	if keys == nil || keys.Type() != fastjson.TypeObject {
-		return nil, errors.New("test_keys is missing or no object")
-	}
-	input := str(v, "input")
-	u, err := url.Parse(input)
-	if err != nil || u.Host == "" || len(input) > 4096 {
-		return nil, errors.New("input is no URL")
-	}
-	if u.Path == "" {
-		u.Path = "/"
-	}
-	p.next, p.bodies = 0, map[string][]byte{}
-	asn, _ := strconv.Atoi(strings.TrimPrefix(str(v, "probe_asn"), "AS"))
-	resolverASN, _ := strconv.Atoi(strings.TrimPrefix(str(v, "resolver_asn"), "AS"))
-	m := &measure.Measurement{Type: "measurement", Schema: 1, Run: str(v, "report_id"), ID: "m1", Target: u.String(),
-		Vantage:  measure.Vantage{ASN: asn, Country: str(v, "probe_cc"), ASNSource: "ooni", Network: str(v, "probe_network_name"), ResolverASN: resolverASN},
-		Screened: 1, Imported: "ooni", Complete: true}
-	if t, err := time.Parse(time.DateTime, str(v, "measurement_start_time")); err == nil {
-		m.Started = t.UTC().Format(time.RFC3339)
-	}
-	m.ElapsedMS = int64(v.GetFloat64("test_runtime") * 1000)
-	p.m = m
-	p.queries(keys)
-	p.tcp(keys)
-	p.tls(keys)
-	p.requests(keys, u)
-	p.control(keys.Get("control"), u)
-	if len(m.Observations) == 0 {
-		return nil, errors.New("test_keys holds no observation that could be judged")
-	}
-	return m, nil
+	return &p.m, nil
 }
 
-func str(v *fastjson.Value, keys ...string) string { return string(v.GetStringBytes(keys...)) }
-
-func (p *Parser) add(step measure.Step, v *fastjson.Value) *measure.Observation {
-	p.next++
-	o := measure.Observation{ID: "o" + strconv.Itoa(p.next), Step: step, Role: measure.RoleTest, Stage: measure.StageScreen}
-	if v != nil {
-		t0, t := v.GetFloat64("t0"), v.GetFloat64("t")
-		if t >= t0 && t < 1e6 && t0 >= 0 {
-			o.StartUS, o.TookUS = int64(t0*1e6), int64((t-t0)*1e6)
-		} else if t > 0 && t < 1e6 {
-			o.StartUS = int64(t * 1e6)
+// Body finds a body or certificate of the last line by its SHA-256 in hex. It
+// is valid until the next Parse.
+func (p *Parser) Body(sha256 string) ([]byte, bool) {
+	if b, ok := p.bodies[sha256]; ok {
+		return b, true
+	}
+	for _, c := range p.certs {
+		if c.sha256 == sha256 {
+			return c.der, true
 		}
 	}
-	p.m.Observations = append(p.m.Observations, o)
-	return &p.m.Observations[len(p.m.Observations)-1]
+	return nil, false
 }
 
-func remote(o *measure.Observation, ip string, port int) {
-	a, err := netip.ParseAddr(ip)
-	if err != nil {
+func (p *Parser) reset(line []byte) {
+	p.s.b, p.s.i, p.s.err, p.s.section, p.s.key = line, 0, nil, "measurement", nil
+	if p.bodies == nil {
+		p.bodies, p.certs, p.asns = map[string][]byte{}, map[string]*certificate{}, map[string]int{}
+	}
+	clear(p.bodies)
+	clear(p.asns)
+	clear(p.steps)
+	clear(p.late)
+	p.steps, p.late = p.steps[:0], p.late[:0]
+	if p.arena = p.arena[:0]; cap(p.arena) > maxArena {
+		p.arena = nil
+	}
+	p.dnsFail, p.ctrlFail, p.control = "", "", false
+	obs := p.m.Observations
+	clear(obs)
+	p.m = measure.Measurement{Type: "measurement", Schema: 1, Imported: "ooni", Screened: 1, Complete: true, Observations: obs[:0]}
+}
+
+type meta struct {
+	input, report, id, started, testStarted, software, version string
+}
+
+// envelope reads the top level and finds where the test keys are.
+func (p *Parser) envelope() (keys int, test string, m meta) {
+	s, v := &p.s, &p.m.Vantage
+	keys = -1
+	if !s.open('{') {
+		s.fail("no measurement")
 		return
 	}
-	a = a.Unmap()
-	o.Remote = netip.AddrPortFrom(a, uint16(port)).String()
-	o.Family = measure.IPv6
-	if a.Is4() {
-		o.Family = measure.IPv4
-	}
-}
-
-func failure(v *fastjson.Value, keys ...string) measure.Failure {
-	f := str(v, keys...)
-	if len(f) > 300 {
-		f = f[:300]
-	}
-	return measure.Failure(f)
-}
-
-func (p *Parser) queries(keys *fastjson.Value) {
-	for _, q := range keys.GetArray("queries") {
-		engine := str(q, "engine")
-		o := p.add(measure.StepDNS, q)
-		d := &measure.DNS{Name: strings.ToLower(strings.TrimSuffix(str(q, "hostname"), ".")), Type: str(q, "query_type")}
-		o.DNS = d
-		switch engine {
-		case "doh":
-			o.Role, d.Transport, d.Resolver = measure.RoleControl, "https", str(q, "resolver_address")
-		case "udp", "tcp", "dot":
-			d.Transport, d.Resolver = map[string]string{"udp": "udp", "tcp": "tcp", "dot": "tls"}[engine], str(q, "resolver_address")
-			if ap, err := netip.ParseAddrPort(d.Resolver); err == nil {
-				remote(o, ap.Addr().String(), int(ap.Port()))
+	for n := 0; s.more('}', &n); {
+		switch string(s.name()) {
+		case "test_keys":
+			if s.peek() == '{' {
+				keys = s.i
 			}
-		default:
-			d.Transport = "system"
-		}
-		if d.Type == "ANY" {
-			d.Type = "A+AAAA"
-		}
-		o.Experiment = measure.ExpResolver
-		o.Failure = failure(q, "failure")
-		if f := str(q, "failure"); strings.Contains(f, "no such host") || f == "dns_lookup_error" && strings.Contains(str(q, "failure"), "nxdomain") {
-			o.Failure = measure.DNSNXDomain
-		}
-		rep := measure.DNSReply{AtUS: o.StartUS + o.TookUS, Rcode: "NOERROR"}
-		for _, a := range q.GetArray("answers") {
-			typ := str(a, "answer_type")
-			value := str(a, "ipv4")
-			if value == "" {
-				value = str(a, "ipv6")
+			s.skip()
+		case "test_name":
+			test = s.text()
+		case "input":
+			m.input = s.looseText()
+		case "report_id":
+			m.report = s.text()
+		case "measurement_uid", "id":
+			m.id = s.looseText()
+		case "measurement_start_time":
+			m.started = s.text()
+		case "test_start_time":
+			m.testStarted = s.text()
+		case "software_name":
+			m.software = s.text()
+		case "software_version":
+			m.version = s.text()
+		case "probe_asn":
+			if v.ASN = asn(s.looseText()); v.ASN != 0 {
+				v.ASNSource = "ooni"
 			}
-			if value == "" {
-				value = str(a, "hostname")
+		case "probe_cc":
+			if v.Country = s.looseText(); v.Country == "ZZ" {
+				v.Country = ""
 			}
-			if value == "" {
-				continue
-			}
-			if len(value) > 300 {
-				value = value[:300]
-			}
-			ans := measure.DNSAnswer{Type: typ, Value: value, ASN: a.GetInt("asn"), TTLS: int64(a.GetInt("ttl"))}
-			rep.Answers = append(rep.Answers, ans)
-		}
-		switch o.Failure {
-		case measure.NoFailure:
-			d.Replies = []measure.DNSReply{rep}
-		case measure.DNSNXDomain, measure.AndroidDNSCacheNoData:
-			rep.Rcode = "NXDOMAIN"
-			d.Replies = []measure.DNSReply{rep}
-		case measure.DNSServfail, measure.DNSTemporary:
-			rep.Rcode = "SERVFAIL"
-			d.Replies = []measure.DNSReply{rep}
-		case measure.DNSRefused:
-			rep.Rcode = "REFUSED"
-			d.Replies = []measure.DNSReply{rep}
-		case measure.DNSNoAnswer, measure.DNSBogon:
-			d.Replies = []measure.DNSReply{rep}
-		}
-	}
-}
-
-func (p *Parser) tcp(keys *fastjson.Value) {
-	for _, c := range keys.GetArray("tcp_connect") {
-		o := p.add(measure.StepTCP, c)
-		remote(o, str(c, "ip"), c.GetInt("port"))
-		o.Failure = failure(c, "status", "failure")
-		if o.Failure == "" && c.Get("status", "success") != nil && !c.GetBool("status", "success") {
-			o.Failure = measure.UnknownFailurePrefix + "connect_error"
-		}
-	}
-}
-
-func (p *Parser) tls(keys *fastjson.Value) {
-	for _, h := range keys.GetArray("tls_handshakes") {
-		o := p.add(measure.StepTLS, h)
-		if ap, err := netip.ParseAddrPort(str(h, "address")); err == nil {
-			remote(o, ap.Addr().String(), int(ap.Port()))
-		}
-		o.SNI = str(h, "server_name")
-		o.Failure = failure(h, "failure")
-		t := &measure.TLS{Version: str(h, "tls_version"), Cipher: str(h, "cipher_suite"), ALPN: str(h, "negotiated_protocol"), Alert: -1}
-		o.TLS = t
-		certs := h.GetArray("peer_certificates")
-		t.ServerBytes = len(certs) > 0 || o.Failure == ""
-		for i, c := range certs {
-			if i == 8 {
-				break
-			}
-			data := c.GetStringBytes("data")
-			if data == nil {
-				data = c.GetStringBytes()
-			}
-			der, err := base64.StdEncoding.AppendDecode(nil, data)
-			if err != nil {
-				continue
-			}
-			sum := sha256.Sum256(der)
-			t.Chain = append(t.Chain, hex.EncodeToString(sum[:]))
-			if i > 0 || o.Failure == "" {
-				continue // a chain that verified needs no closer look
-			}
-			if cert, err := x509.ParseCertificate(der); err == nil {
-				t.Subject, t.Issuer, t.Names = clip(cert.Subject.String()), clip(cert.Issuer.String()), cert.DNSNames
-				t.NotBeforeS, t.NotAfterS = cert.NotBefore.Unix(), cert.NotAfter.Unix()
-			}
-		}
-		switch o.Failure {
-		case measure.NoFailure:
-			if !h.GetBool("no_tls_verify") {
-				t.Public = measure.VerifiedOK
-			}
-		case measure.TLSUnknownAuthority:
-			t.Public = measure.VerifyUnknownCA
-		case measure.TLSInvalidHostname:
-			t.Public = measure.VerifyWrongName
-		case measure.TLSInvalidCert:
-			t.Public = measure.VerifyExpired
-		}
-	}
-}
-
-func clip(s string) string {
-	if len(s) > 300 {
-		return s[:300]
-	}
-	return s
-}
-
-// requests come latest first; they are recorded in the order they were made.
-func (p *Parser) requests(keys *fastjson.Value, target *url.URL) {
-	list := keys.GetArray("requests")
-	for i := len(list) - 1; i >= 0; i-- {
-		r := list[i]
-		o := p.add(measure.StepHTTP, r)
-		o.URL = str(r, "request", "url")
-		if o.URL == "" {
-			o.URL = target.String()
-		}
-		o.Failure = failure(r, "failure")
-		u, err := url.Parse(o.URL)
-		if err == nil {
-			o.Host = u.Hostname()
-		}
-		if ap, err := netip.ParseAddrPort(str(r, "address")); err == nil {
-			remote(o, ap.Addr().String(), int(ap.Port()))
-		}
-		h := &measure.HTTP{Method: str(r, "request", "method"), Status: r.GetInt("response", "code")}
-		o.HTTP = h
-		h.Headers = headers(r.Get("response"))
-		for _, hd := range h.Headers {
-			if strings.EqualFold(hd.Name, "location") {
-				h.Location = hd.Value
-			}
-		}
-		var body []byte
-		if b := r.Get("response", "body"); b != nil {
-			if b.Type() == fastjson.TypeObject {
-				body, _ = base64.StdEncoding.AppendDecode(nil, b.GetStringBytes("data"))
+		case "probe_network_name":
+			v.Network = s.looseText()
+		case "resolver_asn":
+			v.ResolverASN = asn(s.looseText())
+		case "test_runtime":
+			if s.peek() == 'n' || s.peek() == '"' {
+				s.skip()
 			} else {
-				body = b.GetStringBytes()
+				p.m.ElapsedMS = micros(s.number()) / 1000
 			}
-		}
-		h.BodyBytes, h.BodyTruncated = int64(len(body)), r.GetBool("response", "body_is_truncated")
-		h.Title = title(body)
-		h.Authenticated = err == nil && u.Scheme == "https" && o.Failure == "" && h.Status > 0
-		if len(body) > 0 && !h.Authenticated {
-			sum := sha256.Sum256(body)
-			h.BodySHA256 = hex.EncodeToString(sum[:])
-			p.bodies[h.BodySHA256] = body
+		case "annotations":
+			p.annotations()
+		default:
+			s.skip()
 		}
 	}
+	s.end()
+	return
 }
 
-func headers(r *fastjson.Value) (out []measure.Header) {
-	if r == nil {
-		return nil
+func (p *Parser) annotations() {
+	s, v := &p.s, &p.m.Vantage
+	if s.peek() != '{' {
+		s.skip()
+		return
 	}
-	for _, h := range r.GetArray("headers_list") {
-		pair := h.GetArray()
-		if len(pair) == 2 && len(out) < 64 {
-			out = append(out, measure.Header{Name: clip(string(pair[0].GetStringBytes())), Value: text(pair[1])})
-		}
-	}
-	if len(out) > 0 {
-		return out
-	}
-	if o := r.GetObject("headers"); o != nil {
-		o.Visit(func(k []byte, v *fastjson.Value) {
-			if len(out) < 64 {
-				out = append(out, measure.Header{Name: clip(string(k)), Value: text(v)})
-			}
-		})
-		sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
-	}
-	return out
-}
-
-func text(v *fastjson.Value) string {
-	b := v.GetStringBytes()
-	if len(b) > 1024 {
-		b = b[:1024]
-	}
-	return string(b)
-}
-
-// title is the first title element of a page.
-func title(body []byte) string {
-	const limit = 64 << 10
-	if len(body) > limit {
-		body = body[:limit]
-	}
-	for i := 0; i+7 < len(body); i++ {
-		if body[i] != '<' || !strings.EqualFold(string(body[i+1:i+6]), "title") {
+	s.open('{')
+	for n := 0; s.more('}', &n); {
+		if string(s.name()) != "network_type" {
+			s.skip()
 			continue
 		}
-		rest := string(body[i:])
-		if gt := strings.IndexByte(rest, '>'); gt >= 0 {
-			rest = rest[gt+1:]
-			if end := strings.IndexByte(rest, '<'); end >= 0 {
-				return clip(strings.TrimSpace(rest[:end]))
-			}
+		switch kind := s.looseText(); kind {
+		case "vpn":
+			v.Tunnel = true
+		case "wifi", "mobile":
+			v.Link = kind
+		case "wired_ethernet", "ethernet":
+			v.Link = "ethernet"
 		}
-		return ""
 	}
+}
+
+func (p *Parser) testKeys() {
+	s := &p.s
+	s.open('{')
+	for n := 0; s.more('}', &n); {
+		name := s.name()
+		s.section = "test_keys"
+		switch string(name) {
+		case "queries":
+			s.section = "test_keys.queries"
+			p.list(p.query)
+		case "x_dns_duplicate_responses":
+			s.section = "test_keys.x_dns_duplicate_responses"
+			at := len(p.steps)
+			p.list(p.query)
+			p.late = append(p.late, p.steps[at:]...)
+			p.steps = p.steps[:at]
+		case "tcp_connect":
+			s.section = "test_keys.tcp_connect"
+			p.list(p.tcpConnect)
+		case "tls_handshakes":
+			s.section = "test_keys.tls_handshakes"
+			p.list(func() { p.handshake(measure.StepTLS) })
+		case "quic_handshakes":
+			s.section = "test_keys.quic_handshakes"
+			p.list(func() { p.handshake(measure.StepQUIC) })
+		case "requests":
+			s.section = "test_keys.requests"
+			at := len(p.steps)
+			p.list(p.request)
+			// The latest comes first.
+			for i, j := at, len(p.steps)-1; i < j; i, j = i+1, j-1 {
+				p.steps[i], p.steps[j] = p.steps[j], p.steps[i]
+			}
+		case "control":
+			s.section = "test_keys.control"
+			p.controls()
+		case "control_failure":
+			p.ctrlFail = s.looseText()
+		case "dns_experiment_failure":
+			p.dnsFail = s.looseText()
+		case "socksproxy":
+			if s.looseText() != "" {
+				p.m.Vantage.Proxy = true
+			}
+		default:
+			s.skip()
+		}
+	}
+}
+
+// list calls element for each element of a list, or of none if it is null.
+func (p *Parser) list(element func()) {
+	s := &p.s
+	if !s.open('[') {
+		return
+	}
+	for n := 0; s.more(']', &n); {
+		if len(p.steps) >= maxSteps {
+			s.fail("more than " + strconv.Itoa(maxSteps) + " steps")
+			return
+		}
+		element()
+	}
+}
+
+// begin adds a step of this device.
+func (p *Parser) begin(kind measure.Step) *step {
+	p.steps = append(p.steps, step{o: measure.Observation{Step: kind, Role: measure.RoleTest, Stage: measure.StageScreen}})
+	return &p.steps[len(p.steps)-1]
+}
+
+// beginHelper adds a step of the test helper.
+func (p *Parser) beginHelper(kind measure.Step, failure string) *measure.Observation {
+	if len(p.steps) >= maxSteps {
+		p.s.fail("more than " + strconv.Itoa(maxSteps) + " steps")
+	}
+	p.control = true
+	p.steps = append(p.steps, step{o: measure.Observation{Step: kind, Role: measure.RoleHelper, Helper: Helper}})
+	o := &p.steps[len(p.steps)-1].o
+	o.Failure, o.Detail = failureOf(failure)
+	return o
+}
+
+// times sets start and duration from t0 and t, in seconds; before 0.5 there is
+// only t, the end.
+func (st *step) times(t0, t float64, hasT0 bool) {
+	if !hasT0 {
+		t0 = t
+	}
+	st.o.StartUS = micros(t0)
+	st.o.TookUS = max(0, micros(t)-micros(t0))
+}
+
+func micros(seconds float64) int64 {
+	if !(seconds > 0) {
+		return 0
+	}
+	return int64(min(seconds, 1e9)*1e6 + 0.5)
+}
+
+// failure reads a failure: a string, null, or in old reports false.
+func (s *scanner) failure() string {
+	switch s.peek() {
+	case '"':
+		return s.text()
+	case 't':
+		s.skip()
+		return "true"
+	}
+	s.skip()
 	return ""
 }
 
-// control is what OONI's helper saw.
-func (p *Parser) control(c *fastjson.Value, target *url.URL) {
-	if c == nil || c.Type() != fastjson.TypeObject {
-		return
+func asn(text string) int {
+	n, err := strconv.ParseUint(strings.TrimPrefix(text, "AS"), 10, 32)
+	if err != nil {
+		return 0
 	}
-	helper := func(step measure.Step) *measure.Observation {
-		o := p.add(step, nil)
-		o.Role, o.Helper = measure.RoleHelper, HelperName
-		return o
+	return int(n)
+}
+
+// assemble puts the steps in order, numbers and links them.
+func (p *Parser) assemble() {
+	p.joinLate()
+	if p.dnsFail != "" && !p.has(measure.StepDNS, measure.RoleTest) {
+		// The oldest versions do not say which question failed.
+		st := p.begin(measure.StepDNS)
+		st.o.DNS = &measure.DNS{Name: p.target.Host, Type: "A", Transport: "system"}
+		st.o.Failure, st.o.Detail = failureOf(p.dnsFail)
 	}
-	if d := c.Get("dns"); d != nil && d.Type() == fastjson.TypeObject && net.ParseIP(target.Hostname()) == nil {
-		o := helper(measure.StepDNS)
-		o.DNS = &measure.DNS{Name: strings.ToLower(target.Hostname()), Type: "A+AAAA", Transport: "system"}
-		o.Failure = failure(d, "failure")
-		rep := measure.DNSReply{Rcode: "NOERROR"}
-		for _, a := range d.GetArray("addrs") {
-			value := string(a.GetStringBytes())
-			addr, err := netip.ParseAddr(value)
-			if err != nil {
-				continue
+	if p.ctrlFail != "" {
+		p.beginHelper(measure.StepHelper, p.ctrlFail)
+	}
+	rank := map[measure.Step]int{measure.StepDNS: 0, measure.StepTCP: 1, measure.StepTLS: 2, measure.StepQUIC: 3, measure.StepHTTP: 4, measure.StepHelper: 5}
+	out := p.m.Observations
+	p.order = p.order[:0]
+	for _, helper := range [...]bool{false, true} {
+		for r := range 6 {
+			for i := range p.steps {
+				st := &p.steps[i]
+				if (st.o.Role == measure.RoleHelper) != helper || rank[st.o.Step] != r {
+					continue
+				}
+				st.o.ID = "o" + strconv.Itoa(len(out)+1)
+				if ap, err := netip.ParseAddrPort(st.o.Remote); err == nil {
+					a := ap.Addr().Unmap()
+					if st.o.Family = measure.IPv6; a.Is4() {
+						st.o.Family = measure.IPv4
+					}
+					st.o.ASN = p.asns[a.String()]
+				}
+				out = append(out, st.o)
+				p.order = append(p.order, st)
 			}
-			typ := "AAAA"
-			if addr.Unmap().Is4() {
-				typ = "A"
+		}
+	}
+	p.m.Observations = out
+	p.link()
+}
+
+func (p *Parser) has(kind measure.Step, role measure.Role) bool {
+	for i := range p.steps {
+		if p.steps[i].o.Step == kind && p.steps[i].o.Role == role {
+			return true
+		}
+	}
+	return false
+}
+
+// joinLate adds late replies to the questions that they answer too.
+func (p *Parser) joinLate() {
+next:
+	for _, l := range p.late {
+		for i := range p.steps {
+			st := &p.steps[i]
+			if st.o.Step == measure.StepDNS && st.o.Role == measure.RoleTest && st.tx == l.tx && st.o.Remote == l.o.Remote &&
+				st.o.DNS.Name == l.o.DNS.Name && st.o.DNS.Type == l.o.DNS.Type && st.o.DNS.Transport == l.o.DNS.Transport {
+				st.o.DNS.Replies = append(st.o.DNS.Replies, l.o.DNS.Replies...)
+				continue next
 			}
-			rep.Answers = append(rep.Answers, measure.DNSAnswer{Type: typ, Value: value, ASN: c.GetInt("ip_info", value, "asn")})
+		}
+		p.steps = append(p.steps, l)
+	}
+}
+
+// link names for each step the one whose result it used: by transaction where
+// there are any (0.5), else by address and name.
+func (p *Parser) link() {
+	obs := p.m.Observations
+	byAddress := map[string]*measure.Observation{}
+	asked := map[string]string{} // by the id of a connect: the name whose answer led to it
+	for i := range obs {
+		o := &obs[i]
+		if o.Role != measure.RoleTest {
+			continue
+		}
+		switch o.Step {
+		case measure.StepDNS:
+			for _, r := range o.DNS.Replies {
+				for _, a := range r.Answers {
+					if byAddress[a.Value] == nil {
+						byAddress[a.Value] = o
+					}
+				}
+			}
+		case measure.StepTCP, measure.StepQUIC:
+			if ap, err := netip.ParseAddrPort(o.Remote); err == nil {
+				if d := byAddress[ap.Addr().String()]; d != nil {
+					o.After, asked[o.ID] = d.ID, d.DNS.Name
+				}
+			}
+		case measure.StepTLS, measure.StepHTTP:
+			o.After = p.before(i, asked)
+		}
+	}
+}
+
+// before finds the connection that the step at index was made on.
+func (p *Parser) before(index int, asked map[string]string) string {
+	o, tx := &p.m.Observations[index], p.order[index].tx
+	secure := o.Step == measure.StepHTTP && strings.HasPrefix(o.URL, "https:")
+	host, port := "", ""
+	if o.Step == measure.StepHTTP {
+		host, port = hostOf(o.URL), portOf(o.URL)
+	}
+	best, score := "", 0
+	for i := range index {
+		e := &p.m.Observations[i]
+		points := 0
+		switch {
+		case e.Role != measure.RoleTest:
+			continue
+		case o.Step == measure.StepTLS && e.Step == measure.StepTCP:
+		case secure && (e.Step == measure.StepTLS || e.Step == measure.StepQUIC):
+			points++
+		case o.Step == measure.StepHTTP && e.Step == measure.StepTCP:
+		default:
+			continue
 		}
 		switch {
-		case o.Failure == "" && len(rep.Answers) > 0:
-			o.DNS.Replies = []measure.DNSReply{rep}
-		case strings.Contains(string(o.Failure), "nxdomain") || o.Failure == "dns_name_error":
-			o.Failure, rep.Rcode = measure.DNSNXDomain, "NXDOMAIN"
-			o.DNS.Replies = []measure.DNSReply{rep}
-		case o.Failure == "":
-			o.Failure = measure.DNSNoAnswer
+		case o.Remote != "" && e.Remote != "" && e.Remote != o.Remote:
+			continue
+		case tx != 0 && tx != p.order[i].tx:
+			continue
+		case tx != 0:
+			points += 8
+		case o.Remote != "" && e.Remote == o.Remote:
+			points += 4
+		case host != "" && e.SNI == host:
+			points += 2
+		case host != "" && e.Step == measure.StepTCP && asked[e.ID] == host && strings.HasSuffix(e.Remote, port):
+			points++
+		default:
+			continue
+		}
+		if points > score {
+			best, score = e.ID, points
 		}
 	}
-	each := func(key string, f func(address string, v *fastjson.Value)) {
-		obj := c.GetObject(key)
-		if obj == nil {
-			return
-		}
-		type item struct {
-			k string
-			v *fastjson.Value
-		}
-		var list []item
-		obj.Visit(func(k []byte, v *fastjson.Value) {
-			if len(list) < 64 {
-				list = append(list, item{string(k), v})
-			}
-		})
-		sort.Slice(list, func(i, j int) bool { return list[i].k < list[j].k })
-		for _, it := range list {
-			f(it.k, it.v)
-		}
-	}
-	each("tcp_connect", func(address string, v *fastjson.Value) {
-		o := helper(measure.StepTCP)
-		if ap, err := netip.ParseAddrPort(address); err == nil {
-			remote(o, ap.Addr().String(), int(ap.Port()))
-		}
-		o.Failure = failure(v, "failure")
-		if o.Failure == "" && !v.GetBool("status") {
-			o.Failure = measure.UnknownFailurePrefix + "connect_error"
-		}
-	})
-	each("tls_handshake", func(address string, v *fastjson.Value) {
-		o := helper(measure.StepTLS)
-		if ap, err := netip.ParseAddrPort(address); err == nil {
-			remote(o, ap.Addr().String(), int(ap.Port()))
-		}
-		o.SNI = str(v, "server_name")
-		o.Failure = failure(v, "failure")
-		o.TLS = &measure.TLS{Alert: -1, ServerBytes: o.Failure == ""}
-		switch o.Failure {
-		case measure.NoFailure:
-			o.TLS.Public = measure.VerifiedOK
-		case measure.TLSUnknownAuthority:
-			o.TLS.Public, o.TLS.ServerBytes = measure.VerifyUnknownCA, true
-		case measure.TLSInvalidHostname:
-			o.TLS.Public, o.TLS.ServerBytes = measure.VerifyWrongName, true
-		case measure.TLSInvalidCert:
-			o.TLS.Public, o.TLS.ServerBytes = measure.VerifyExpired, true
-		}
-	})
-	if r := c.Get("http_request"); r != nil && r.Type() == fastjson.TypeObject {
-		o := helper(measure.StepHTTP)
-		o.URL, o.Host = target.String(), target.Hostname()
-		o.Failure = failure(r, "failure")
-		o.HTTP = &measure.HTTP{Method: "GET", Status: r.GetInt("status_code"), BodyBytes: int64(r.GetInt("body_length")), Title: clip(str(r, "title"))}
-		if o.HTTP.Status < 0 {
-			o.HTTP.Status = 0
-		}
-		if o.HTTP.BodyBytes < 0 {
-			o.HTTP.BodyBytes = 0
-		}
-		o.HTTP.Headers = headers(r)
-		if o.Failure == "" && o.HTTP.Status == 0 {
-			o.Failure = measure.UnknownFailurePrefix + "no answer"
-		}
-	}
+	return best
 }
