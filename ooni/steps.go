@@ -100,20 +100,12 @@ func (p *Parser) query() {
 	}
 }
 
+// rcodes are the response codes of RFC 1035 by their number.
+var rcodes = []string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"}
+
 func rcodeText(rcode int) string {
-	switch rcode {
-	case 0:
-		return "NOERROR"
-	case 1:
-		return "FORMERR"
-	case 2:
-		return "SERVFAIL"
-	case 3:
-		return "NXDOMAIN"
-	case 4:
-		return "NOTIMP"
-	case 5:
-		return "REFUSED"
+	if rcode < len(rcodes) {
+		return rcodes[rcode]
 	}
 	return "RCODE" + strconv.Itoa(rcode)
 }
