@@ -2,7 +2,7 @@
 // it has no clock, no randomness and does no I/O, so the same measurement
 // under the same rules gives the same bytes, whoever runs it and whenever.
 //
-// Its rules are those of docs/design/judge.md. In short: a finding is the
+// Its rules are those of docs/design/judging.md. In short: a finding is the
 // result of an experiment, a pair in which the test failed and a control that
 // differs in one thing passed, while canaries before and after showed that
 // the network worked; or it is an artefact that nothing innocent leaves. What
