@@ -32,6 +32,9 @@ func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// backlog is how many connections wait to be accepted at an address.
+const backlog = 4096
+
 // listener takes the connections of one address and port.
 type listener struct {
 	addr  net.Addr
@@ -41,7 +44,7 @@ type listener struct {
 }
 
 func newListener(ap netip.AddrPort) *listener {
-	return &listener{addr: net.TCPAddrFromAddrPort(ap), conns: make(chan net.Conn, 256), done: make(chan struct{})}
+	return &listener{addr: net.TCPAddrFromAddrPort(ap), conns: make(chan net.Conn, backlog), done: make(chan struct{})}
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -75,7 +78,7 @@ func (c *serverConn) Write(b []byte) (int, error) {
 
 // serve starts what listens.
 func (w *World) serve() error {
-	f := tcp.NewForwarder(w.servers, 0, 4096, w.accept)
+	f := tcp.NewForwarder(w.servers, 0, backlog, w.accept)
 	w.servers.SetTransportProtocolHandler(tcp.ProtocolNumber, f.HandlePacket)
 	for _, t := range w.Scenario.Sites {
 		if t.Role == "nowhere" || t.Dead != "" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -39,6 +40,7 @@ type host struct {
 	view   measure.View
 
 	mu       sync.Mutex
+	port     int // the next to try
 	flows    map[flowID]*flowState
 	captures map[*capture]struct{}
 }
@@ -99,7 +101,7 @@ func (f *flowState) hears(p *packet.Packet, q packet.Quote) bool {
 }
 
 func newHost(w *World, s *stack.Stack, addrs []netip.Addr) *host {
-	return &host{w: w, stack: s, addrs: addrs, flows: map[flowID]*flowState{}, captures: map[*capture]struct{}{},
+	return &host{w: w, stack: s, addrs: addrs, port: rand.IntN(ports), flows: map[flowID]*flowState{}, captures: map[*capture]struct{}{},
 		view: measure.View{SYNHop: true, DataError: true, UDPHop: true, UDPTTL: true, MinTTL: true, SetTTL: true, TCPInfo: true,
 			Lookup: true, SystemRoots: true, IPv4: hasFamily(addrs, false), IPv6: hasFamily(addrs, true)}}
 }
@@ -229,8 +231,8 @@ func (h *host) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, error) 
 	if spec.MSS > 0 {
 		ep.SetSockOptInt(tcpip.MaxSegOption, spec.MSS)
 	}
-	if terr := ep.Bind(fullAddress(netip.AddrPortFrom(local, spec.Local.Port()))); terr != nil {
-		return fail(errnoOf(terr.String()))
+	if err := h.bind(ep, netip.AddrPortFrom(local, spec.Local.Port())); err != nil {
+		return fail(err)
 	}
 	at, terr := ep.GetLocalAddress()
 	if terr != nil {
@@ -274,6 +276,37 @@ func (h *host) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, error) 
 	ok = true
 	return &conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, h: h, id: id, f: f,
 		remote: net.TCPAddrFromAddrPort(remote), local: net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, at.Port))}, nil
+}
+
+// The ports that Linux chooses from (ip_local_port_range).
+const (
+	firstPort = 32768
+	ports     = 28232
+)
+
+// bind gives a TCP endpoint its local address. As on Linux free ports are taken
+// in turn: one that was used a moment ago may still be known to the server.
+func (h *host) bind(ep tcpip.Endpoint, local netip.AddrPort) error {
+	if local.Port() != 0 {
+		if terr := ep.Bind(fullAddress(local)); terr != nil {
+			return errnoOf(terr.String())
+		}
+		return nil
+	}
+	for range ports {
+		h.mu.Lock()
+		port := firstPort + uint16(h.port%ports)
+		h.port++
+		h.mu.Unlock()
+		terr := ep.Bind(fullAddress(netip.AddrPortFrom(local.Addr(), port)))
+		if terr == nil {
+			return nil
+		}
+		if _, used := terr.(*tcpip.ErrPortInUse); !used {
+			return errnoOf(terr.String())
+		}
+	}
+	return syscall.EADDRNOTAVAIL
 }
 
 // icmpError is an errno and the message that caused it.
@@ -502,6 +535,17 @@ func (c *udpConn) SetReadDeadline(t time.Time) error {
 func (c *udpConn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
 func (c *udpConn) SetWriteDeadline(time.Time) error { return nil }
+
+// SetReadBuffer and SetWriteBuffer set how many bytes the stack keeps.
+func (c *udpConn) SetReadBuffer(n int) error {
+	c.ep.SocketOptions().SetReceiveBufferSize(int64(n), true)
+	return nil
+}
+
+func (c *udpConn) SetWriteBuffer(n int) error {
+	c.ep.SocketOptions().SetSendBufferSize(int64(n), true)
+	return nil
+}
 
 func (c *udpConn) Close() error {
 	c.once.Do(func() {
