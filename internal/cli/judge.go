@@ -1,5 +1,354 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
 
-func (a *app) judgeCommand() *cobra.Command { return &cobra.Command{Use: "judge"} }
+	"github.com/spf13/cobra"
+
+	"govah/internal/i18n"
+	"govah/judge"
+	"govah/measure"
+	"govah/ooni"
+	"govah/record"
+	"govah/report"
+)
+
+const (
+	// brokenShown is how many broken lines of a file are named.
+	brokenShown = 10
+	// bodyBytes bounds the bodies of one run that are kept at hand; a
+	// measurement follows the bodies that it names.
+	bodyBytes = 64 << 20
+)
+
+func (a *app) judgeCommand() *cobra.Command {
+	var (
+		output string
+		code   bool
+	)
+	cmd := &cobra.Command{
+		Use:   "judge FILE…",
+		Short: "Judge saved measurements again: ours or OONI's",
+		Long: `Judges saved measurements by today's rules, without sending anything: files of
+govah check -o, or OONI's Web Connectivity as JSON Lines; plain, .gz or .zst,
+or - for standard input. Other tests of OONI are counted and passed over.`,
+		Example: `  govah judge run.jsonl
+  zcat 2026*.jsonl.gz | govah judge --json - > verdicts.jsonl`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			lang, err := a.language()
+			if err != nil {
+				return usage("it is en or fa", "%v", err)
+			}
+			return a.runJudge(lang, args, output, code)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&output, "output", "o", "", "write measurements and verdicts to this new file (.gz, .zst: compressed)")
+	f.BoolVar(&a.json, "json", false, "print each verdict as one line of JSON")
+	f.BoolVar(&code, "exit-code", false, "exit 3 if interference is confirmed, 4 if suspected or inconclusive")
+	return cmd
+}
+
+// rejudging is one invocation of judge.
+type rejudging struct {
+	a     *app
+	lang  i18n.Lang
+	text  *report.Text
+	out   *record.Writer
+	worst measure.Interference
+	total int
+
+	parser ooni.Parser
+	bodies map[string][]byte
+	kept   int
+	// opened says that the file written has a run line for what was imported.
+	opened bool
+}
+
+// account is what came of one file.
+type account struct {
+	judged  int
+	skipped map[string]int // by name of the test or type of the line
+	broken  int
+	first   []string
+}
+
+func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool) (err error) {
+	for _, path := range paths {
+		if path == "-" {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			return hint(err, "give files of `govah check -o` or of OONI, or - for standard input")
+		}
+	}
+	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
+	r := &rejudging{a: a, lang: lang, text: report.NewText(a.out, opts), worst: measure.InterferenceNone, bodies: map[string][]byte{}}
+	if output != "" {
+		if r.out, err = record.Create(output); err != nil {
+			return hint(err, "choose another file with -o")
+		}
+		defer func() {
+			if cerr := r.out.Close(); err == nil && cerr != nil {
+				err = hint(cerr, "the lines before it are whole")
+			}
+		}()
+	}
+	broken := 0
+	for _, path := range paths {
+		n, err := r.file(path)
+		r.tell(path, n)
+		broken += n.broken
+		if err != nil {
+			return err
+		}
+		if a.ctx.Err() != nil {
+			return exitCode(exitInterrupted)
+		}
+	}
+	if r.out != nil && r.opened {
+		if err := r.out.End(&measure.End{Type: "end", Schema: 1, Run: "ooni", Measurements: r.total}); err != nil {
+			return hint(err, "is the disk full?")
+		}
+	}
+	if !a.json {
+		s := report.Summary{Skipped: broken}
+		if output != "" {
+			s.Files = []report.File{{Kind: "measurements", Path: output}}
+		}
+		if err := r.text.End(s); err != nil {
+			return err
+		}
+	}
+	switch {
+	case broken > 0:
+		return exitCode(exitFailed)
+	case code && r.worst == measure.InterferenceConfirmed:
+		return exitCode(exitConfirmed)
+	case code && r.worst != measure.InterferenceNone:
+		return exitCode(exitSuspected)
+	}
+	return nil
+}
+
+// file judges one file. The error is one of writing; what is wrong with the
+// file is in the account.
+func (r *rejudging) file(path string) (n account, err error) {
+	n.skipped = map[string]int{}
+	var in io.Reader = r.a.in
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			n.bad(err)
+			return n, nil
+		}
+		defer f.Close()
+		in = f
+	}
+	reader, err := record.NewReader(in)
+	if err != nil {
+		n.bad(err)
+		return n, nil
+	}
+	defer reader.Close()
+	clear(r.bodies)
+	r.kept = 0
+	for line, err := range reader.Lines() {
+		if r.a.ctx.Err() != nil {
+			return n, nil
+		}
+		if err != nil {
+			n.bad(err)
+			continue
+		}
+		bad := func(err error) { n.bad(&record.LineError{Line: line.Number, Offset: line.Offset, Err: err}) }
+		kind := record.Sniff(line.Data)
+		switch kind {
+		case record.KindOONI:
+			m, err := r.parser.Parse(line.Data)
+			var not *ooni.NotJudged
+			switch {
+			case errors.As(err, &not):
+				n.skip(not.Test)
+				continue
+			case err != nil:
+				bad(err)
+				continue
+			}
+			n.judged++
+			if err := r.judge(m, r.parser.Body); err != nil {
+				return n, err
+			}
+			continue
+		case record.KindVerdict:
+			continue // a new one takes its place
+		case record.KindRun, record.KindMeasurement, record.KindBody, record.KindEnd:
+		default:
+			if e, err := record.Decode(line.Data); err != nil {
+				bad(err)
+			} else if kind == record.KindUnknown || e.Other == nil {
+				bad(errors.New("no measurement of ours or of OONI's"))
+			} else {
+				n.skip(string(kind))
+			}
+			continue
+		}
+		e, err := record.Decode(line.Data)
+		if err != nil {
+			bad(err)
+			continue
+		}
+		if e.Measurement != nil {
+			n.judged++
+		}
+		if err := r.entry(&e); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// entry takes a line of ours.
+func (r *rejudging) entry(e *record.Entry) error {
+	var err error
+	switch {
+	case e.Run != nil:
+		clear(r.bodies)
+		r.kept = 0
+		if !r.a.json {
+			if err := r.text.Begin(e.Run); err != nil {
+				return err
+			}
+		}
+		if r.out != nil {
+			err = r.out.Run(e.Run)
+		}
+	case e.Body != nil:
+		if r.kept += len(e.Body.Data); r.kept > bodyBytes {
+			clear(r.bodies)
+			r.kept = len(e.Body.Data)
+		}
+		r.bodies[e.Body.SHA256] = e.Body.Data
+		if r.out != nil {
+			err = r.out.Body(e.Body)
+		}
+	case e.End != nil:
+		if r.out != nil {
+			err = r.out.End(e.End)
+		}
+	case e.Measurement != nil:
+		return r.judge(e.Measurement, func(hash string) ([]byte, bool) {
+			b, ok := r.bodies[hash]
+			return b, ok
+		})
+	}
+	if err != nil {
+		return hint(err, "is the disk full?")
+	}
+	return nil
+}
+
+func (r *rejudging) judge(m *measure.Measurement, bodies func(string) ([]byte, bool)) error {
+	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
+	r.worst = worse(r.worst, v.Interference)
+	if r.out != nil {
+		if m.Imported != "" {
+			if err := r.imported(m, bodies); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		if err := r.out.Measurement(m); err != nil {
+			return hint(err, "is the disk full?")
+		}
+		if err := r.out.Verdict(&v); err != nil {
+			return hint(err, "is the disk full?")
+		}
+	}
+	if r.a.json {
+		return r.a.line(&v)
+	}
+	return r.text.Add(m, &v)
+}
+
+// imported writes what stands before an imported measurement: a run, once, and
+// the bodies without which it could not be judged again.
+func (r *rejudging) imported(m *measure.Measurement, bodies func(string) ([]byte, bool)) error {
+	r.total++
+	if !r.opened {
+		r.opened = true
+		if err := r.out.Run(&measure.Run{Type: "run", Schema: 1, Run: m.Imported, Tool: "govah", Version: Version(), Started: m.Started, Settings: "judge"}); err != nil {
+			return err
+		}
+	}
+	keep := func(kind, hash string) error {
+		data, ok := bodies(hash)
+		if hash == "" || !ok {
+			return nil
+		}
+		return r.out.Body(&measure.Body{Type: "body", Schema: 1, Run: m.Imported, SHA256: hash, Kind: kind, Data: data})
+	}
+	for i := range m.Observations {
+		o := &m.Observations[i]
+		if o.HTTP != nil && !o.HTTP.Authenticated {
+			if err := keep("body", o.HTTP.BodySHA256); err != nil {
+				return err
+			}
+		}
+		if o.TLS != nil && o.TLS.Public != measure.VerifiedOK {
+			for _, hash := range o.TLS.Chain {
+				if err := keep("certificate", hash); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (n *account) skip(name string) {
+	// The names come from the file: no more of them than there are tests.
+	if _, ok := n.skipped[name]; !ok && len(n.skipped) >= 100 {
+		name = "…"
+	}
+	n.skipped[name]++
+}
+
+func (n *account) bad(err error) {
+	if n.broken++; len(n.first) < brokenShown {
+		n.first = append(n.first, err.Error())
+	}
+}
+
+// tell says on stderr what came of a file.
+func (r *rejudging) tell(path string, n account) {
+	if r.a.quiet && n.broken == 0 {
+		return
+	}
+	name := i18n.LTR("file", path)
+	fmt.Fprintln(r.a.err, r.lang.Text("cli.judge.judged", name, i18n.Num("n", n.judged)))
+	if len(n.skipped) > 0 {
+		total := 0
+		var names []string
+		for test, k := range n.skipped {
+			total += k
+			names = append(names, fmt.Sprintf("%s %d", clean(test[:min(len(test), 64)]), k))
+		}
+		slices.Sort(names)
+		fmt.Fprintln(r.a.err, r.lang.Text("cli.judge.skipped", name, i18n.Num("n", total), i18n.LTR("tests", strings.Join(names, ", "))))
+	}
+	if n.broken > 0 {
+		fmt.Fprintln(r.a.err, r.lang.Text("cli.judge.broken", name, i18n.Num("n", n.broken)))
+		for _, line := range n.first {
+			fmt.Fprintln(r.a.err, "  "+r.lang.IsolateLTR(clean(line)))
+		}
+		if more := n.broken - len(n.first); more > 0 {
+			fmt.Fprintln(r.a.err, "  "+r.lang.Text("cli.judge.more", i18n.Num("n", more)))
+		}
+	}
+}
