@@ -21,8 +21,8 @@ import (
 const (
 	// brokenShown is how many broken lines of a file are named.
 	brokenShown = 10
-	// bodyBytes bounds the bodies of one run that are kept at hand; a
-	// measurement follows the bodies that it names.
+	// bodyBytes bounds the bodies of one file that are kept at hand; a
+	// measurement follows the bodies that it names, mostly closely.
 	bodyBytes = 64 << 20
 )
 
@@ -62,13 +62,14 @@ type rejudging struct {
 	text  *report.Text
 	out   *record.Writer
 	worst measure.Interference
-	total int
 
 	parser ooni.Parser
 	bodies map[string][]byte
+	order  []string // of bodies, oldest first
 	kept   int
-	// opened says that the file written has a run line for what was imported.
-	opened bool
+	// run is the last run line written for what was imported.
+	run *measure.Run
+	end measure.End
 }
 
 // account is what came of one file.
@@ -112,8 +113,8 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool)
 			return exitCode(exitInterrupted)
 		}
 	}
-	if r.out != nil && r.opened {
-		if err := r.out.End(&measure.End{Type: "end", Schema: 1, Run: "ooni", Measurements: r.total}); err != nil {
+	if r.run != nil {
+		if err := r.out.End(&r.end); err != nil {
 			return hint(err, "is the disk full?")
 		}
 	}
@@ -158,7 +159,7 @@ func (r *rejudging) file(path string) (n account, err error) {
 	}
 	defer reader.Close()
 	clear(r.bodies)
-	r.kept = 0
+	r.order, r.kept = nil, 0
 	for line, err := range reader.Lines() {
 		if r.a.ctx.Err() != nil {
 			return n, nil
@@ -219,8 +220,6 @@ func (r *rejudging) entry(e *record.Entry) error {
 	var err error
 	switch {
 	case e.Run != nil:
-		clear(r.bodies)
-		r.kept = 0
 		if !r.a.json {
 			if err := r.text.Begin(e.Run); err != nil {
 				return err
@@ -230,11 +229,16 @@ func (r *rejudging) entry(e *record.Entry) error {
 			err = r.out.Run(e.Run)
 		}
 	case e.Body != nil:
-		if r.kept += len(e.Body.Data); r.kept > bodyBytes {
-			clear(r.bodies)
-			r.kept = len(e.Body.Data)
+		if _, twice := r.bodies[e.Body.SHA256]; !twice {
+			r.bodies[e.Body.SHA256] = e.Body.Data
+			r.order = append(r.order, e.Body.SHA256)
+			r.kept += len(e.Body.Data)
 		}
-		r.bodies[e.Body.SHA256] = e.Body.Data
+		for r.kept > bodyBytes && len(r.order) > 1 {
+			r.kept -= len(r.bodies[r.order[0]])
+			delete(r.bodies, r.order[0])
+			r.order = r.order[1:]
+		}
 		if r.out != nil {
 			err = r.out.Body(e.Body)
 		}
@@ -255,6 +259,9 @@ func (r *rejudging) entry(e *record.Entry) error {
 }
 
 func (r *rejudging) judge(m *measure.Measurement, bodies func(string) ([]byte, bool)) error {
+	if m.Run == "" {
+		m.Run = m.Imported
+	}
 	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
 	r.worst = worse(r.worst, v.Interference)
 	if r.out != nil {
@@ -276,22 +283,29 @@ func (r *rejudging) judge(m *measure.Measurement, bodies func(string) ([]byte, b
 	return r.text.Add(m, &v)
 }
 
-// imported writes what stands before an imported measurement: a run, once, and
-// the bodies without which it could not be judged again.
+// imported writes what stands before an imported measurement: the run that it
+// is of, and the bodies without which it could not be judged again.
 func (r *rejudging) imported(m *measure.Measurement, bodies func(string) ([]byte, bool)) error {
-	r.total++
-	if !r.opened {
-		r.opened = true
-		if err := r.out.Run(&measure.Run{Type: "run", Schema: 1, Run: m.Imported, Tool: "govah", Version: Version(), Started: m.Started, Settings: "judge"}); err != nil {
+	if r.run == nil || r.run.Run != m.Run {
+		if r.run != nil {
+			if err := r.out.End(&r.end); err != nil {
+				return err
+			}
+		}
+		r.run = &measure.Run{Type: "run", Schema: 1, Run: m.Run, Tool: m.Imported, Version: Version(), Started: m.Started, Settings: "judge"}
+		r.end = measure.End{Type: "end", Schema: 1, Run: m.Run}
+		if err := r.out.Run(r.run); err != nil {
 			return err
 		}
 	}
+	r.end.Measurements++
+	r.end.Ended = m.Started
 	keep := func(kind, hash string) error {
 		data, ok := bodies(hash)
 		if hash == "" || !ok {
 			return nil
 		}
-		return r.out.Body(&measure.Body{Type: "body", Schema: 1, Run: m.Imported, SHA256: hash, Kind: kind, Data: data})
+		return r.out.Body(&measure.Body{Type: "body", Schema: 1, Run: m.Run, SHA256: hash, Kind: kind, Data: data})
 	}
 	for i := range m.Observations {
 		o := &m.Observations[i]
