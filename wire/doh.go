@@ -43,8 +43,9 @@ type dohConn struct {
 	client *http2.ClientConn
 	tls    *TLSConn
 	remote netip.AddrPort
-	// What has been counted in observations.
+	// What has been counted in observations, and how many questions are under way.
 	sent, received int64
+	active         int64
 }
 
 // NewDoH prepares a resolver at a URL whose host is reached at addrs. Nothing
@@ -120,6 +121,9 @@ func (d *DoH) ask(ctx context.Context, l *Log, o *measure.Observation, name, qty
 			return err
 		}
 		setRemote(l, o, c.remote)
+		d.mu.Lock()
+		c.active++
+		d.mu.Unlock()
 		reply, at, err := d.exchange(ctx, c, packed)
 		d.count(o, c)
 		if err == nil {
@@ -258,14 +262,19 @@ func (d *DoH) connect(ctx context.Context, l *Log, o *measure.Observation, remot
 	return c, nil
 }
 
-// count adds to o what the connection carried since it was last counted.
+// count adds to o its share of what the connection carried and nobody has
+// counted yet: that of one of the questions under way. The sum over all
+// questions is exact.
 func (d *DoH) count(o *measure.Observation, c *dohConn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	sent, received := c.tls.meter.sent.Load(), c.tls.meter.received.Load()
-	o.Sent += sent - c.sent
-	o.Received += received - c.received
-	c.sent, c.received = sent, received
+	sent := (c.tls.meter.sent.Load() - c.sent) / c.active
+	received := (c.tls.meter.received.Load() - c.received) / c.active
+	o.Sent += sent
+	o.Received += received
+	c.sent += sent
+	c.received += received
+	c.active--
 }
 
 // drop forgets a connection. It is closed when the questions that are still

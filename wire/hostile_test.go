@@ -684,6 +684,8 @@ func TestDoH(t *testing.T) {
 		}
 		if o.TLS != nil {
 			handshakes++
+		} else if o.Sent < 10 || o.Sent > 2000 || o.Received < 10 || o.Received > 2000 {
+			t.Errorf("a share of %d bytes sent, %d received", o.Sent, o.Received)
 		}
 	}
 	if handshakes != 1 {
@@ -694,6 +696,11 @@ func TestDoH(t *testing.T) {
 	}
 	if o := d.Ask(context.Background(), l, wire.Meta{}, "again.example", "A", 3*time.Second); o.Failure != "" {
 		t.Errorf("not reconnected: %+v", o)
+	}
+	for range 2 {
+		if o := d.Ask(context.Background(), l, wire.Meta{}, "alone.example", "A", 3*time.Second); o.Sent < 60 || o.Sent > 600 || o.Received < 60 || o.Received > 600 {
+			t.Errorf("a question by itself: sent %d, received %d", o.Sent, o.Received)
+		}
 	}
 	sent, received := l.Bytes()
 	if sent < 2000 || received < 2000 {
