@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 http.Transport speaks HTTP/2 only on a *tls.Conn that it or crypto/tls made; ours is uTLS's.
+
 package wire
 
 import (

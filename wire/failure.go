@@ -144,7 +144,7 @@ func classifyQUIC(err error) measure.Failure {
 		app       *quic.ApplicationError
 		stream    *quic.StreamError
 		h2stream  http2.StreamError
-		goAway    http2.GoAwayError
+		goAway    *goneAway
 		h2conn    http2.ConnectionError
 	)
 	switch {

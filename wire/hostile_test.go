@@ -660,11 +660,10 @@ func TestDoH(t *testing.T) {
 	})
 	at := server(t, handler, ca.issue(t, nil, "dns.example"), true)
 	url := fmt.Sprintf("https://dns.example:%d/dns-query", at.Port())
-	d, err := wire.NewDoH(host.New(), url, nil, &wire.Trust{Public: ca.pool()})
-	if err == nil {
+	if _, err := wire.NewDoH(host.New(), url, nil, &wire.Trust{Public: ca.pool()}); err == nil {
 		t.Error("a resolver without an address is accepted")
 	}
-	d, err = wire.NewDoH(host.New(), url, []netip.Addr{at.Addr()}, &wire.Trust{Public: ca.pool()})
+	d, err := wire.NewDoH(host.New(), url, []netip.Addr{at.Addr()}, &wire.Trust{Public: ca.pool()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,6 +100,11 @@ func roundTrip2(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 	return nil, fmt.Errorf("more than %d informational answers: %w", maxInformal, errTooLarge)
 }
 
+// goneAway is the peer's GOAWAY before it answered.
+type goneAway struct{ code http2.ErrCode }
+
+func (e *goneAway) Error() string { return "the server went away: " + e.code.String() }
+
 // maxFrames bounds frames that carry nothing of the answer: an endless row of
 // them must not keep a step busy until its time-out.
 const maxFrames = 1000
@@ -146,7 +151,7 @@ func (s *stream2) next() (http2.Frame, error) {
 		case *http2.GoAwayFrame:
 			// A stream that the peer has still taken may go on.
 			if f.LastStreamID < 1 || f.ErrCode != http2.ErrCodeNo {
-				return nil, http2.GoAwayError{LastStreamID: f.LastStreamID, ErrCode: f.ErrCode}
+				return nil, &goneAway{f.ErrCode}
 			}
 		case *http2.RSTStreamFrame:
 			if f.StreamID == 1 {
