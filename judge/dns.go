@@ -137,11 +137,12 @@ func (j *judging) refuted(a netip.Addr, name string) (*measure.Observation, bool
 			t := o.TLS
 			if t != nil && (t.Public == measure.VerifyWrongName || t.Public == measure.VerifyUnknownCA && !covers(t.Names, name)) ||
 				o.Failure == measure.TLSFailedHandshake && (t == nil || !t.ServerBytes) ||
-				o.Role == measure.RoleHelper && o.Failure != measure.NoFailure {
+				o.Role == measure.RoleHelper && o.Failure != measure.NoFailure && j.failedHere(a) {
 				return o, true
 			}
 		case o.Step == measure.StepTCP:
-			if o.Failure == measure.ConnectionRefused && strings.HasSuffix(o.Remote, ":443") && j.scheme != "http" {
+			if o.Failure == measure.ConnectionRefused && strings.HasSuffix(o.Remote, ":443") && j.scheme != "http" &&
+				(o.Role == measure.RoleTest || j.failedHere(a)) {
 				return o, true
 			}
 		case o.Step == measure.StepHTTP && o.HTTP != nil && !o.HTTP.Authenticated && nameOf(o) == name:
@@ -151,6 +152,16 @@ func (j *judging) refuted(a netip.Addr, name string) (*measure.Observation, bool
 		}
 	}
 	return nil, false
+}
+
+// failedHere says whether this device failed at an address too: one that
+// serves only the customers of one network (an operator's own cache) fails for
+// every helper.
+func (j *judging) failedHere(a netip.Addr) bool {
+	return slices.ContainsFunc(j.obs, func(o *measure.Observation) bool {
+		return o.Role == measure.RoleTest && address(o) == a && o.Failure != measure.NoFailure && !ours(o) &&
+			(o.Step == measure.StepTCP || o.Step == measure.StepTLS || o.Step == measure.StepHTTP)
+	})
 }
 
 // covers says whether one of a certificate's names fits host.
@@ -231,8 +242,8 @@ func (j *judging) weighAddr(a netip.Addr, l *lookups, truth []netip.Addr, proven
 		x.sure = proven || m.Kind == "forged-address" && row.Confidence >= 8 && public(truth)
 		return x, true
 	}
-	if _, ok := known.Bogon(a); ok {
-		x.sure, x.proof = proven, "artefact"
+	if kind, ok := known.Bogon(a); ok {
+		x.sure, x.proof = proven && !(inside(kind) && j.fromInside(a, l)), "artefact"
 		return x, true
 	}
 	evidence, ok := j.refuted(a, l.name)
@@ -243,6 +254,25 @@ func (j *judging) weighAddr(a netip.Addr, l *lookups, truth []netip.Addr, proven
 	// of them badly; in another network that explanation is far-fetched.
 	x.evidence, x.proof, x.sure = evidence, "identity", otherNetwork(a, l.asked(), l.truth())
 	return x, true
+}
+
+// inside says whether an organisation may number its own servers from a block
+// of special use.
+func inside(kind string) bool {
+	return kind == "private" || kind == "shared" || kind == "unique-local"
+}
+
+// fromInside says whether only resolvers inside this network, or ones that
+// are not known, gave a: an organisation answers its own people so about its
+// own site (split horizon).
+func (j *judging) fromInside(a netip.Addr, l *lookups) bool {
+	for _, o := range slices.Concat(l.asked(), l.open) {
+		if ap, err := netip.ParseAddrPort(o.DNS.Resolver); err == nil && slices.Contains(answers(o), a) &&
+			!ap.Addr().IsPrivate() && !ap.Addr().IsLoopback() && !ap.Addr().IsLinkLocalUnicast() {
+			return false
+		}
+	}
+	return true
 }
 
 // public says whether any of the addresses can be a public server's.

@@ -230,7 +230,7 @@ func TestAfterTheHandshake(t *testing.T) {
 			s := start()
 			s.m.Observations[len(s.m.Observations)-1].Failure = ""
 			s.m.Observations[len(s.m.Observations)-1].HTTP.Authenticated = true
-			for k := 1; k <= 5; k++ {
+			for k := 1; k <= 6; k++ {
 				s.bracket(measure.StepTLS)
 				s.pair(bulk(s, measure.RoleControl, k, randomName, "", 8_000_000), bulk(s, measure.RoleTest, k, site, "", 128_000))
 				s.bracket(measure.StepTLS)

@@ -12,6 +12,9 @@ const (
 	slower = 4
 	// steadyPairs is how many pairs must show it.
 	steadyPairs = 3
+	// orderOdds is how unlikely the order of two sets of rates must be, one in
+	// so many, if they were alike: six pairs without an exception.
+	orderOdds = 900
 )
 
 // transfers judges what happens after the handshake: requests inside TLS that
@@ -154,7 +157,7 @@ func (j *judging) bulk() {
 			continue
 		}
 		switch {
-		case kind == "sni" && s.hits >= steadyPairs && (s.sound || f.Method == measure.Throttle && s.hits == s.runs):
+		case kind == "sni" && s.hits >= steadyPairs && (f.Method == measure.Throttle && ordered(s) || f.Method != measure.Throttle && s.sound):
 			f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+rate"
 			j.drop(measure.StepHTTP, s.family, name)
 		case kind == "sni":
@@ -171,6 +174,65 @@ func (j *judging) bulk() {
 		}
 		j.add(f)
 	}
+}
+
+// ordered says whether the tests' rates lie so much below their controls'
+// that alike ones would hardly ever come in such an order (the rank sum test
+// of Wilcoxon 1945 and Mann and Whitney 1947, exact by counting), with
+// canaries in enough networks around them.
+func ordered(s *series) bool {
+	var t, c []int64
+	for _, p := range s.pairs {
+		t, c = append(t, rate(p.t)), append(c, rate(p.c))
+	}
+	return orderChance(t, c) >= orderOdds
+}
+
+// orderChance is how many orders of the rates there are for each that is at
+// least as one-sided as theirs; 0 if that is less than two.
+func orderChance(tests, controls []int64) int {
+	const most = 20 // pairs of one experiment
+	m, n := min(len(tests), most), min(len(controls), most)
+	u := 0 // comparisons in which the test was no slower
+	for _, t := range tests[:m] {
+		for _, c := range controls[:n] {
+			if t >= c {
+				u++
+			}
+		}
+	}
+	// ways[i][j][v] counts the orders of i tests and j controls with v such
+	// comparisons: the fastest of all is a control, or a test that beats all
+	// j controls.
+	ways := make([][][]float64, m+1)
+	all := 1.0
+	for i := range ways {
+		ways[i] = make([][]float64, n+1)
+		if i > 0 {
+			all = all * float64(n+i) / float64(i)
+		}
+		for j := range ways[i] {
+			ways[i][j] = make([]float64, u+1)
+			if i == 0 || j == 0 {
+				ways[i][j][0] = 1
+				continue
+			}
+			for v := range ways[i][j] {
+				ways[i][j][v] = ways[i][j-1][v]
+				if v >= j {
+					ways[i][j][v] += ways[i-1][j][v-j]
+				}
+			}
+		}
+	}
+	as := 0.0
+	for _, w := range ways[m][n] {
+		as += w
+	}
+	if as <= 0 || as*2 > all {
+		return 0
+	}
+	return int(all/as + 1e-9)
 }
 
 // drop removes what was only suspected about a layer, family and name, to
