@@ -25,6 +25,9 @@ func (j *judging) matchesOf(o *measure.Observation) []measure.Match {
 	if o == nil || o.HTTP == nil {
 		return nil
 	}
+	if list, ok := j.matched[o]; ok {
+		return list
+	}
 	var body []byte
 	if j.bodies != nil && o.HTTP.BodySHA256 != "" {
 		body, _ = j.bodies(o.HTTP.BodySHA256)
@@ -35,6 +38,7 @@ func (j *judging) matchesOf(o *measure.Observation) []measure.Match {
 			list = append(list, m)
 		}
 	}
+	j.matched[o] = list
 	return list
 }
 

@@ -88,6 +88,8 @@ type judging struct {
 	forged map[string]map[netip.Addr]bool
 	// innocent are failed observations that something harmless explains.
 	innocent map[string]bool
+	// matched are the signatures found so far: reading bodies costs most.
+	matched map[*measure.Observation][]measure.Match
 }
 
 func newJudging(m *measure.Measurement, bodies func(string) ([]byte, bool)) *judging {
@@ -96,6 +98,7 @@ func newJudging(m *measure.Measurement, bodies func(string) ([]byte, bool)) *jud
 		byID:    map[string]*measure.Observation{},
 		targets: map[string]bool{}, owner: map[netip.Addr]map[string]bool{},
 		why: map[measure.Why]bool{}, forged: map[string]map[netip.Addr]bool{}, innocent: map[string]bool{},
+		matched: map[*measure.Observation][]measure.Match{},
 	}
 	j.scheme, j.host, j.port = splitTarget(m.Target)
 	j.obs = make([]*measure.Observation, len(m.Observations))
