@@ -206,6 +206,23 @@ func TestTamper(t *testing.T) {
 			}
 		}
 	}
+	// An answer to HEAD has a length and no page.
+	head := newLink(t, inject).open(client4, web4)
+	head.up(strings.Replace(request("blocked.example", "/"), "GET", "HEAD", 1))
+	if only := "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\n"; deliver(t, head, only, 500, rand.New(rand.NewPCG(1, 1))) != only {
+		t.Error("the answer to HEAD was altered")
+	}
+	// Acknowledgements pass while the head is awaited, and a server that
+	// closes early is not held back.
+	early := newLink(t, header).open(client4, web4)
+	early.up(request("blocked.example", "/"))
+	if !only(early.send(In, early.segment(false, packet.ACK, nil)), In) || len(early.down("HTTP/1.1 200 OK\r\nA: b\r\n")) != 0 {
+		t.Error("before the head is whole")
+	}
+	out := early.send(In, early.segment(false, packet.FIN|packet.ACK, nil))
+	if got := text(t, out, In, early.sseq-uint32(len("HTTP/1.1 200 OK\r\nA: b\r\n"))); got != "HTTP/1.1 200 OK\r\nA: b\r\n" || out[len(out)-1].Flags&packet.FIN == 0 {
+		t.Errorf("a response cut short arrives as %q", got)
+	}
 	// Another host's response is left alone.
 	l := newLink(t, inject)
 	conn := l.open(client4, web4)

@@ -158,6 +158,19 @@ func TestShapes(t *testing.T) {
 	if !only(c.up(flight[:1000]), Out) || !only(c.up(flight[1000:]), Out) {
 		t.Error("a ClientHello of two segments was taken for an unknown protocol")
 	}
+	c = l.open(netip.AddrPortFrom(client4.Addr(), 40001), server4)
+	if !only(c.up(flight[:500]), Out) || !only(c.up(flight[500:1000]), Out) || !only(c.up(flight[1000:]), Out) {
+		t.Error("a ClientHello of three segments was taken for an unknown protocol")
+	}
+	// Not the first packet, but the second is odd.
+	c = l.open(netip.AddrPortFrom(client4.Addr(), 40002), server4)
+	if !only(c.up("\x00\x10"+strings.Repeat("d", 16)), Out) || len(c.up("odd")) != 0 {
+		t.Error("the second packet was not looked at")
+	}
+	if c = l.open(netip.AddrPortFrom(client4.Addr(), 40003), server4); !only(c.up("\x00\x10"+strings.Repeat("d", 16)), Out) ||
+		!only(c.up("\x00\x10"+strings.Repeat("e", 16)), Out) || !only(c.up("odd"), Out) {
+		t.Error("the third packet was looked at")
+	}
 }
 
 func TestResidual(t *testing.T) {
@@ -292,6 +305,30 @@ func TestICMPThenClient(t *testing.T) {
 	c := l.unopened(client4, server4)
 	if len(c.send(Out, c.segment(true, packet.SYN, nil))) != 0 {
 		t.Error("the client's other traffic passes")
+	}
+}
+
+// What has no name passes rules about names, and ICMP passes rules about
+// ports.
+func TestOthersPass(t *testing.T) {
+	l := newLink(t, blockedTLS("drop", nil), blockedHTTP("drop", nil), Rule{Layer: "quic", Allow: []string{"ok.example"}, Action: "drop"},
+		Rule{Layer: "dns", Action: "dns-redirect", To: "192.0.2.253"}, Rule{Layer: "tcp", Action: "drop", Ports: []int{53}})
+	icmp, err := packet.BuildICMPError(packet.PortUnreachable, client4.Addr(), packet.BuildUDP(server4, client4, 1, 0, []byte("x")), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !only(l.send(Out, icmp), Out) {
+		t.Error("an ICMP error did not pass")
+	}
+	if out := l.send(Out, packet.BuildUDP(client4, server4, 9, 0, []byte("not a question"))); !only(out, Out) || out[0].Destination() != server4 {
+		t.Error("a datagram to another port was redirected")
+	}
+	if out := l.send(In, packet.BuildUDP(ask4, client4, 9, 0, []byte{1, 2})); !only(out, In) {
+		t.Error("a broken answer did not pass")
+	}
+	c := l.open(client4, server4)
+	if !c.passes() || !only(c.up("SSH-2.0-x\r\n"), Out) {
+		t.Error("a flow without a name did not pass")
 	}
 }
 
