@@ -210,6 +210,10 @@ func find(sites []*Site, name string) *Site {
 	return nil
 }
 
+// unrecognizedName is the alert for a name that a server does not have (RFC
+// 6066, 3); crypto/tls has no way to send it.
+var unrecognizedName = []byte{21, 3, 3, 0, 2, 2, 112}
+
 var errUnknownName = errors.New("unrecognized name")
 
 func (w *World) tlsConfig(t *Site, protos []string) *tls.Config {
@@ -234,6 +238,8 @@ func (w *World) serveTLS(c *serverConn, sites []*Site) {
 		if chosen == nil {
 			switch first.Unknown {
 			case "alert":
+				c.Write(unrecognizedName)
+				c.Close()
 				return nil, errUnknownName
 			case "reset":
 				reset = true

@@ -231,9 +231,13 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		mine := t.wants(t.web.Names, host)
+		mine, last := t.wants(t.web.Names, host), req.Close
 		if mine && t.web.Page != "" {
+			io.Copy(io.Discard, io.LimitReader(req.Body, 1<<20))
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nServer: nginx\r\nContent-Length: %d\r\n\r\n%s", len(t.web.Page), t.web.Page)
+			if last {
+				return
+			}
 			continue
 		}
 		up, err := t.dial(server)
@@ -271,11 +275,11 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 		res.TransferEncoding, res.ContentLength = nil, int64(len(body))
 		res.Header.Set("Content-Length", strconv.Itoa(len(body)))
 		res.Body = io.NopCloser(bytes.NewReader(body))
-		res.Close = false
+		res.Close = last
 		if req.Method == http.MethodHead {
 			res.Body = http.NoBody
 		}
-		if err := res.Write(c); err != nil {
+		if err := res.Write(c); err != nil || last {
 			return
 		}
 	}
