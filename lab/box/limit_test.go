@@ -46,6 +46,29 @@ func TestPolicing(t *testing.T) {
 	}
 }
 
+// TR-02: after one hit, later flows to the address are throttled too.
+func TestThrottleRemembers(t *testing.T) {
+	l := newLink(t, blockedTLS("throttle", func(r *Rule) { r.Rate, r.Residual, r.For = 64, "destination", "60s" }))
+	lossy := func(port uint16, name string) bool {
+		c := l.open(netip.AddrPortFrom(client4.Addr(), port), server4)
+		if !only(c.up(hello(t, name)), Out) {
+			t.Fatal("the hello did not pass")
+		}
+		passed := 0
+		for range 20 {
+			passed += len(c.down(strings.Repeat("x", 1400)))
+		}
+		return passed < 20
+	}
+	if lossy(40000, "other.example") || !lossy(40001, "blocked.example") || !lossy(40002, "other.example") {
+		t.Error("not the flows after the first hit were throttled")
+	}
+	l.wait(61 * time.Second)
+	if lossy(40003, "other.example") {
+		t.Error("the address is still throttled")
+	}
+}
+
 func TestShaping(t *testing.T) {
 	l := newLink(t, Rule{Layer: "tcp", Action: "throttle", Rate: 800, Shaping: true, Queue: 20_000, Side: "both"})
 	c := l.open(client4, server4)

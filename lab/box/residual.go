@@ -67,6 +67,10 @@ func (f *Filter) remembered(e *event) bool {
 		if e.up() && (r.Restart || r.RestartTrigger && f.matches(r, e)) {
 			m.until = e.now.Add(r.keep)
 		}
+		if r.Then == "" && (r.Action == "throttle" || r.Action == "freeze" || r.Action == "reset-replies") {
+			e.mark(r)
+			continue
+		}
 		then := r.Then
 		if then == "" && r.Action == "reset" {
 			then = "reset"

@@ -97,7 +97,7 @@ type Rule struct {
 	// What it remembers.
 	Residual       string `toml:"residual"`           // 4-tuple, 3-tuple, destination, client
 	For            string `toml:"for"`                // how long, as 60s
-	Then           string `toml:"then"`               // to what it remembers: drop, reset; default: reset for reset, else drop
+	Then           string `toml:"then"`               // to what it remembers: drop, reset; default: the same for reset, throttle, freeze and reset-replies, else drop
 	Restart        bool   `toml:"restart"`            // every further packet starts the time anew
 	RestartTrigger bool   `toml:"restart-by-trigger"` // a further trigger does
 }
