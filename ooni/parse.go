@@ -4,8 +4,10 @@
 package ooni
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -50,10 +52,12 @@ type Parser struct {
 	asns  map[string]int
 
 	// Of the line.
+	meta     meta
 	target   measure.Target
-	verifies bool // this engine verifies certificates
+	of       string // the input that target was read from
+	read     bool   // the test keys were read where they stood
+	verifies bool   // this engine verifies certificates
 	dnsFail  string
-	control  bool // there was an answer of the test helper
 	ctrlFail string
 	// Late DNS replies, to be joined with their question.
 	late []step
@@ -72,7 +76,7 @@ type step struct {
 // missing, for a broken line.
 func (p *Parser) Parse(line []byte) (*measure.Measurement, error) {
 	p.reset(line)
-	keys, test, meta := p.envelope()
+	keys, test := p.envelope()
 	if p.s.err != nil {
 		return nil, p.s.err
 	}
@@ -84,34 +88,56 @@ func (p *Parser) Parse(line []byte) (*measure.Measurement, error) {
 	case keys < 0:
 		return nil, fmt.Errorf("the measurement has no test_keys")
 	}
-	var err error
-	if p.target, err = target(meta.input); err != nil {
-		return nil, fmt.Errorf("input: %w", err)
+	if err := p.identity(); err != nil {
+		return nil, err
 	}
-	p.m.Target = p.target.URL
-	p.verifies = !(meta.software == "ooniprobe" && (strings.HasPrefix(meta.version, "1.") || strings.HasPrefix(meta.version, "2.")))
-	if meta.started == "" {
-		meta.started = meta.testStarted
-	}
-	at, err := time.Parse("2006-01-02 15:04:05", meta.started)
-	if err != nil {
-		return nil, fmt.Errorf("measurement_start_time: %q is not a time like \"2006-01-02 15:04:05\"", meta.started)
-	}
-	p.m.Started = at.Format("2006-01-02T15:04:05.000000Z")
-	p.m.Run = meta.report
-	sum := sha256.Sum256([]byte(meta.report + "\x00" + meta.input + "\x00" + meta.started + "\x00" + meta.id))
-	p.m.ID = "m" + hex.EncodeToString(sum[:6])
-
-	p.s.i = keys
-	p.testKeys()
-	if p.s.err != nil {
-		return nil, p.s.err
+	if !p.read {
+		p.s.i = keys
+		p.testKeys()
 	}
 	p.assemble()
 	if p.s.err != nil {
 		return nil, p.s.err
 	}
 	return &p.m, nil
+}
+
+// early says whether the test keys can be read where they stand, which saves
+// passing over them first: all that their meaning depends on is known, but for
+// the name of the test, which probes write behind them.
+func (p *Parser) early() bool {
+	line := p.s.b
+	return p.meta.input != "" && p.meta.software != "" && p.meta.version != "" && !p.read && p.identity() == nil &&
+		bytes.Contains(line[max(0, len(line)-512):], []byte(`"test_name":"web_connectivity"`))
+}
+
+// identity sets what the top level says.
+func (p *Parser) identity() error {
+	if p.meta.input != p.of {
+		t, err := target(p.meta.input)
+		if err != nil {
+			return fmt.Errorf("input: %w", err)
+		}
+		p.target, p.of = t, p.meta.input
+	} else if p.of == "" {
+		return errors.New("input: there is none")
+	}
+	m := &p.meta
+	p.m.Target = p.target.URL
+	p.verifies = !(m.software == "ooniprobe" && (strings.HasPrefix(m.version, "1.") || strings.HasPrefix(m.version, "2.")))
+	started := m.started
+	if started == "" {
+		started = m.testStarted
+	}
+	at, err := time.Parse("2006-01-02 15:04:05", started)
+	if err != nil {
+		return fmt.Errorf("measurement_start_time: %s is not a time like \"2006-01-02 15:04:05\"", strconv.QuoteToASCII(started[:min(len(started), 40)]))
+	}
+	p.m.Started = at.Format("2006-01-02T15:04:05.000000Z")
+	p.m.Run = m.report
+	sum := sha256.Sum256([]byte(m.report + "\x00" + m.input + "\x00" + started + "\x00" + m.id))
+	p.m.ID = "m" + hex.EncodeToString(sum[:6])
+	return nil
 }
 
 // Body finds a body or certificate of the last line by its SHA-256 in hex. It
@@ -141,7 +167,7 @@ func (p *Parser) reset(line []byte) {
 	if p.arena = p.arena[:0]; cap(p.arena) > maxArena {
 		p.arena = nil
 	}
-	p.dnsFail, p.ctrlFail, p.control = "", "", false
+	p.dnsFail, p.ctrlFail, p.meta, p.read = "", "", meta{}, false
 	obs := p.m.Observations
 	clear(obs)
 	p.m = measure.Measurement{Type: "measurement", Schema: 1, Imported: "ooni", Screened: 1, Complete: true, Observations: obs[:0]}
@@ -152,8 +178,8 @@ type meta struct {
 }
 
 // envelope reads the top level and finds where the test keys are.
-func (p *Parser) envelope() (keys int, test string, m meta) {
-	s, v := &p.s, &p.m.Vantage
+func (p *Parser) envelope() (keys int, test string) {
+	s, v, m := &p.s, &p.m.Vantage, &p.meta
 	keys = -1
 	if !s.open('{') {
 		s.fail("no measurement")
@@ -162,8 +188,13 @@ func (p *Parser) envelope() (keys int, test string, m meta) {
 	for n := 0; s.more('}', &n); {
 		switch string(s.name()) {
 		case "test_keys":
-			if s.peek() == '{' {
-				keys = s.i
+			if s.peek() == '{' && keys < 0 {
+				if keys = s.i; p.early() {
+					p.read = true
+					p.testKeys()
+					s.section = "measurement"
+					continue
+				}
 			}
 			s.skip()
 		case "test_name":
@@ -309,7 +340,6 @@ func (p *Parser) beginHelper(kind measure.Step, failure string) *measure.Observa
 	if len(p.steps) >= maxSteps {
 		p.s.fail("more than " + strconv.Itoa(maxSteps) + " steps")
 	}
-	p.control = true
 	p.steps = append(p.steps, step{o: measure.Observation{Step: kind, Role: measure.RoleHelper, Helper: Helper}})
 	o := &p.steps[len(p.steps)-1].o
 	o.Failure, o.Detail = failureOf(failure)

@@ -159,6 +159,15 @@ func (s *scanner) raw() []byte {
 // endString moves behind the string that begins here.
 func (s *scanner) endString() bool {
 	start := s.i + 1
+	// Most strings are short and have no escape.
+	for at := start; at < min(start+24, len(s.b)); at++ {
+		if c := s.b[at]; c == '"' {
+			s.i = at + 1
+			return true
+		} else if c == '\\' {
+			break
+		}
+	}
 	for at := start; ; {
 		k := bytes.IndexByte(s.b[at:], '"')
 		if k < 0 {
