@@ -60,9 +60,12 @@ func (f *Filter) drop(r *rule, e *event) bool {
 	if lives {
 		return r.side(e.d)
 	}
-	if r.Shape == "" || e.fl.data <= 2 {
-		e.mark(r)
+	for i := range r.Push {
+		s := e.p.Reply()
+		s.Flags = packet.PSH | packet.ACK
+		e.emit(e.d.Reverse(), r.build(e, i, s), r.after+time.Duration(i)*r.interval)
 	}
+	e.mark(r)
 	if r.Handshaken || r.engage > 0 {
 		return false
 	}
@@ -82,6 +85,9 @@ func (r *rule) dress(e *event, i int) (ttl uint8, id, window uint16) {
 	}
 	if r.CopyTTL {
 		t = int(e.p.TTL)
+	}
+	if r.RandomTTL {
+		t = 1 + r.rng.IntN(255)
 	}
 	if r.Growing {
 		t, w = min(255, t+i), w+100+i*17
@@ -121,7 +127,7 @@ func (f *Filter) reset(r *rule, e *event) {
 		forth.Seq = back.Ack
 	}
 	syn := p.Flags&packet.ACK == 0
-	if syn { // RFC 9293 3.10.7.2: a SYN is refused with what it sent
+	if syn { // RFC 9293 3.5.2: a SYN is refused by acknowledging it
 		back.Seq = 0
 	}
 	toClient, toServer := back, forth

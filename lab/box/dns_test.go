@@ -111,6 +111,18 @@ func TestDNSMarksOfTheInjector(t *testing.T) {
 	}
 }
 
+// CN-02: each answer has another TTL.
+func TestRandomTTL(t *testing.T) {
+	l := newLink(t, blockedDNS("dns-answer", func(r *Rule) { r.Answers, r.RandomTTL = []string{"192.0.2.66"}, true }))
+	seen := map[uint8]bool{}
+	for port := range uint16(100) {
+		seen[l.send(Out, question(t, "blocked.example", dns.TypeA, 5000+port, 60))[0].TTL] = true
+	}
+	if len(seen) < 50 || seen[0] {
+		t.Errorf("%d different TTLs in 100 answers", len(seen))
+	}
+}
+
 func TestDNSDrop(t *testing.T) {
 	// IR-01: the question is dropped on the path.
 	l := newLink(t, blockedDNS("drop", nil))

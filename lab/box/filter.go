@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -108,6 +109,7 @@ func NewFilter(rules []Rule, seed uint64, clock func(time.Time) time.Time) (*Fil
 		if err != nil {
 			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
+		c.rng = rand.New(rand.NewPCG(seed, uint64(i)))
 		f.rules = append(f.rules, c)
 	}
 	return f, nil

@@ -2,6 +2,7 @@ package box
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -13,7 +14,7 @@ import (
 )
 
 // Rule is one behaviour: what it reacts to, what it does, and what it
-// remembers. It is a table of a scenario file (docs/formats/rule-v1.md).
+// remembers. It is a table of a scenario file (docs/formats/scenario-v1.md).
 //
 // A flow's client is the side that opened it. Injected packets go out from the
 // box's place on the path, so that TTLs and times are those of that place.
@@ -57,6 +58,7 @@ type Rule struct {
 	OnPath     bool     `toml:"on-path"`    // the packet passes as well; what is injected races
 	Handshaken bool     `toml:"handshaken"` // tls drop, reset, drop-after: only once the TLS handshake is done
 	Engage     string   `toml:"engage"`     // drop: begins so long after the trigger
+	Push       int      `toml:"push"`       // drop: first sends so many empty PSH/ACK segments back
 	Ends       string   `toml:"ends"`       // reset: client, server, both (default); page: server, both: it is reset
 	Count      int      `toml:"count"`      // of injected packets, 0 is 1
 	Interval   string   `toml:"interval"`   // between them, as 200us
@@ -65,6 +67,7 @@ type Rule struct {
 	Growing    bool     `toml:"growing"`    // injected TTL and window grow from one to the next
 	TTL        int      `toml:"ttl"`        // of injected packets, 0 is 64
 	CopyTTL    bool     `toml:"copy-ttl"`   // injected packets carry the trigger's own TTL
+	RandomTTL  bool     `toml:"random-ttl"` // a TTL drawn for each
 	Window     int      `toml:"window"`
 	IPID       int      `toml:"ipid"`
 	CopyIPID   bool     `toml:"copy-ipid"`
@@ -123,6 +126,7 @@ type rule struct {
 	from, until        time.Time
 	hourFrom, hourTo   int
 
+	rng    *rand.Rand
 	memory packet.Table[memory]
 	hits   packet.Table[int]
 }
@@ -201,7 +205,7 @@ func (r Rule) check() (*rule, error) {
 		oneOf("residual", r.Residual, "4-tuple", "3-tuple", "destination", "client"), oneOf("then", r.Then, "drop", "reset"),
 		oneOf("family", r.Family, "ipv4", "ipv6"), oneOf("shape", r.Shape, "unknown", "random"),
 		oneOf("segment", r.Segment, "syn", "syn-ack", "data"), oneOf("handshake", r.Handshake, "syn", "full"),
-		within("share", r.Share, 0, 100), within("count", r.Count, 0, 100), within("times", r.Times, 0, 1000), within("ttl", r.TTL, 0, 255),
+		within("share", r.Share, 0, 100), within("count", r.Count, 0, 100), within("push", r.Push, 0, 100), within("times", r.Times, 0, 1000), within("ttl", r.TTL, 0, 255),
 		within("ipid", r.IPID, 0, 65535), within("window", r.Window, 0, 65535), within("alert", r.Alert, 0, 255),
 		within("dns-ttl", r.DNSTTL, 0, 1<<31-1), within("rate", r.Rate, 0, 100_000_000), within("bytes", r.Bytes, 0, 1<<30),
 		within("packets", r.Packets, 0, 1<<30), within("records", r.Records, 0, 1<<30), within("burst", r.Burst, 0, 1<<30),
@@ -275,6 +279,8 @@ func (r Rule) fits() error {
 		return fmt.Errorf("handshaken needs action drop or drop-after, not %s", r.Action)
 	case r.Records > 0 && r.Action != "drop-after":
 		return fmt.Errorf("records need action drop-after, not %s", r.Action)
+	case r.Push > 0 && (r.Action != "drop" || r.Layer != "tls" && r.Layer != "http" && r.Shape == ""):
+		return fmt.Errorf("push needs action drop and layer tls or http, or a shape")
 	case r.Engage != "" && r.Action != "drop":
 		return fmt.Errorf("engage needs action drop, not %s", r.Action)
 	case (r.Residual == "") != (r.For == ""):

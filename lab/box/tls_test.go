@@ -212,6 +212,19 @@ func TestTLSDrop(t *testing.T) {
 	}
 }
 
+// IR-16: an empty PSH/ACK with the IP ID of the ClientHello, then nothing.
+func TestPushThenDrop(t *testing.T) {
+	l := newLink(t, Rule{Layer: "tls", Names: []string{"blocked.example"}, Action: "drop", Push: 1, CopyIPID: true, TTL: 90})
+	c := l.open(client4, server4)
+	out := c.up(hello(t, "blocked.example"))
+	if !only(out, In) || out[0].Flags != packet.PSH|packet.ACK || len(out[0].Payload) != 0 || out[0].ID != 4321 || out[0].TTL != 90 || out[0].Seq != c.sseq || out[0].Ack != c.cseq {
+		t.Fatalf("%+v", out)
+	}
+	if len(c.down("server hello")) != 0 {
+		t.Error("the flow goes on")
+	}
+}
+
 func TestTLSAlert(t *testing.T) {
 	l := newLink(t, blockedTLS("alert", func(r *Rule) { r.Alert = 112 }))
 	c := l.open(client4, server4)
