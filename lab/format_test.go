@@ -14,7 +14,7 @@ import (
 )
 
 // FuzzScenario: whatever a file holds, it is refused with a reason or can be
-// described and run.
+// described.
 func FuzzScenario(f *testing.F) {
 	for _, name := range []string{"clean", "iran-2017", "hotel"} {
 		if b, err := embedded.ReadFile("scenarios/" + name + ".toml"); err == nil {
@@ -37,12 +37,6 @@ func FuzzScenario(f *testing.F) {
 		if s.Describe() == "" {
 			t.Error("no description")
 		}
-		w, err := New(s, Options{})
-		if err != nil {
-			return
-		}
-		w.Truth()
-		w.Close()
 	})
 }
 
