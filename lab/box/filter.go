@@ -26,7 +26,9 @@ type Filter struct {
 // flow is what a filter keeps of one flow.
 type flow struct {
 	opener      Direction // in which its client's packets go
+	seen        time.Time // last
 	syn, synAck bool
+	isn         uint32 // of the client, with syn
 	established bool
 	stream      packet.Stream // from the client, until the flow is known
 	crypto      packet.CryptoStream
@@ -54,7 +56,6 @@ type label struct {
 type event struct {
 	d     Direction
 	p     packet.Packet
-	key   packet.FlowKey
 	fl    *flow // nil where the protocol has none
 	now   time.Time
 	emit  Emit
@@ -151,11 +152,24 @@ func (f *Filter) Handle(d Direction, pkt []byte, now time.Time, emit Emit) {
 	f.pass(e)
 }
 
+// udpIdle is how long a device remembers a UDP flow: 60 s for CN-07, 30 s and
+// more elsewhere.
+const udpIdle = time.Minute
+
+// another says whether a packet that fits a known flow opens another one.
+func (fl *flow) another(e *event) bool {
+	if e.p.Proto == packet.UDP {
+		return e.now.Sub(fl.seen) >= udpIdle
+	}
+	opens := e.p.Flags&(packet.SYN|packet.ACK) == packet.SYN
+	return opens && (fl.opener != e.d || fl.data > 0 || fl.syn && fl.isn != e.p.Seq)
+}
+
 // follow finds or opens the packet's flow.
 func (f *Filter) follow(e *event) {
 	p := &e.p
 	key, fl, _, found := f.flows.Get(p, e.now)
-	if !found || p.Proto == packet.TCP && p.Flags&(packet.SYN|packet.ACK) == packet.SYN && (fl.opener != e.d || fl.data > 0) {
+	if !found || fl.another(e) {
 		// A flow that was not seen from its beginning is taken to be the
 		// client's, unless the packet itself opens it.
 		opener := Out
@@ -170,15 +184,17 @@ func (f *Filter) follow(e *event) {
 		if opener != e.d {
 			key.Client, key.Server = key.Server, key.Client
 		}
+		f.flows.Delete(packet.FlowKey{Client: key.Server, Server: key.Client, Proto: p.Proto})
 		fl = f.flows.Put(key, flow{opener: opener, share: f.draw(key)}, e.now)
 	}
-	e.key, e.fl = key, fl
+	e.fl = fl
+	fl.seen = e.now
 	if p.Proto != packet.TCP {
 		return
 	}
 	switch p.Flags & (packet.SYN | packet.ACK) {
 	case packet.SYN:
-		fl.syn = true
+		fl.syn, fl.isn = true, p.Seq
 		if !fl.known {
 			fl.stream = packet.Stream{}
 			fl.stream.Start(p.Seq + 1)

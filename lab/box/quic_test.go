@@ -3,6 +3,7 @@ package box
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -52,8 +53,21 @@ func TestQUIC(t *testing.T) {
 			}
 		})
 	}
+	// A port that is used again after a minute is another flow.
+	l := newLink(t, Rule{Layer: "quic", Names: []string{"blocked.example"}, Action: "drop"})
+	for _, d := range quicInitials(t, v1) {
+		l.send(Out, packet.BuildUDP(client4, server4, 60, 0, d))
+	}
+	l.wait(59 * time.Second)
+	if len(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, []byte("x")))) != 0 {
+		t.Error("the flow came back to life within a minute")
+	}
+	l.wait(61 * time.Second)
+	if !only(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, []byte("x"))), Out) {
+		t.Error("another flow shares the fate of one that is over")
+	}
 	// CN-07: only if the client's port is above the server's.
-	l := newLink(t, Rule{Layer: "quic", Names: []string{"blocked.example"}, PortOrder: true, Action: "drop"})
+	l = newLink(t, Rule{Layer: "quic", Names: []string{"blocked.example"}, PortOrder: true, Action: "drop"})
 	for _, d := range quicInitials(t, v1) {
 		if !only(l.send(Out, packet.BuildUDP(netip.AddrPortFrom(client4.Addr(), 400), server4, 60, 0, d)), Out) {
 			t.Error("dropped although the client's port is below the server's")

@@ -308,6 +308,21 @@ func TestICMPThenClient(t *testing.T) {
 	}
 }
 
+// A port that is used again is another connection, with a fate of its own.
+func TestPortsAreUsedAgain(t *testing.T) {
+	l := newLink(t, blockedTLS("drop", nil))
+	l.open(client4, server4).up(hello(t, "blocked.example"))
+	c := l.unopened(client4, server4)
+	c.cseq += 77_777
+	if !only(c.send(Out, c.segment(true, packet.SYN, nil)), Out) {
+		t.Fatal("the new connection's SYN was dropped")
+	}
+	c.cseq++
+	if !only(c.up(hello(t, "other.example")), Out) || !c.passes() {
+		t.Error("it shares the fate of the one before it")
+	}
+}
+
 // What has no name passes rules about names, and ICMP passes rules about
 // ports.
 func TestOthersPass(t *testing.T) {
