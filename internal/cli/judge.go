@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -63,7 +64,6 @@ type rejudging struct {
 	out   *record.Writer
 	worst measure.Interference
 
-	parser ooni.Parser
 	bodies map[string][]byte
 	order  []string // of bodies, oldest first
 	kept   int
@@ -160,59 +160,82 @@ func (r *rejudging) file(path string) (n account, err error) {
 	defer reader.Close()
 	clear(r.bodies)
 	r.order, r.kept = nil, 0
-	for line, err := range reader.Lines() {
+	// Lines are decoded, and OONI's judged, side by side; what comes of them
+	// is taken in their order.
+	parsers := make([]ooni.Parser, runtime.GOMAXPROCS(0))
+	for x := range record.Ordered(reader, len(parsers), func(worker int, line record.Line) decoded {
+		return decode(&parsers[worker], line)
+	}) {
 		if r.a.ctx.Err() != nil {
 			return n, nil
 		}
-		if err != nil {
-			n.bad(err)
+		if x.Err != nil {
+			n.bad(x.Err)
 			continue
 		}
-		bad := func(err error) { n.bad(&record.LineError{Line: line.Number, Offset: line.Offset, Err: err}) }
-		kind := record.Sniff(line.Data)
-		switch kind {
-		case record.KindOONI:
-			m, err := r.parser.Parse(line.Data)
-			var not *ooni.NotJudged
-			switch {
-			case errors.As(err, &not):
-				n.skip(not.Test)
-				continue
-			case err != nil:
-				bad(err)
-				continue
-			}
+		d := &x.Value
+		switch {
+		case d.err != nil:
+			n.bad(&record.LineError{Line: x.Line.Number, Offset: x.Line.Offset, Err: d.err})
+		case d.skip != "":
+			n.skip(d.skip)
+		case d.imported != nil:
 			n.judged++
-			if err := r.judge(m, r.parser.Body); err != nil {
-				return n, err
-			}
-			continue
-		case record.KindVerdict:
-			continue // a new one takes its place
-		case record.KindRun, record.KindMeasurement, record.KindBody, record.KindEnd:
+			err = r.take(d.imported, &d.verdict, d.bodies)
 		default:
-			if e, err := record.Decode(line.Data); err != nil {
-				bad(err)
-			} else if kind == record.KindUnknown || e.Other == nil {
-				bad(errors.New("no measurement of ours or of OONI's"))
-			} else {
-				n.skip(string(kind))
+			if d.entry.Measurement != nil {
+				n.judged++
 			}
-			continue
+			err = r.entry(&d.entry)
 		}
-		e, err := record.Decode(line.Data)
 		if err != nil {
-			bad(err)
-			continue
-		}
-		if e.Measurement != nil {
-			n.judged++
-		}
-		if err := r.entry(&e); err != nil {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// decoded is what one line holds: one of its fields is set.
+type decoded struct {
+	entry    record.Entry
+	imported *measure.Measurement
+	verdict  measure.Verdict // of imported
+	bodies   func(string) ([]byte, bool)
+	skip     string
+	err      error
+}
+
+func decode(p *ooni.Parser, line record.Line) (d decoded) {
+	switch kind := record.Sniff(line.Data); kind {
+	case record.KindOONI:
+		m, err := p.Parse(line.Data)
+		var not *ooni.NotJudged
+		switch {
+		case errors.As(err, &not):
+			d.skip = not.Test
+		case err != nil:
+			d.err = err
+		default:
+			if m.Run == "" {
+				m.Run = m.Imported
+			}
+			d.imported, d.bodies = m, p.Body
+			d.verdict = judge.Judge(judge.Input{Measurement: m, Bodies: p.Body})
+		}
+	case record.KindVerdict:
+		// A new one takes its place.
+	case record.KindRun, record.KindMeasurement, record.KindBody, record.KindEnd:
+		d.entry, d.err = record.Decode(line.Data)
+	case record.KindUnknown:
+		if _, d.err = record.Decode(line.Data); d.err == nil {
+			d.err = errors.New("no measurement of ours or of OONI's")
+		}
+	default:
+		if _, d.err = record.Decode(line.Data); d.err == nil {
+			d.skip = string(kind)
+		}
+	}
+	return d
 }
 
 // entry takes a line of ours.
@@ -247,10 +270,12 @@ func (r *rejudging) entry(e *record.Entry) error {
 			err = r.out.End(e.End)
 		}
 	case e.Measurement != nil:
-		return r.judge(e.Measurement, func(hash string) ([]byte, bool) {
+		bodies := func(hash string) ([]byte, bool) {
 			b, ok := r.bodies[hash]
 			return b, ok
-		})
+		}
+		v := judge.Judge(judge.Input{Measurement: e.Measurement, Bodies: bodies})
+		return r.take(e.Measurement, &v, bodies)
 	}
 	if err != nil {
 		return hint(err, "is the disk full?")
@@ -258,11 +283,8 @@ func (r *rejudging) entry(e *record.Entry) error {
 	return nil
 }
 
-func (r *rejudging) judge(m *measure.Measurement, bodies func(string) ([]byte, bool)) error {
-	if m.Run == "" {
-		m.Run = m.Imported
-	}
-	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
+// take writes and prints a verdict.
+func (r *rejudging) take(m *measure.Measurement, v *measure.Verdict, bodies func(string) ([]byte, bool)) error {
 	r.worst = worse(r.worst, v.Interference)
 	if r.out != nil {
 		if m.Imported != "" {
@@ -273,14 +295,14 @@ func (r *rejudging) judge(m *measure.Measurement, bodies func(string) ([]byte, b
 		if err := r.out.Measurement(m); err != nil {
 			return hint(err, "is the disk full?")
 		}
-		if err := r.out.Verdict(&v); err != nil {
+		if err := r.out.Verdict(v); err != nil {
 			return hint(err, "is the disk full?")
 		}
 	}
 	if r.a.json {
-		return r.a.line(&v)
+		return r.a.line(v)
 	}
-	return r.text.Add(m, &v)
+	return r.text.Add(m, v)
 }
 
 // imported writes what stands before an imported measurement: the run that it
