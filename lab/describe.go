@@ -23,6 +23,11 @@ func (s *Scenario) Describe() string {
 		for _, line := range wrap(c.About, 76) {
 			b.WriteString("  " + line + "\n")
 		}
+		for _, text := range c.traits() {
+			for i, line := range wrap(text, 74) {
+				b.WriteString([]string{"  - ", "    "}[min(i, 1)] + line + "\n")
+			}
+		}
 		b.WriteString("\n  you")
 		column := 5
 		add := func(text string) {
@@ -60,11 +65,8 @@ func (s *Scenario) Describe() string {
 				var b2 strings.Builder
 				fmt.Fprintf(&b2, "behind router %d: %s %s", at.At, r.Layer, r.Action)
 				names := append(append(append([]string{}, r.Names...), r.Contains...), r.Addresses...)
-				if len(names) > 3 {
-					names = append(names[:3:3], fmt.Sprintf("and %d more", len(names)-3))
-				}
 				if len(names) > 0 {
-					b2.WriteString(" for " + strings.Join(names, ", "))
+					b2.WriteString(" for " + few(names))
 				}
 				if r.From != "" || r.Until != "" {
 					fmt.Fprintf(&b2, " (%s to %s)", or(r.From, "the beginning"), or(r.Until, "the end"))
@@ -80,7 +82,7 @@ func (s *Scenario) Describe() string {
 	}
 	b.WriteString("\nNetworks of the world:\n")
 	for _, n := range s.Networks {
-		fmt.Fprintf(&b, "  (border) -- %d routers -- %s: AS%d %s\n", n.Hops, n.Name, n.ASN, n.Country)
+		fmt.Fprintf(&b, "  (border) --%s-- %d routers -- %s: AS%d %s\n", n.Delay, n.Hops, n.Name, n.ASN, n.Country)
 	}
 	b.WriteString("\nSites, and what is really done to them:\n")
 	for _, t := range s.Sites {
@@ -118,6 +120,43 @@ func (s *Scenario) Describe() string {
 		}
 	}
 	return b.String()
+}
+
+// traits are what is peculiar to a line besides its boxes.
+func (c *Client) traits() (list []string) {
+	add := func(is bool, format string, args ...any) {
+		if is {
+			list = append(list, fmt.Sprintf(format, args...))
+		}
+	}
+	add(c.NoIPv6, "no IPv6")
+	add(c.NoIPv4, "no IPv4")
+	add(c.NAT64, "IPv4 through NAT64")
+	add(c.NAT, "the home router translates addresses")
+	add(c.Tunnel, "a VPN is in use")
+	add(c.Proxy, "the system asks for a proxy")
+	add(c.clock != 0, "the device's clock is wrong by %s", c.clock)
+	add(c.Trusts, "the system trusts the interceptor's root")
+	for _, l := range c.Lies {
+		add(true, "its resolver lies: %s for %s", l.Kind, few(l.Names))
+	}
+	if l := c.Line; l != nil {
+		add(l.Loss > 0, "loses %d of 1,000 packets%s", l.Loss, map[bool]string{true: ", in runs"}[l.Burst > 1])
+		add(l.jitter > 0, "jitter up to %s", l.jitter)
+		add(l.Rate > 0, "%d kbit/s behind a queue of %d bytes", l.Rate, l.Queue)
+		add(l.MTU > 0, "swallows packets above %d bytes", l.MTU)
+		add(l.sleep > 0, "sleeps for %s every %s", l.sleep, l.every)
+		add(l.MaxFlows > 0, "a NAT table of %d flows", l.MaxFlows)
+	}
+	return list
+}
+
+// few are the first names of a list.
+func few(names []string) string {
+	if len(names) > 3 {
+		names = append(names[:3:3], fmt.Sprintf("and %d more", len(names)-3))
+	}
+	return strings.Join(names, ", ")
 }
 
 func or(a, b string) string {

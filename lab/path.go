@@ -230,8 +230,20 @@ func (w *World) fromServer(pkt []byte) {
 		w.schedule(pkt, path, len(path)-1, box.In, 0)
 		return
 	}
-	// Between servers there is a plain path.
-	w.schedule(pkt, nil, 0, box.Out, 0)
+	// Between hosts of the world there is a plain path over the border.
+	w.schedule(pkt, nil, 0, box.Out, w.fromBorder(p.Src)+w.fromBorder(p.Dst))
+}
+
+// fromBorder is how far a host of the world is from the client's border.
+func (w *World) fromBorder(a netip.Addr) time.Duration {
+	n := w.where[a]
+	switch {
+	case n == nil:
+		return 0 // the operator's own
+	case w.opts.RTT > 0:
+		return w.opts.RTT / 4
+	}
+	return n.delay
 }
 
 // run moves packets. It is the only goroutine that touches boxes and that

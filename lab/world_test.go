@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"govah/measure"
 	"govah/wire"
 )
 
@@ -180,4 +181,68 @@ func TestMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.Close()
+}
+
+func TestDescribe(t *testing.T) {
+	s, err := Parse([]byte(small("nat = true\nclock = '-2h'\n[client-network.line]\nloss = 20\nburst = 3\n[[client-network.lie]]\nnames = ['a', 'b', 'c', 'd']\nkind = 'empty'\n[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nfact = 'XX-1'\nlayer = 'tls'\nnames = ['site.example']\naction = 'reset'",
+		"[[site.truth]]\ninterference = 'confirmed'\nmethods = ['tls-reset']\ntrigger = 'sni'\ndecidable = 'helper'")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := s.Describe()
+	for _, want := range []string{"the home router translates", "wrong by -2h", "20 of 1,000 packets, in runs", "lies: empty for a, b, c, and 1 more",
+		"you -- (1) -- (2) --[box: 1 rules] -- (3) -- the world", "behind router 2: tls reset for site.example [XX-1]", "hosting: AS64500 DE",
+		"tls-reset by sni (needs a helper)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q:\n%s", want, text)
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	found := func(method measure.Method, how measure.Interference, trigger string) measure.Finding {
+		return measure.Finding{Method: method, Interference: how, Trigger: measure.Trigger{Kind: trigger}}
+	}
+	verdict := func(r measure.Reachable, i measure.Interference, f ...measure.Finding) measure.Verdict {
+		return measure.Verdict{Reachable: r, Interference: i, Findings: f}
+	}
+	reset := found(measure.TLSReset, measure.InterferenceConfirmed, "sni")
+	maybe := found(measure.TLSReset, measure.InterferenceSuspected, "sni")
+	const yes, no, none, sure, unsure, unknown = measure.ReachableYes, measure.ReachableNo, measure.InterferenceNone, measure.InterferenceConfirmed,
+		measure.InterferenceSuspected, measure.InterferenceUnknown
+	clean := Truth{Interference: "none", Reachable: "yes", Decidable: "local"}
+	dead := Truth{Interference: "none", Decidable: "helper"}
+	blocked := Truth{Interference: "confirmed", Methods: []string{"tls-reset"}, Trigger: "sni", Reachable: "no", Decidable: "local"}
+	hidden := Truth{Interference: "confirmed", Methods: []string{"throttle"}, Decidable: "never"}
+	for _, tt := range []struct {
+		name    string
+		row     Truth
+		verdict measure.Verdict
+		helpers bool
+		right   bool
+	}{
+		{"clean", clean, verdict(yes, none), false, true},
+		{"clean, accused", clean, verdict(no, sure, reset), true, false},
+		{"clean, suspected", clean, verdict(yes, unsure, maybe), false, false},
+		{"clean, not known", clean, verdict(measure.ReachableUnknown, unknown), true, false},
+		{"clean, said unreachable", clean, verdict(no, none), false, false},
+		{"clean, a refusal mentioned", clean, verdict(yes, none, found(measure.ServerRefusal, sure, "")), false, true},
+		{"dead, alone", dead, verdict(no, unknown), false, true},
+		{"dead, alone, suspected", dead, verdict(no, unsure, maybe), false, true},
+		{"dead, alone, accused", dead, verdict(no, sure, reset), false, false},
+		{"dead, with helpers, suspected", dead, verdict(no, unsure, maybe), true, false},
+		{"dead, with helpers", dead, verdict(no, none, found(measure.SiteDown, sure, "")), true, true},
+		{"blocked", blocked, verdict(no, sure, reset), false, true},
+		{"blocked, only suspected", blocked, verdict(no, unsure, maybe), false, false},
+		{"blocked, otherwise", blocked, verdict(no, sure, found(measure.TLSDrop, sure, "sni")), false, false},
+		{"blocked, by something else", blocked, verdict(no, sure, found(measure.TLSReset, sure, "address")), false, false},
+		{"blocked, said reachable", blocked, verdict(yes, sure, reset), false, false},
+		{"hidden", hidden, verdict(no, unknown), true, true},
+		{"hidden, said free", hidden, verdict(yes, none), true, false},
+		{"hidden, wrong method", hidden, verdict(no, sure, reset), true, false},
+	} {
+		if problem := tt.row.Compare(tt.verdict, tt.helpers); (problem == "") != tt.right {
+			t.Errorf("%s: %q", tt.name, problem)
+		}
+	}
 }
