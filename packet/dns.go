@@ -12,6 +12,13 @@ import (
 // ErrNotDNS says that the bytes are no DNS message with one question.
 var ErrNotDNS = errors.New("packet: not a DNS message with one question")
 
+// Response codes of DNS (RFC 1035 4.1.1).
+const (
+	ServFail = dns.RcodeServerFailure
+	NXDomain = dns.RcodeNameError
+	Refused  = dns.RcodeRefused
+)
+
 // Question is the question of a DNS message.
 type Question struct {
 	ID       uint16

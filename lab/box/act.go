@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"govah/packet"
 )
 
@@ -265,11 +263,11 @@ func (f *Filter) answerDNS(r *rule, e *event) bool {
 	}
 	switch r.Action {
 	case "dns-nxdomain":
-		a = packet.Answer{RCode: dns.RcodeNameError, Plain: r.Plain}
+		a = packet.Answer{RCode: packet.NXDomain, Plain: r.Plain}
 	case "dns-servfail":
-		a = packet.Answer{RCode: dns.RcodeServerFailure, Plain: r.Plain}
+		a = packet.Answer{RCode: packet.ServFail, Plain: r.Plain}
 	case "dns-refused":
-		a = packet.Answer{RCode: dns.RcodeRefused, Plain: r.Plain}
+		a = packet.Answer{RCode: packet.Refused, Plain: r.Plain}
 	case "dns-empty":
 		a = packet.Answer{Plain: r.Plain}
 	}
