@@ -38,12 +38,20 @@ func (j *job) confirm(ctx context.Context) {
 		return slices.Index(layerOrder, a.layer) - slices.Index(layerOrder, b.layer)
 	})
 	groups := map[measure.Family][]suspect{}
+	streams := 0
 	for _, s := range list {
 		// An address that only the suspected resolver gave is the DNS
 		// experiments' business: blocking at it proves nothing more.
 		if res := j.names[s.host]; s.layer != measure.StepDNS && res != nil && s.addr.IsValid() &&
 			len(res.fromEncrypted) > 0 && !slices.Contains(res.fromEncrypted, s.addr) && j.suspected(measure.StepDNS, s.host) && !j.identified(s.host, s.addr) {
 			continue
+		}
+		if s.layer == measure.StepStream {
+			// Throttling is tested alone, and once: the family is not what a
+			// limit of rate depends on.
+			if streams++; streams > 1 {
+				continue
+			}
 		}
 		if len(groups[s.family]) < maxSuspicions {
 			groups[s.family] = append(groups[s.family], s)
@@ -232,12 +240,18 @@ func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k 
 // of the suspicion's layer and family.
 func (j *job) enough(s suspect) bool {
 	for _, f := range j.verdict().Findings {
-		if f.Interference == measure.InterferenceConfirmed && !f.Method.Benign() && f.Layer == s.layer &&
+		if f.Interference == measure.InterferenceConfirmed && !f.Method.Benign() && answers(f.Layer, s) &&
 			(f.Family == s.family || f.Family == "" || s.family == "") {
 			return true
 		}
 	}
 	return false
+}
+
+// answers says whether a finding of a layer settles a suspicion: what stops
+// inside a session may turn out to be a matter of the stream.
+func answers(layer measure.Step, s suspect) bool {
+	return layer == s.layer || layer == measure.StepStream && s.layer == measure.StepHTTP && s.body
 }
 
 // knownName is a name that worked in this run.

@@ -163,7 +163,7 @@ func (j *job) confirmBody(ctx context.Context, s suspect) int {
 // bulkBytes is what a throttling test downloads at most, and bulkTime how long.
 const (
 	bulkBytes = 256 << 10
-	bulkTime  = 6 * time.Second
+	bulkTime  = 3 * time.Second
 )
 
 // bulkPair downloads the same bytes from a helper under the target's name and

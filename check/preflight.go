@@ -212,6 +212,9 @@ func (r *runner) clock(ctx context.Context) {
 			if ho.HTTP == nil {
 				return
 			}
+			if ho.HTTP.H3 != "" {
+				h.H3 = true // nobody else touches this host now
+			}
 			for _, hd := range ho.HTTP.Headers {
 				if strings.EqualFold(hd.Name, "Date") {
 					if t, err := time.Parse(time.RFC1123, hd.Value); err == nil {
