@@ -1,4 +1,4 @@
-package box_test
+package lab_test
 
 import (
 	"bufio"
