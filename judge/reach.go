@@ -271,6 +271,9 @@ func (j *judging) reach() measure.Reachable {
 		if completed(o) && o.Step == measure.StepTLS {
 			continue // the certificate's matter
 		}
+		if j.m.Imported != "" && o.Step == measure.StepTCP && j.absent(family(o)) {
+			continue
+		}
 		failed[family(o)] = true
 	}
 	if j.lied(j.host) {
@@ -381,11 +384,33 @@ func (j *judging) counts(name string, a netip.Addr) bool {
 // visited says whether anything was tried about a name after o.
 func (j *judging) visited(name string, o *measure.Observation) bool {
 	for _, t := range j.obs {
-		if t.Role == measure.RoleTest && t != o && t.StartUS >= o.StartUS && screened(t) && nameOf(t) == name && t.Step != measure.StepDNS && t.Experiment != measure.ExpHostElsewhere {
-			return true
+		if t.Role != measure.RoleTest || t == o || t.StartUS < o.StartUS || !screened(t) || t.Experiment == measure.ExpHostElsewhere {
+			continue
+		}
+		switch t.Step {
+		case measure.StepDNS:
+			// It got no further than its name.
+			if t.Failure != measure.NoFailure && nameOf(t) == name && !j.resolved(name) {
+				return true
+			}
+		case measure.StepTCP:
+			if t.Failure != measure.NoFailure && name != nameOf(o) && j.owner[address(t)][name] {
+				return true
+			}
+		default:
+			if nameOf(t) == name {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// resolved says whether any question of this device about the name succeeded.
+func (j *judging) resolved(name string) bool {
+	return slices.ContainsFunc(j.obs, func(o *measure.Observation) bool {
+		return o.Role == measure.RoleTest && o.Step == measure.StepDNS && nameOf(o) == name && o.Failure == measure.NoFailure && len(answers(o)) > 0
+	})
 }
 
 // contradicted says whether some evidence speaks against a plain answer.

@@ -1,7 +1,9 @@
 package judge
 
 import (
+	"net/netip"
 	"slices"
+	"strings"
 
 	"govah/known"
 	"govah/measure"
@@ -25,6 +27,16 @@ func (j *judging) single() {
 		if j.disputed(address(o)) || j.healed(o) {
 			continue
 		}
+		if o.Step == measure.StepTCP && j.absent(family(o)) {
+			continue
+		}
+		if before := j.byID[o.After]; o.Step == measure.StepHTTP && o.Failure != measure.NoFailure {
+			// The connection's failure told once more, or a word that says
+			// nothing about the network.
+			if before != nil && (before.Failure != measure.NoFailure || j.disputed(address(before))) || strings.HasPrefix(string(o.Failure), measure.UnknownFailurePrefix) {
+				continue
+			}
+		}
 		key := string(o.Step) + string(family(o)) + string(methodOf(o)) + nameOf(o)
 		if seen[key] {
 			continue
@@ -43,6 +55,26 @@ func (j *judging) single() {
 		}
 	}
 	j.refusals()
+}
+
+// absent says that this device has no network of a family: every connect was
+// refused by the system itself, while the other family works.
+func (j *judging) absent(f measure.Family) bool {
+	failed, other := false, false
+	for _, o := range j.obs {
+		if o.Role != measure.RoleTest || o.Step != measure.StepTCP {
+			continue
+		}
+		switch {
+		case family(o) != f:
+			other = other || o.Failure == measure.NoFailure
+		case o.Failure == measure.NetworkUnreachable || o.Failure == measure.HostUnreachable || o.Failure == measure.AddressNotAvailable:
+			failed = true
+		default:
+			return false
+		}
+	}
+	return failed && other
 }
 
 // singleFailure compares one failed step with the helper's.
@@ -117,6 +149,9 @@ func (j *judging) helperAt(o *measure.Observation, name string) (good, bad []*me
 		case h.Step == measure.StepHTTP && ok && (o.Step == measure.StepTLS || o.Step == measure.StepTCP) && nameOf(h) == name && inTLS(h):
 			// A page over TLS needs a connection and a handshake.
 			good = append(good, h)
+		case o.Step == measure.StepTLS && name != j.host && j.targets[name] && j.fetched(h):
+			// The helper came to the end of the redirects.
+			good = append(good, h)
 		}
 	}
 	if len(good) > 0 && o.Step == measure.StepTCP {
@@ -162,16 +197,56 @@ func (j *judging) singlePage(o *measure.Observation) bool {
 	return true
 }
 
+// fetched says whether h is the helper's page, which it got at the end of the
+// target's redirects if there are any.
+func (j *judging) fetched(h *measure.Observation) bool {
+	return h.Role == measure.RoleHelper && h.Step == measure.StepHTTP && h.Failure == measure.NoFailure && h.HTTP != nil &&
+		h.HTTP.Status > 0 && h.HTTP.Status < 400 && nameOf(h) == j.host
+}
+
 // singleNames judges the answers of resolvers next to the helper's.
 func (j *judging) singleNames() {
-	l := j.lookupsOf(j.host)
+	names := []string{}
+	for n := range j.targets {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if _, err := netip.ParseAddr(name); err != nil && name != "" {
+			j.singleName(name)
+		}
+	}
+}
+
+func (j *judging) singleName(name string) {
+	l := j.lookupsOf(name)
 	l.system = append(append(l.system, l.again...), l.open...)
-	truth := append(slices.Clone(l.helper), l.encrypted...)
+	truth := l.truth()
+	if name != j.host {
+		// Nobody asked the helper for the name of a redirect, but its page
+		// came from there.
+		for _, o := range j.obs {
+			if j.fetched(o) {
+				truth = append(truth, o)
+			}
+		}
+		if len(truth) > 0 {
+			j.singleLies(l, truth)
+		}
+		return
+	}
+	denied := 0
 	for _, o := range truth {
 		if o.Failure == measure.NoFailure && len(answers(o)) > 0 {
 			j.singleLies(l, truth)
 			return
 		}
+		if o.Failure == measure.DNSNXDomain {
+			denied++
+		}
+	}
+	if denied > 0 && denied == len(truth) && j.singleGhost(l) {
+		return
 	}
 	for _, o := range l.system {
 		if o.Failure != measure.NoFailure && len(l.helper) > 0 {
@@ -186,24 +261,68 @@ func (j *judging) singleNames() {
 	}
 }
 
+// singleGhost judges addresses given for a name that does not exist, to
+// anybody else: what stood for the site outlives it.
+func (j *judging) singleGhost(l *lookups) bool {
+	var liars []*measure.Observation
+	var lies []lie
+	for _, o := range l.system {
+		for _, a := range answers(o) {
+			if !j.proven(a, l.name) {
+				lies = append(lies, lie{addr: a})
+				if !slices.Contains(liars, o) {
+					liars = append(liars, o)
+				}
+			}
+		}
+	}
+	if len(liars) == 0 {
+		return false
+	}
+	j.markForged(l.name, lies, nil, nil)
+	f := j.nameFinding(measure.DNSResolverLie, l, append(slices.Clone(liars), l.truth()...))
+	f.Interference, f.Runs, f.Hits = measure.InterferenceSuspected, len(l.system), len(liars)
+	f.NotExcluded = []measure.Why{measure.WhySingleSample, measure.WhyLocalNetwork}
+	j.add(f)
+	return true
+}
+
+// twice says whether a question over UDP was answered more than once.
+func twice(o *measure.Observation) bool { return o.DNS.Transport == "udp" && len(o.DNS.Replies) > 1 }
+
+// singleLies judges the answers of one name's resolvers next to those that
+// nobody on the path can have made.
 func (j *judging) singleLies(l *lookups, helper []*measure.Observation) {
 	genuine := answersOf(helper)
+	proven := slices.ContainsFunc(genuine, func(a netip.Addr) bool { return j.proven(a, l.name) })
 	var liars, denied []*measure.Observation
 	var lies []lie
-	clean := false
+	clean, ownClean := false, false // by anybody asked in the clear; by the system's resolver
+	deniedOwn := false
 	for _, o := range l.system {
 		addrs := answers(o)
 		if o.Failure != measure.NoFailure && len(addrs) == 0 {
-			denied = append(denied, o)
+			if own := o.DNS.Transport == "system"; own && !deniedOwn {
+				denied, deniedOwn = append([]*measure.Observation{o}, denied...), true
+			} else {
+				denied = append(denied, o)
+			}
 		}
 		for _, a := range addrs {
-			if x, ok := j.weighAddr(a, l, genuine, false); ok {
+			x, ok := j.weighAddr(a, l, genuine, false)
+			if !ok && proven {
+				// Seen once, another's certificate is a suspicion.
+				x, ok = j.weighAddr(a, l, genuine, true)
+				x.sure = false
+			}
+			if ok {
 				lies = append(lies, x)
 				if !slices.Contains(liars, o) {
 					liars = append(liars, o)
 				}
 			} else {
 				clean = true
+				ownClean = ownClean || o.DNS.Transport == "system"
 			}
 		}
 	}
@@ -213,10 +332,8 @@ func (j *judging) singleLies(l *lookups, helper []*measure.Observation) {
 		f := j.nameFinding(measure.DNSResolverLie, l, append(slices.Clone(liars), helper...))
 		f.Interference, f.Runs, f.Hits = measure.InterferenceSuspected, len(l.system), len(liars)
 		f.NotExcluded = []measure.Why{measure.WhySingleSample}
-		for _, o := range liars {
-			if o.DNS.Transport == "udp" && len(o.DNS.Replies) > 1 {
-				f.Method = measure.DNSInjection
-			}
+		if slices.ContainsFunc(liars, twice) {
+			f.Method = measure.DNSInjection
 		}
 		for _, x := range lies {
 			if x.match != nil && f.Match == nil {
@@ -228,7 +345,7 @@ func (j *judging) singleLies(l *lookups, helper []*measure.Observation) {
 		}
 		f.Scope, f.NotExcluded = resolverScope(lies, liars, f.NotExcluded)
 		j.add(f)
-	case len(denied) > 0 && !clean:
+	case len(denied) > 0 && (!clean || deniedOwn && !ownClean):
 		method := measure.DNSError
 		switch denied[0].Failure {
 		case measure.DNSNXDomain, measure.DNSNoAnswer:
@@ -236,9 +353,12 @@ func (j *judging) singleLies(l *lookups, helper []*measure.Observation) {
 		case measure.GenericTimeout:
 			method = measure.DNSDrop
 		case measure.AndroidDNSCacheNoData:
-			// Says nothing but that there was no answer.
-			j.why[measure.WhySingleSample] = true
-			return
+			// What getaddrinfo says there for "no such name" and for "no
+			// answer" alike.
+			method = measure.DNSNXDomainLie
+		}
+		if slices.ContainsFunc(denied, twice) {
+			method = measure.DNSInjection
 		}
 		f := j.nameFinding(method, l, append(slices.Clone(denied), helper...))
 		f.Interference, f.Runs, f.Hits = measure.InterferenceSuspected, len(l.system), len(denied)

@@ -312,9 +312,6 @@ func (p *Parser) controlDNS() {
 	if failure == "" && len(r.Answers) == 0 || isAddress(p.target.Host) {
 		return // there was no answer of the helper, or nothing to ask
 	}
-	if failure == "dns_name_error" || failure == "dns_lookup_error" {
-		failure = string(measure.DNSNXDomain)
-	}
 	o := p.beginHelper(measure.StepDNS, failure)
 	o.DNS = &measure.DNS{Name: p.target.Host, Type: "A+AAAA", Transport: "system"}
 	if len(r.Answers) > 0 {

@@ -390,6 +390,7 @@ func (p *Parser) assemble() {
 	if p.dnsFail != "" && !p.has(measure.StepDNS, measure.RoleTest) {
 		// The oldest versions do not say which question failed.
 		st := p.begin(measure.StepDNS)
+		st.o.Experiment = measure.ExpResolver
 		st.o.DNS = &measure.DNS{Name: p.target.Host, Type: "A", Transport: "system"}
 		st.o.Failure, st.o.Detail = failureOf(p.dnsFail)
 	}

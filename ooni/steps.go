@@ -71,6 +71,7 @@ func (p *Parser) query() {
 		d.Transport = "https"
 	default: // getaddrinfo, system, golang_net_resolver; the Python probe names none
 		d.Transport = "system"
+		st.o.Experiment = measure.ExpResolver
 	}
 	if d.Type == "ANY" {
 		d.Type = "A+AAAA" // getaddrinfo asks for both

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,6 +53,13 @@ var older = map[string]measure.Failure{
 	"operation_canceled":        measure.Interrupted,
 }
 
+// probes are the beginnings of words for what probes could not do with an
+// answer that came: that says nothing about the network.
+var probes = []string{
+	"http_invalid_redirect", "http_too_many_redirects", "http_parser", "http_unexpected", "http_cannot_parse",
+	"unknown_failure 'ascii' codec", "unknown_failure: http: ", "unknown_failure: Get ", "json_parse_error", "json_processing_error",
+}
+
 // failureOf puts a failure into the vocabulary; what is not in it keeps its
 // words as detail.
 func failureOf(text string) (measure.Failure, string) {
@@ -62,6 +70,8 @@ func failureOf(text string) (measure.Failure, string) {
 		return measure.Failure(text), ""
 	case older[text] != "":
 		return older[text], text
+	case slices.ContainsFunc(probes, func(prefix string) bool { return strings.HasPrefix(text, prefix) }):
+		return measure.Unsupported, text
 	case strings.HasPrefix(text, measure.UnknownFailurePrefix):
 		return measure.Failure(text), ""
 	}
