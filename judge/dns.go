@@ -141,8 +141,9 @@ func (j *judging) refuted(a netip.Addr, name string) (*measure.Observation, bool
 				return o, true
 			}
 		case o.Step == measure.StepTCP:
-			if o.Failure == measure.ConnectionRefused && strings.HasSuffix(o.Remote, ":443") && j.scheme != "http" &&
-				(o.Role == measure.RoleTest || j.failedHere(a)) {
+			// To one device a refusal may be a dead server of the site's own;
+			// it takes a helper that is refused as well.
+			if o.Role == measure.RoleHelper && o.Failure == measure.ConnectionRefused && strings.HasSuffix(o.Remote, ":443") && j.scheme != "http" && j.failedHere(a) {
 				return o, true
 			}
 		case o.Step == measure.StepHTTP && o.HTTP != nil && !o.HTTP.Authenticated && nameOf(o) == name:

@@ -113,6 +113,18 @@ func TestLawOfNamesAndAddresses(t *testing.T) {
 			s.identity("77.1.1.1:443", reset, "")
 			return s
 		}, "", ""},
+		{"another address that refuses, as a dead server of its own does", func() *trial {
+			s := names("77.1.1.1", "")
+			s.m.Observations[1].DNS.Replies[0].Answers[0].ASN = 64777
+			s.add(measure.Observation{Step: measure.StepTCP, Role: measure.RoleTest, Stage: measure.StageConfirm, Remote: "77.1.1.1:443", Failure: refused})
+			return s
+		}, "", ""},
+		{"an operator's own cache, which serves no helper", func() *trial {
+			s := names("77.1.1.1", "")
+			s.m.Observations[1].DNS.Replies[0].Answers[0].ASN = 64777
+			s.looked("https://a.example", 64701, "77.1.1.1:443", "", silence)
+			return s
+		}, "", ""},
 		{"another certificate, and no address has the true one", func() *trial {
 			s := names("77.1.1.1", "")
 			s.m.Observations = s.m.Observations[:2]
