@@ -41,10 +41,11 @@ type listener struct {
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
+	free  func() // gives the address back
 }
 
-func newListener(ap netip.AddrPort) *listener {
-	return &listener{addr: net.TCPAddrFromAddrPort(ap), conns: make(chan net.Conn, backlog), done: make(chan struct{})}
+func newListener(ap netip.AddrPort, free func()) *listener {
+	return &listener{addr: net.TCPAddrFromAddrPort(ap), conns: make(chan net.Conn, backlog), done: make(chan struct{}), free: free}
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -55,7 +56,24 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (l *listener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+
+// Close ends what waits to be accepted as well.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		l.free()
+		close(l.done)
+		for {
+			select {
+			case c := <-l.conns:
+				c.Close()
+			default:
+				return
+			}
+		}
+	})
+	return nil
+}
+
 func (l *listener) Addr() net.Addr { return l.addr }
 
 // serverConn is an accepted connection with the errors of the kernel.
@@ -512,7 +530,11 @@ func (m *Mount) Listen(ap netip.AddrPort) (net.Listener, error) {
 	if m.w.listeners[ap] != nil {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Err: syscall.EADDRINUSE}
 	}
-	l := newListener(ap)
+	l := newListener(ap, func() {
+		m.w.mu.Lock()
+		delete(m.w.listeners, ap)
+		m.w.mu.Unlock()
+	})
 	m.w.listeners[ap] = l
 	return l, nil
 }

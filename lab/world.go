@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -71,6 +72,8 @@ type World struct {
 	turnMu sync.Mutex
 	turns  map[*Site]int // of sites whose answers rotate
 	close  []func()
+
+	closing sync.Once
 }
 
 type asnPrefix struct {
@@ -323,24 +326,32 @@ func (w *World) Sites(role string) []*Site {
 	return out
 }
 
-// Close stops everything.
+// Close stops everything: what still listens or reads fails.
 func (w *World) Close() error {
-	w.cancel()
-	for _, f := range w.close {
-		f()
-	}
-	if w.client != nil && w.client.stack != nil {
-		w.client.stack.Close()
-	}
-	for _, e := range w.elements {
-		if e.term != nil {
-			e.term.stack.Close()
+	w.closing.Do(func() {
+		w.cancel()
+		w.mu.Lock()
+		listeners := slices.Collect(maps.Values(w.listeners))
+		w.mu.Unlock()
+		for _, l := range listeners {
+			l.Close()
 		}
-	}
-	if w.servers != nil {
-		w.servers.Close()
-	}
-	w.wg.Wait()
+		for _, f := range w.close {
+			f()
+		}
+		if w.client != nil && w.client.stack != nil {
+			w.client.stack.Close()
+		}
+		for _, e := range w.elements {
+			if e.term != nil {
+				e.term.stack.Close()
+			}
+		}
+		if w.servers != nil {
+			w.servers.Close()
+		}
+		w.wg.Wait()
+	})
 	return nil
 }
 

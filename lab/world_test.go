@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -175,6 +176,26 @@ func TestMount(t *testing.T) {
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "ping" {
 		t.Fatalf("%q, %v", b, err)
 	}
+	if _, err := m.Listen(ap); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("twice at one address: %v", err)
+	}
+	l.Close()
+	if l, err = m.Listen(ap); err != nil {
+		t.Errorf("after it was closed: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := l.Accept(); ended <- err }()
+	defer func() {
+		w.Close()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("accept in a world that has ended: %v", err)
+			}
+		case <-time.After(3 * time.Second):
+			t.Error("still accepting in a world that has ended")
+		}
+	}()
 	// A host of the lab reaches the sites itself.
 	out, err := m.Network().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: netip.AddrPortFrom(w.sites["news.example"].v4[0], 443)}})
 	if err != nil {
