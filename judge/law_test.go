@@ -502,7 +502,7 @@ func TestHelperSuccessDoesNotUndoWhatWasReached(t *testing.T) {
 	})
 }
 
-func FuzzJudge(f *testing.F) {
+func FuzzVerdictIsAFunction(f *testing.F) {
 	s := newTrial("https://" + lawName + "/")
 	s.open()
 	s.screenTLS(measure.ConnectionReset)
