@@ -372,6 +372,29 @@ func TestICMPAsLinux(t *testing.T) {
 	}
 }
 
+// TestForgedAddresses: what forged answers lead to, as on Linux.
+func TestForgedAddresses(t *testing.T) {
+	w := world(t, small("", ""), Options{})
+	w.Tap(func(sent bool, pkt []byte) { t.Errorf("a packet on the network: %x", pkt) })
+	for a, want := range map[string]error{"127.0.0.1": syscall.ECONNREFUSED, "0.0.0.0": syscall.ECONNREFUSED, "::": syscall.ECONNREFUSED, "::1": syscall.ECONNREFUSED,
+		"255.255.255.255": syscall.ENETUNREACH, "224.0.0.1": syscall.ENETUNREACH} {
+		if _, err := w.Network().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: netip.AddrPortFrom(netip.MustParseAddr(a), 443)}}); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", a, err, want)
+		}
+	}
+	pc, err := w.Network().ListenPacket(t.Context(), netip.AddrPort{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	if _, err := pc.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:443"))); err != nil {
+		t.Error(err)
+	}
+	if list := pc.PathErrors(); len(list) != 1 || list[0].Code != 3 {
+		t.Errorf("%v", list)
+	}
+}
+
 func TestPortsAreTakenInTurn(t *testing.T) {
 	w := world(t, small("", ""), Options{})
 	v4, _ := w.both("site.example", 80)

@@ -214,6 +214,12 @@ func (h *host) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, error) 
 	if err != nil {
 		return nil, err
 	}
+	switch a := remote.Addr(); {
+	case onDevice(a):
+		return fail(syscall.ECONNREFUSED) // nothing listens there
+	case a.IsMulticast() || a == broadcast:
+		return fail(syscall.ENETUNREACH)
+	}
 	var wq waiter.Queue
 	ep, terr := h.stack.NewEndpoint(tcp.ProtocolNumber, netProto(remote.Addr()), &wq)
 	if terr != nil {
@@ -277,6 +283,12 @@ func (h *host) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, error) 
 	return &conn{TCPConn: gonet.NewTCPConn(&wq, ep), ep: ep, h: h, id: id, f: f,
 		remote: net.TCPAddrFromAddrPort(remote), local: net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, at.Port))}, nil
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// onDevice says whether Linux takes an address to mean the device itself: what
+// goes there never reaches the network.
+func onDevice(a netip.Addr) bool { return a.IsLoopback() || a.IsUnspecified() }
 
 // The ports that Linux chooses from (ip_local_port_range).
 const (
@@ -627,12 +639,33 @@ func (c *udpConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 		return 0, &net.OpError{Op: "write", Net: "udp", Err: syscall.EINVAL}
 	}
 	ap := ua.AddrPort()
-	to := fullAddress(netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	if ap.Addr().Is6() != c.v6 {
+		return 0, &net.OpError{Op: "write", Net: "udp", Addr: addr, Err: syscall.EAFNOSUPPORT}
+	}
+	if onDevice(ap.Addr()) {
+		c.refuse(ap.Addr())
+		return len(b), nil
+	}
+	to := fullAddress(ap)
 	n, terr := c.ep.Write(bytes.NewReader(b), tcpip.WriteOptions{To: &to})
 	if terr != nil {
 		return int(n), &net.OpError{Op: "write", Net: "udp", Addr: addr, Err: errnoOf(terr.String())}
 	}
 	return int(n), nil
+}
+
+// refuse is the device's own answer: nothing listens there.
+func (c *udpConn) refuse(by netip.Addr) {
+	pe := wire.PathError{From: by, Type: packet.Unreachable4, Code: 3, At: time.Now()}
+	if c.v6 {
+		pe.Type, pe.Code = packet.Unreachable6, 4
+	}
+	c.h.mu.Lock()
+	if len(c.f.errs) < 64 {
+		c.f.errs = append(c.f.errs, pe)
+	}
+	c.h.mu.Unlock()
 }
 
 func (c *udpConn) PathErrors() []wire.PathError {

@@ -2,9 +2,12 @@ package lab
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
+	"sync"
 
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -69,8 +72,12 @@ func (l *link) deliver(pkt []byte) {
 	p.DecRef()
 }
 
+// quietStacks keeps gVisor from writing into the user's terminal.
+var quietStacks = sync.OnceFunc(func() { log.SetTarget(&log.Writer{Next: io.Discard}) })
+
 // newStack makes a TCP/IP stack behind a link.
 func newStack(send func([]byte), promiscuous bool) (*stack.Stack, *link, error) {
+	quietStacks()
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
