@@ -39,6 +39,7 @@ var ours = map[string][]string{
 	"locate":           {"measure", "packet", "wire"},
 	"check":            {"measure", "known", "wire", "judge", "identify"},
 	"helper":           {"measure", "packet", "wire"},
+	"packet/pcap":      {"packet"},
 	"internal/cli":     {"*"},
 	"internal/i18n":    {},
 	"internal/geo":     {},
@@ -59,7 +60,7 @@ var internals = map[string][]string{
 // longest prefix counts.
 var theirs = map[string][]string{
 	"github.com/BurntSushi/toml":              {"lab", "known"},
-	"github.com/gopacket/gopacket":            {"packet"},
+	"github.com/gopacket/gopacket":            {"packet/pcap"},
 	"github.com/klauspost/compress":           {"record", "ooni"},
 	"github.com/miekg/dns":                    {"packet", "wire", "lab", "lab/box", "helper"},
 	"github.com/oschwald/maxminddb-golang/v2": {"internal/geo/gen"},

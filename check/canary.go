@@ -18,7 +18,7 @@ const freshFor = 1500 * time.Millisecond
 // canaryHost is a canary with addresses that proved to be its own.
 type canaryHost struct {
 	CanaryHost
-	asn map[measure.Family]int
+	worked bool // at least once in this run
 }
 
 func (c *canaryHost) addr(f measure.Family) (netip.Addr, bool) {
@@ -61,7 +61,6 @@ type canaries struct {
 	running map[canaryKey]chan struct{}
 	last    map[canaryKey]bracketSet
 	tally   map[canaryKey]*measure.Canary
-	next    int
 	rotate  int
 }
 
@@ -75,7 +74,7 @@ func newCanaries(r *runner) (*canaries, error) {
 		running: map[canaryKey]chan struct{}{}, last: map[canaryKey]bracketSet{}, tally: map[canaryKey]*measure.Canary{},
 	}
 	for _, h := range r.cfg.Controls.Canaries {
-		c.hosts = append(c.hosts, &canaryHost{CanaryHost: h, asn: map[measure.Family]int{}})
+		c.hosts = append(c.hosts, &canaryHost{CanaryHost: h})
 	}
 	return c, nil
 }
@@ -120,6 +119,9 @@ func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet {
 			set.obs = append(set.obs, *o)
 			if o.Failure == measure.NoFailure {
 				good++
+				c.mu.Lock()
+				h.worked = true
+				c.mu.Unlock()
 				networks[o.ASN] = true
 			}
 		})
@@ -219,6 +221,37 @@ func (c *canaries) bracket(ctx context.Context, k canaryKey, since time.Time) br
 		close(done)
 		return set
 	}
+}
+
+// dropDead leaves out canaries that never worked here while others did: one
+// that is blocked or down says nothing about the network.
+func (c *canaries) dropDead() {
+	var alive []*canaryHost
+	for _, h := range c.hosts {
+		if h.worked {
+			alive = append(alive, h)
+		}
+	}
+	if len(alive) == 0 || len(alive) == len(c.hosts) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hosts = alive
+	clear(c.tally)
+	clear(c.last)
+}
+
+// any says whether a canary has worked in this run.
+func (c *canaries) any() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.hosts {
+		if h.worked {
+			return true
+		}
+	}
+	return false
 }
 
 // tallies are the canaries' own figures so far.

@@ -159,9 +159,10 @@ type runner struct {
 	keys     keyring
 	helpers  []vantage
 	alone    sync.Mutex // held by a throttling test
+	// webProxy: at a canary, something nearer than the server accepts
+	// connections to port 80.
+	webProxy bool
 }
-
-var errNoNetwork = errors.New("no canary could be reached over IPv4 or IPv6: this network seems to be down")
 
 // Run measures every target and hands each result to emit, one at a time, in
 // the order they finish. When ctx ends, what is under way is emitted as

@@ -30,6 +30,10 @@ var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTL
 // confirm turns suspicions into experiments: one after the other within a
 // family, the families and the names side by side, since they share no key.
 func (j *job) confirm(ctx context.Context) {
+	key := canaryKey{step: measure.StepTCP, family: j.r.anyFamily()}
+	if !j.bracket(ctx, key, time.Now()) && !j.r.canaries.any() {
+		return // nothing works here: no experiment could mean anything
+	}
 	j.askHelpers(ctx)
 	j.mu.Lock()
 	list := slices.Clone(j.suspects)

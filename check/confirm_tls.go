@@ -239,12 +239,15 @@ func (j *job) ttlPair(ctx context.Context, s suspect, k, serverTTL int) bool {
 // serverTTL searches the lowest TTL at which a connection completes; 0 if it
 // cannot be found.
 func (j *job) serverTTL(ctx context.Context, addr netip.Addr, port int) int {
-	meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm}
+	return j.r.lowestTTL(ctx, j.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm}, addr, port)
+}
+
+func (r *runner) lowestTTL(ctx context.Context, log *wire.Log, meta wire.Meta, addr netip.Addr, port int) int {
 	reaches := func(ttl int) bool {
-		if j.r.pacer.wait(ctx) != nil {
+		if r.pacer.wait(ctx) != nil {
 			return false
 		}
-		o := j.r.fixFamily(wire.SYN(ctx, j.r.cfg.Network, j.log, meta, netip.AddrPortFrom(addr, uint16(port)), ttl, 1500*time.Millisecond))
+		o := r.fixFamily(wire.SYN(ctx, r.cfg.Network, log, meta, netip.AddrPortFrom(addr, uint16(port)), ttl, 1500*time.Millisecond))
 		return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
 	}
 	low, high := 0, 40
@@ -268,6 +271,16 @@ func (j *job) serverTTL(ctx context.Context, addr netip.Addr, port int) int {
 		}
 	}
 	return high
+}
+
+// terminator says whether something nearer than the server accepts connections
+// to one port: its lowest TTL is smaller than that of another port.
+func (r *runner) terminator(ctx context.Context, log *wire.Log, addr netip.Addr, port, other int) bool {
+	meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}}
+	test := r.lowestTTL(ctx, log, meta, addr, port)
+	meta = wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpProxyTTL, ControlKind: measure.ControlPort}
+	control := r.lowestTTL(ctx, log, meta, addr, other)
+	return test > 0 && control > 0 && control-test >= 2
 }
 
 // confirmCertificate looks at a chain that does not verify: which chain other

@@ -84,6 +84,12 @@ func (r *runner) preflight(ctx context.Context) {
 	if r.v6 {
 		families = append(families, measure.IPv6)
 	}
+	r.canaries.dropDead()
+	if f := r.anyFamily(); r.view.SYNHop && r.view.SetTTL && len(r.canaries.hosts) > 0 && r.canaries.hosts[0].worked {
+		if a, ok := r.canaries.hosts[0].addr(f); ok {
+			wg.Go(func() { r.webProxy = r.terminator(ctx, r.canaries.log, a, 80, 443) })
+		}
+	}
 	for _, f := range families {
 		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepTLS, family: f}) })
 		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepQUIC, family: f}) })

@@ -133,9 +133,7 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 		wg.Go(func() { encrypted("HTTPS") })
 	}
 	wg.Wait()
-	for _, a := range addresses(res.system) {
-		res.fromSystem = append(res.fromSystem, a)
-	}
+	res.fromSystem = append(res.fromSystem, addresses(res.system)...)
 	if res.system == nil && !r.view.Lookup {
 		res.fromSystem = addresses(res.direct)
 	}
@@ -357,10 +355,7 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		method = "HEAD"
 	}
 	req := wire.Request{URL: rawURL, Method: method, Host: u.Host, MaxBody: maxBody, Timeout: fetchTimeout, Stall: stallTimeout}
-	var (
-		ho   *measure.Observation
-		data []byte
-	)
+	var ho *measure.Observation
 	if u.Scheme == "https" {
 		tc, to := j.handshake(ctx, meta, conn, host, j.hello, 0)
 		if tc == nil {
@@ -374,7 +369,7 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 			fine = false
 			j.suspect(suspect{layer: measure.StepTLS, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to, certificate: true})
 		}
-		ho, data = wire.Fetch(ctx, j.log, meta, tc, req)
+		ho, _ = wire.Fetch(ctx, j.log, meta, tc, req)
 		if tc.Verified() && ho.Failure == measure.NoFailure {
 			j.mu.Lock()
 			j.genuine[host] = true
@@ -394,6 +389,7 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 			j.http3(ctx, rawURL, host, c, port)
 		}
 	} else {
+		var data []byte
 		ho, data = wire.Fetch(ctx, j.log, meta, conn, req)
 		j.match(ho, data)
 		if ho.Failure != measure.NoFailure {
@@ -585,6 +581,9 @@ func (j *job) plain(ctx context.Context, rawURL string, c candidate, port int, s
 		j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
 	}
 	j.helperPlain(ctx, c.addr)
+	if j.r.webProxy {
+		j.r.terminator(ctx, j.log, c.addr, 80, 443)
+	}
 }
 
 // unlike says whether two answers for one URL are too different for the

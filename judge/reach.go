@@ -211,7 +211,8 @@ func (j *judging) surroundings() {
 	if v.Captive {
 		kept := j.findings[:0]
 		for _, f := range j.findings {
-			if f.Method.Benign() || f.Interference == measure.InterferenceConfirmed {
+			// Until somebody has logged in, everything is the portal's.
+			if f.Method.Benign() {
 				kept = append(kept, f)
 			}
 		}
@@ -230,6 +231,10 @@ func (j *judging) surroundings() {
 	}
 	if !j.m.Complete && j.m.Imported == "" {
 		j.why[measure.WhyInterrupted] = true
+	}
+	if j.scheme == "tcp" && len(j.helpers(j.host)) == 0 && !slices.ContainsFunc(j.obs, func(o *measure.Observation) bool { return o.Experiment == measure.ExpFirstBytes }) {
+		// That a connection opens does not show what becomes of its bytes.
+		j.why[undecided], j.why[measure.WhyNoHelper] = true, true
 	}
 	for _, f := range []measure.Family{measure.IPv4, measure.IPv6} {
 		failures, runs := j.canaryCounts(measure.StepTCP, f)

@@ -299,7 +299,7 @@ type oneConn struct {
 func (l *oneConn) Accept() (net.Conn, error) {
 	if !l.got {
 		l.got = true
-		return &closing{l.conn, l}, nil
+		return l.conn, nil
 	}
 	<-l.done
 	return nil, net.ErrClosed
@@ -307,26 +307,18 @@ func (l *oneConn) Accept() (net.Conn, error) {
 func (l *oneConn) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
 func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
 
-type closing struct {
-	net.Conn
-	l *oneConn
-}
-
-func (c *closing) Close() error {
-	c.l.Close()
-	return c.Conn.Close()
-}
-
 var quiet = log.New(io.Discard, "", 0)
 
 func (w *World) serveHTTP(c net.Conn, sites []*Site, secure bool) {
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.answer(rw, r, sites, secure) })
-	if tc, ok := c.(*tls.Conn); ok && tc.ConnectionState().NegotiatedProtocol == "h2" {
-		serveH2(w.ctx, tc, handler)
-		return
-	}
 	l := &oneConn{conn: c, done: make(chan struct{})}
-	srv := &http.Server{Handler: handler, ErrorLog: quiet, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 60 * time.Second}
+	srv := &http.Server{Handler: handler, ErrorLog: quiet, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 60 * time.Second,
+		// A connection that is a *tls.Conn with h2 negotiated is served as HTTP/2.
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed || state == http.StateHijacked {
+				l.Close()
+			}
+		}}
 	stop := context.AfterFunc(w.ctx, func() { srv.Close() })
 	defer stop()
 	srv.Serve(l)

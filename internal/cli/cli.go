@@ -138,7 +138,6 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
 			return cmd.Help()
 		},
 	}
-	root.SetVersionTemplate("govah {{.Version}}\n")
 	p := root.PersistentFlags()
 	p.BoolVarP(&a.quiet, "quiet", "q", false, "print results only")
 	p.BoolVarP(&a.verbose, "verbose", "v", false, "print every observation as well")

@@ -1,4 +1,7 @@
-package packet
+// Package pcap reads and writes packet captures: pcapng and pcap, link type RAW,
+// in constant memory. It is apart from package packet because the library
+// behind it adds some five megabytes to every program that imports it.
+package pcap
 
 import (
 	"bufio"
@@ -29,7 +32,7 @@ type gopacketWriter interface {
 func NewCaptureWriter(w io.Writer) (*CaptureWriter, error) {
 	ng, err := pcapgo.NewNgWriter(w, layers.LinkTypeRaw)
 	if err != nil {
-		return nil, fmt.Errorf("packet: beginning a capture: %w", err)
+		return nil, fmt.Errorf("pcap: beginning a capture: %w", err)
 	}
 	return &CaptureWriter{ng, ng.Flush}, nil
 }
@@ -39,7 +42,7 @@ func NewPcapWriter(w io.Writer) (*CaptureWriter, error) {
 	b := bufio.NewWriter(w)
 	p := pcapgo.NewWriterNanos(b)
 	if err := p.WriteFileHeader(maxCaptured, layers.LinkTypeRaw); err != nil {
-		return nil, fmt.Errorf("packet: beginning a capture: %w", err)
+		return nil, fmt.Errorf("pcap: beginning a capture: %w", err)
 	}
 	return &CaptureWriter{p, b.Flush}, nil
 }
@@ -59,7 +62,7 @@ const (
 )
 
 // ErrNotCapture says that a file is neither pcap nor pcapng.
-var ErrNotCapture = errors.New("packet: neither a pcap nor a pcapng file")
+var ErrNotCapture = errors.New("pcap: neither a pcap nor a pcapng file")
 
 // CaptureReader reads the IP packets of a pcap or pcapng file, one at a time
 // and in constant memory. It does not trust the file: a frame above 256 KiB
@@ -95,7 +98,7 @@ func NewCaptureReader(r io.Reader) (*CaptureReader, error) {
 		if err == io.EOF {
 			return nil, ErrNotCapture
 		}
-		return nil, fmt.Errorf("packet: reading a capture: %w", err)
+		return nil, fmt.Errorf("pcap: reading a capture: %w", err)
 	}
 	switch binary.LittleEndian.Uint32(magic) {
 	case 0x0a0d0d0a:
@@ -114,7 +117,7 @@ func NewCaptureReader(r io.Reader) (*CaptureReader, error) {
 	}
 	head, err := c.read(24)
 	if err != nil {
-		return nil, fmt.Errorf("packet: a pcap file's header: %w", err)
+		return nil, fmt.Errorf("pcap: a pcap file's header: %w", err)
 	}
 	c.link = c.order.Uint32(head[20:]) & 0x0fffffff
 	return c, nil
@@ -165,7 +168,7 @@ func (c *CaptureReader) nextRecord() (at time.Time, link uint32, frame []byte, w
 	sec, frac := int64(c.order.Uint32(head)), int64(c.order.Uint32(head[4:]))
 	n, orig := c.order.Uint32(head[8:]), c.order.Uint32(head[12:])
 	if n > maxCaptured {
-		return at, 0, nil, false, fmt.Errorf("packet: a frame of %d bytes in a capture, more than the %d that are read: the file is damaged", n, maxCaptured)
+		return at, 0, nil, false, fmt.Errorf("pcap: a frame of %d bytes in a capture, more than the %d that are read: the file is damaged", n, maxCaptured)
 	}
 	if !c.nanos {
 		frac *= 1000
@@ -260,7 +263,7 @@ func (c *CaptureReader) nextBlock() (at time.Time, link uint32, frame []byte, wh
 			id = uint32(c.order.Uint16(body))
 		}
 		if int64(id) >= int64(len(c.ifs)) {
-			return fail(fmt.Errorf("packet: a capture's frame names interface %d, but %d are described", id, len(c.ifs)))
+			return fail(fmt.Errorf("pcap: a capture's frame names interface %d, but %d are described", id, len(c.ifs)))
 		}
 		ticks := uint64(c.order.Uint32(body[4:]))<<32 | uint64(c.order.Uint32(body[8:]))
 		have, orig := c.order.Uint32(body[12:]), c.order.Uint32(body[16:])
@@ -273,7 +276,7 @@ func (c *CaptureReader) nextBlock() (at time.Time, link uint32, frame []byte, wh
 }
 
 func errBlock(n uint32) error {
-	return fmt.Errorf("packet: a pcapng block of %d bytes is malformed: the file is damaged", n)
+	return fmt.Errorf("pcap: a pcapng block of %d bytes is malformed: the file is damaged", n)
 }
 
 // describe reads an interface description block.
@@ -282,7 +285,7 @@ func (c *CaptureReader) describe(b []byte) error {
 		return errBlock(uint32(len(b)))
 	}
 	if len(c.ifs) >= maxInterfaces {
-		return fmt.Errorf("packet: a capture describes more than %d interfaces", maxInterfaces)
+		return fmt.Errorf("pcap: a capture describes more than %d interfaces", maxInterfaces)
 	}
 	i := captureInterface{link: uint32(c.order.Uint16(b)), perSec: 1_000_000}
 	for o := b[8:]; len(o) >= 4; {
@@ -300,7 +303,7 @@ func (c *CaptureReader) describe(b []byte) error {
 			i.perSec = 1
 			for ; exp > 0; exp-- {
 				if i.perSec > math.MaxUint64/base {
-					return errors.New("packet: a capture's time stamps are of a resolution that is not read")
+					return errors.New("pcap: a capture's time stamps are of a resolution that is not read")
 				}
 				i.perSec *= base
 			}

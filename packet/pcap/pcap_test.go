@@ -1,4 +1,4 @@
-package packet
+package pcap
 
 import (
 	"bytes"
@@ -9,13 +9,22 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"net/netip"
+
+	"govah/packet"
+)
+
+var (
+	a4, b4 = netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("198.51.100.2:443")
+	a6, b6 = netip.MustParseAddrPort("[2001:db8::1]:40000"), netip.MustParseAddrPort("[2001:db8:1::2]:443")
 )
 
 func TestCaptureRoundTrip(t *testing.T) {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 123456789, time.UTC)
 	pkts := [][]byte{
-		BuildTCP(Segment{Src: a4, Dst: b4, Flags: SYN}),
-		BuildUDP(a6, b6, 3, 0, bytes.Repeat([]byte("x"), 1300)),
+		packet.BuildTCP(packet.Segment{Src: a4, Dst: b4, Flags: packet.SYN}),
+		packet.BuildUDP(a6, b6, 3, 0, bytes.Repeat([]byte("x"), 1300)),
 	}
 	for name, create := range map[string]func(io.Writer) (*CaptureWriter, error){"pcapng": NewCaptureWriter, "pcap": NewPcapWriter} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +97,7 @@ func TestCaptureReadsRealFiles(t *testing.T) {
 				t.Errorf("%s: a packet of %v", name, at)
 			}
 			n++
-			if _, err := Parse(raw); err != nil {
+			if _, err := packet.Parse(raw); err != nil {
 				bad++
 			}
 		}
@@ -100,7 +109,7 @@ func TestCaptureReadsRealFiles(t *testing.T) {
 }
 
 func TestCaptureLinkTypes(t *testing.T) {
-	ip := BuildUDP(a4, b4, 0, 0, []byte("x"))
+	ip := packet.BuildUDP(a4, b4, 0, 0, []byte("x"))
 	eth := append(make([]byte, 12), 8, 0)
 	vlan := append(make([]byte, 12), 0x81, 0, 0, 5, 8, 0)
 	sll := append(make([]byte, 14), 8, 0)
@@ -125,7 +134,7 @@ func TestCaptureLinkTypes(t *testing.T) {
 // several interfaces, each kind of packet block, and time stamps of other
 // resolutions (draft-ietf-opsawg-pcapng).
 func TestCaptureBlocks(t *testing.T) {
-	ip := BuildUDP(a4, b4, 0, 0, []byte("x")) // 29 bytes
+	ip := packet.BuildUDP(a4, b4, 0, 0, []byte("x")) // 29 bytes
 	be := binary.BigEndian
 	var file []byte
 	block := func(typ uint32, body []byte) {
@@ -217,7 +226,7 @@ func FuzzCapture(f *testing.F) {
 	for _, create := range []func(io.Writer) (*CaptureWriter, error){NewCaptureWriter, NewPcapWriter} {
 		var file bytes.Buffer
 		w, _ := create(&file)
-		w.Write(time.Unix(1, 2), BuildUDP(a4, b4, 0, 0, []byte("x")))
+		w.Write(time.Unix(1, 2), packet.BuildUDP(a4, b4, 0, 0, []byte("x")))
 		w.Flush()
 		f.Add(file.Bytes())
 	}
@@ -226,7 +235,7 @@ func FuzzCapture(f *testing.F) {
 		for n := 0; err == nil; n++ {
 			var raw []byte
 			if _, raw, err = r.Next(); err == nil {
-				Parse(raw)
+				packet.Parse(raw)
 			}
 			if n > len(b) {
 				t.Fatal("more packets than bytes")
