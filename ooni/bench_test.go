@@ -28,9 +28,7 @@ func corpus(tb testing.TB, size int) (path string, unpacked int) {
 	tb.Helper()
 	var lines [][]byte
 	for _, name := range []string{"real", "scenarios"} {
-		for _, line := range lineOf(name) {
-			lines = append(lines, line)
-		}
+		lines = append(lines, lineOf(name)...)
 	}
 	if lines == nil {
 		tb.Log("../shared/data/ooni is not here: lines made up after the format are read")

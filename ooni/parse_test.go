@@ -246,8 +246,8 @@ func FuzzParse(f *testing.F) {
 			f.Add(line)
 		}
 	}
-	var p ooni.Parser
 	f.Fuzz(func(t *testing.T, line []byte) {
+		var p ooni.Parser // a new one each time, so that the same input takes the same way
 		m, err := p.Parse(line)
 		if err != nil {
 			return
