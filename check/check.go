@@ -162,6 +162,8 @@ type runner struct {
 	// webProxy: at a canary, something nearer than the server accepts
 	// connections to port 80.
 	webProxy bool
+	// redirected: an address without a resolver answered a harmless question.
+	redirected bool
 }
 
 // Run measures every target and hands each result to emit, one at a time, in

@@ -321,13 +321,9 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 		done := make(chan bool, 1)
 		go func() {
 			answered := false
-			for _, a := range r.cfg.Controls.Nowhere {
-				if family(a) == measure.IPv6 && !r.v6 || family(a) == measure.IPv4 && !r.v4 {
-					continue
-				}
-				t, _ := pair(measure.ExpNowhere, netip.AddrPortFrom(a, 53), true)
-				answered = answered || t.DNS != nil && len(t.DNS.Replies) > 0
-				break
+			if at, ok := r.nowhere(); ok {
+				t, _ := pair(measure.ExpNowhere, at, true)
+				answered = t.DNS != nil && len(t.DNS.Replies) > 0
 			}
 			done <- answered
 		}()

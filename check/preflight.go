@@ -90,6 +90,7 @@ func (r *runner) preflight(ctx context.Context) {
 			wg.Go(func() { r.webProxy = r.terminator(ctx, r.canaries.log, a, 80, 443) })
 		}
 	}
+	wg.Go(func() { r.redirected = r.answeredNowhere(ctx) })
 	for _, f := range families {
 		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepTLS, family: f}) })
 		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepQUIC, family: f}) })
@@ -243,4 +244,26 @@ func (r *runner) clock(ctx context.Context) {
 	if median > 2*time.Second || median < -2*time.Second {
 		r.vantage.ClockOffsetMS = median.Milliseconds()
 	}
+}
+
+// nowhere is an address without a resolver, of a family that works here.
+func (r *runner) nowhere() (netip.AddrPort, bool) {
+	for _, a := range r.cfg.Controls.Nowhere {
+		if family(a) == measure.IPv4 && r.v4 || family(a) == measure.IPv6 && r.v6 {
+			return netip.AddrPortFrom(a, 53), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// answeredNowhere asks an address without a resolver for a canary's name: who
+// answers redirects all of port 53.
+func (r *runner) answeredNowhere(ctx context.Context) bool {
+	at, ok := r.nowhere()
+	if !ok || len(r.cfg.Controls.Canaries) == 0 || r.pacer.wait(ctx) != nil {
+		return false
+	}
+	o := wire.Ask(ctx, r.cfg.Network, r.canaries.log, wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight}, wire.Question{
+		Name: r.cfg.Controls.Canaries[0].Name, Type: "A", Server: at, Transport: "udp", NoResolver: true, Tries: 2, Timeout: 1500 * time.Millisecond}, r.trust)
+	return o.DNS != nil && len(o.DNS.Replies) > 0
 }

@@ -251,6 +251,9 @@ func (j *job) screen(ctx context.Context) {
 	}
 	list := j.candidates(res)
 	var wg sync.WaitGroup
+	if j.r.redirected {
+		wg.Go(func() { j.askNowhere(ctx, host) })
+	}
 	primary := map[bool]bool{}
 	for _, c := range list {
 		body := !primary[c.system]
@@ -283,6 +286,25 @@ func (j *job) screen(ctx context.Context) {
 	if len(list) == 0 {
 		j.suspect(suspect{layer: measure.StepDNS, host: host, seen: firstOf(res.system, res.direct)})
 	}
+}
+
+// askNowhere asks an address without a resolver for the target and for a
+// control name, where the preflight found that port 53 is redirected.
+func (j *job) askNowhere(ctx context.Context, host string) {
+	at, ok := j.r.nowhere()
+	if _, err := netip.ParseAddr(host); !ok || err == nil {
+		return
+	}
+	ask := func(meta wire.Meta, name string) *measure.Observation {
+		if j.r.pacer.wait(ctx) != nil {
+			return j.interrupted(measure.StepDNS, meta)
+		}
+		return j.r.fixFamily(wire.Ask(ctx, j.r.cfg.Network, j.log, meta, wire.Question{Name: name, Type: "A", Server: at, Transport: "udp",
+			NoResolver: true, Tries: 2, Timeout: 2500 * time.Millisecond, Linger: lingerDNS}, j.r.trust))
+	}
+	c := ask(wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpNowhere, Pair: 1, ControlKind: measure.ControlKnown}, j.knownName())
+	t := ask(wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpNowhere, Pair: 1, Differs: []string{"qname"}}, host)
+	t.Control = c.ID
 }
 
 func firstOf(list ...*measure.Observation) *measure.Observation {
