@@ -67,7 +67,6 @@ var theirs = map[string][]string{
 	"github.com/quic-go/quic-go":              {"wire", "lab", "helper"},
 	"github.com/refraction-networking/utls":   {"wire"},
 	"github.com/spf13/cobra":                  {"internal/cli"},
-	"github.com/valyala/fastjson":             {"ooni"},
 	"golang.org/x/crypto/x509roots/fallback":  {"internal/cli"},
 	"golang.org/x/net/bpf":                    {"wire/host", "lab/kernel"},
 	"golang.org/x/net/http2":                  {"wire", "lab", "helper"},

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -90,9 +89,6 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool)
 			return hint(err, "give files of `govah check -o` or of OONI, or - for standard input")
 		}
 	}
-	// Little is kept and much thrown away: collecting it less often costs some
-	// megabytes and saves a fifth of the time.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
 	r := &rejudging{a: a, lang: lang, text: report.NewText(a.out, opts), worst: measure.InterferenceNone, bodies: map[string][]byte{}}
 	if output != "" {
@@ -166,7 +162,7 @@ func (r *rejudging) file(path string) (n account, err error) {
 	r.order, r.kept = nil, 0
 	// Lines are decoded, and OONI's judged, side by side; what comes of them
 	// is taken in their order.
-	parsers := make([]ooni.Parser, runtime.GOMAXPROCS(0))
+	parsers := make([]ooni.Parser, 2*runtime.GOMAXPROCS(0))
 	for x := range record.Ordered(reader, len(parsers), func(worker int, line record.Line) decoded {
 		return decode(&parsers[worker], line)
 	}) {

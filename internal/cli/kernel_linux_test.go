@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -26,6 +27,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asGovah) != "" {
 		os.Exit(Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	// The suites wait more than they compute: two at a time, which is the
+	// default on two cores, would take all day.
+	flag.Parse()
+	flag.Set("test.parallel", "16")
 	os.Exit(m.Run())
 }
 
