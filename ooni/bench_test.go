@@ -103,7 +103,7 @@ func readAndJudge(in io.Reader) (judged, skipped int, err error) {
 		verdict measure.Verdict
 		err     error
 	}
-	parsers := make([]ooni.Parser, runtime.GOMAXPROCS(0))
+	parsers := make([]ooni.Parser, 2*runtime.GOMAXPROCS(0))
 	for x := range record.Ordered(r, len(parsers), func(worker int, line record.Line) outcome {
 		p := &parsers[worker]
 		m, err := p.Parse(line.Data)

@@ -17,7 +17,8 @@ type Result[T any] struct {
 // each always with the same worker number from 0 on, and yields the results in
 // the order of the lines. A result is valid until the next one: only then its
 // worker goes on, so that it can reuse what it returned. Data of a line is its
-// worker's own.
+// worker's own. Twice as many workers as processors keep those busy while
+// results wait for their turn.
 func Ordered[T any](r *Reader, workers int, work func(worker int, line Line) T) iter.Seq[Result[T]] {
 	return func(yield func(Result[T]) bool) {
 		type slot struct {
@@ -29,9 +30,7 @@ func Ordered[T any](r *Reader, workers int, work func(worker int, line Line) T) 
 		stop := make(chan struct{})
 		var running sync.WaitGroup
 		for i := range slots {
-			s := slot{make(chan Result[T], 1), make(chan Result[T], 1), make(chan []byte, 2)}
-			// Two buffers: one line is read while another is worked on. The
-			// second comes once the first result was used.
+			s := slot{make(chan Result[T], 1), make(chan Result[T], 1), make(chan []byte, 1)}
 			s.free <- nil
 			slots[i] = s
 			running.Go(func() {
