@@ -238,6 +238,10 @@ func (j *judging) addresses() {
 			Trigger: measure.Trigger{Kind: "address", Value: at.Addr().String()}, Runs: s.runs, Hits: s.hits, Controls: s.controls, Because: s.because()}
 		if p.c != nil && p.c.ControlKind == measure.ControlPort && s.controls.Hits == 0 && s.controls.Runs > 0 {
 			f.Trigger = measure.Trigger{Kind: "port", Value: s.key, Control: p.c.Remote}
+		} else if failures, runs := j.canaryCounts(measure.StepTCP, s.family); runs > 0 {
+			// The whole address is silent: its control are the other
+			// addresses that were connected to all the while.
+			f.Controls = measure.Count{Runs: runs, Hits: failures}
 		}
 		helped := j.reachedBy(measure.StepTCP, s.key, "")
 		switch {

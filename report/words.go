@@ -345,7 +345,6 @@ func commandsFor(target string) []i18n.Arg {
 	return []i18n.Arg{
 		i18n.Command("again", "govah check "+quoted),
 		i18n.Command("diff", "govah diff OLD NEW"),
-		i18n.Command("seal", "govah check --seal "+quoted),
 		i18n.Command("helper", "govah check --helper URL "+quoted),
 	}
 }
