@@ -100,9 +100,6 @@ var mayDial = []string{"wire/host", "lab/kernel", "internal/cli"}
 
 const module = "govah"
 
-// temporary keeps requirements in go.mod while packages are being written.
-const temporary = "internal/deps"
-
 type source struct {
 	pkg, file string
 	test      bool
@@ -126,9 +123,6 @@ func sources(t *testing.T) (list []source) {
 			return nil
 		}
 		pkg := filepath.ToSlash(filepath.Dir(p))
-		if pkg == temporary {
-			return nil
-		}
 		tree, err := parser.ParseFile(fset, p, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Errorf("%v", err)

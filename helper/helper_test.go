@@ -398,7 +398,7 @@ func TestPages(t *testing.T) {
 		if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != measure.HelperPlainSHA256 || len(body) != measure.HelperPlainBytes {
 			t.Errorf("%s: /plain has %d bytes with hash %x", scheme, len(body), sum)
 		}
-		r, body = get(base+"/bulk?bytes=300000", "blocked.example")
+		_, body = get(base+"/bulk?bytes=300000", "blocked.example")
 		var z bytes.Buffer
 		w, _ := flate.NewWriter(&z, flate.BestCompression)
 		w.Write(body)

@@ -23,6 +23,39 @@ func (j *judging) transfers() {
 	j.inside()
 	j.bulk()
 	j.payloads()
+	j.slow()
+}
+
+// A transfer of the target's own page is slow below slowRate, if it is long
+// enough to tell.
+const (
+	slowRate  = 400_000 // bits per second
+	slowBytes = 16_000
+)
+
+// slow says nothing about a page that was slow again and again and that no
+// experiment explained: only a second vantage point could.
+func (j *judging) slow() {
+	n := 0
+	for _, o := range j.obs {
+		if o.Role != measure.RoleTest || o.Stage != measure.StageConfirm || o.HTTP == nil || o.HTTP.BodyBytes < slowBytes ||
+			o.Experiment != measure.ExpSNI && o.Experiment != measure.ExpBulk {
+			continue
+		}
+		bits := int64(0)
+		if o.Stream != nil {
+			bits = o.Stream.BitsPerSecond
+		} else if us := o.TookUS - o.HTTP.FirstByteUS; us > 0 {
+			bits = o.HTTP.BodyBytes * 8_000_000 / us
+		}
+		if bits > 0 && bits < slowRate {
+			n++
+		}
+	}
+	if n < 3 || len(j.helpers(j.host)) > 0 || slices.ContainsFunc(j.findings, func(f measure.Finding) bool { return f.Layer == measure.StepStream }) {
+		return
+	}
+	j.why[undecided], j.why[measure.WhyNoHelper] = true, true
 }
 
 // insideAnswer says that a control's request inside TLS was answered.
