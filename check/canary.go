@@ -3,7 +3,7 @@ package check
 import (
 	"context"
 	"net/netip"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -307,16 +307,11 @@ func (j *job) include(set bracketSet) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, o := range set.obs {
-		id := "c" + strconv.Itoa(mustNumber(o.ID))
+		id := "c" + strings.TrimPrefix(o.ID, "o")
 		o.ID, o.After = id, ""
 		o.StartUS += shift
 		j.brackets[id] = o
 	}
-}
-
-func mustNumber(id string) int {
-	n, _ := strconv.Atoi(id[1:])
-	return n
 }
 
 // bracket runs canaries of a protocol and keeps them with the measurement.

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"math/bits"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -622,12 +623,5 @@ func unlike(a, b *measure.HTTP) bool {
 	if ex != nil || ey != nil {
 		return false
 	}
-	return popcount(x^y) > 20
-}
-
-func popcount(x uint64) (n int) {
-	for ; x != 0; x &= x - 1 {
-		n++
-	}
-	return n
+	return bits.OnesCount64(x^y) > 20
 }

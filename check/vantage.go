@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,7 +70,7 @@ func (j *job) askHelpers(ctx context.Context) {
 	if res := j.names[j.target.Host]; res != nil {
 		for _, list := range [][]netip.Addr{res.fromSystem, res.fromEncrypted} {
 			for _, a := range list {
-				if s := a.String(); len(addrs) < 8 && !contains(addrs, s) {
+				if s := a.String(); len(addrs) < 8 && !slices.Contains(addrs, s) {
 					addrs = append(addrs, s)
 				}
 			}
@@ -92,15 +93,6 @@ func (j *job) askHelpers(ctx context.Context) {
 		})
 	}
 	wg.Wait()
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 func (j *job) suspectedLayer(layer measure.Step) bool {
