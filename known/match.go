@@ -114,71 +114,69 @@ func newAutomaton(patterns []string, rows []int) *automaton {
 	for 1<<a.shift < columns {
 		a.shift++
 	}
-	// The trie; 0 is the root and, in edges, "no edge".
-	type node struct {
-		edges map[uint8]int
-		fail  int
-		rows  []int
+	// The trie, one row of the table a node. 0 is the root, which nothing
+	// leads to, so that it also says "no edge".
+	width := 1 << a.shift
+	bound := 1
+	for _, p := range patterns {
+		bound += len(p)
 	}
-	trie := []node{{edges: map[uint8]int{}}}
+	full := make([]uint16, width, bound*width)
+	ends := [][]int{nil} // rows of the patterns that end at a node
 	for i, p := range patterns {
 		at := 0
 		for j := 0; j < len(p); j++ {
-			c := a.class[p[j]]
-			to, ok := trie[at].edges[c]
-			if !ok {
-				to = len(trie)
-				trie = append(trie, node{edges: map[uint8]int{}})
-				trie[at].edges[c] = to
+			edge := at*width + int(a.class[p[j]])
+			if full[edge] == 0 {
+				if len(ends) == 1<<16 {
+					panic("known: too many states for 16 bits")
+				}
+				full[edge] = uint16(len(ends))
+				full = full[:len(full)+width]
+				ends = append(ends, nil)
 			}
-			at = to
+			at = int(full[edge])
 		}
-		trie[at].rows = append(trie[at].rows, rows[i])
-	}
-	if len(trie) > 1<<16 {
-		panic("known: too many states for 16 bits")
+		ends[at] = append(ends[at], rows[i])
 	}
 	// Breadth first: the failure state of a node is complete before it.
-	width := 1 << a.shift
-	full := make([]int, len(trie)*width)
-	queue := []int{0}
-	for len(queue) > 0 {
+	fail := make([]uint16, len(ends))
+	queue := make([]uint16, 1, len(ends))
+	for ; len(queue) > 0; queue = queue[1:] {
 		s := queue[0]
-		queue = queue[1:]
-		for c := 0; c < columns; c++ {
-			to, ok := trie[s].edges[uint8(c)]
+		row, back := full[int(s)*width:][:width], full[int(fail[s])*width:][:width]
+		for c, to := range row[:columns] {
 			switch {
-			case !ok && s != 0:
-				full[s*width+c] = full[trie[s].fail*width+c]
-			case ok:
-				full[s*width+c] = to
+			case to == 0:
+				row[c] = back[c] // at the root: 0
+			default:
 				if s != 0 {
-					trie[to].fail = full[trie[s].fail*width+c]
+					fail[to] = back[c]
 				}
-				trie[to].rows = append(trie[to].rows, trie[trie[to].fail].rows...)
+				ends[to] = append(ends[to], ends[fail[to]]...)
 				queue = append(queue, to)
 			}
 		}
 	}
 	// Renumber: plain states first.
-	number := make([]uint16, len(trie))
+	number := make([]uint16, len(ends))
 	n := uint16(0)
-	for s := range trie {
-		if len(trie[s].rows) == 0 {
+	for s, of := range ends {
+		if len(of) == 0 {
 			number[s] = n
 			n++
 		}
 	}
 	a.accepting = n
-	for s := range trie {
-		if len(trie[s].rows) > 0 {
+	for s, of := range ends {
+		if len(of) > 0 {
 			number[s] = n
-			a.rows = append(a.rows, trie[s].rows)
+			a.rows = append(a.rows, of)
 			n++
 		}
 	}
 	a.next = make([]uint16, len(full))
-	for s := range trie {
+	for s := range ends {
 		for c := 0; c < width; c++ {
 			a.next[int(number[s])*width+c] = number[full[s*width+c]]
 		}

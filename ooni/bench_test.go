@@ -147,7 +147,7 @@ func decode(in io.Reader) error {
 // decompressing it alone, and with decompressing and decoding it with
 // encoding/json: medians of interleaved runs.
 func BenchmarkReadAndJudge(b *testing.B) {
-	path, unpacked := corpus(b, 24<<20)
+	path, unpacked := corpus(b, 64<<20)
 	var ours, alone, standard []time.Duration
 	timed := func(into *[]time.Duration, f func(io.Reader) error) {
 		in, err := os.Open(path)

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -164,8 +165,9 @@ func (p *Parser) reset(line []byte) {
 	clear(p.steps)
 	clear(p.late)
 	p.steps, p.late = p.steps[:0], p.late[:0]
-	if p.arena = p.arena[:0]; cap(p.arena) > maxArena {
-		p.arena = nil
+	// Bodies are shorter than the line that they are written in.
+	if p.arena = p.arena[:0]; cap(p.arena) > maxArena || cap(p.arena) < len(line) {
+		p.arena = make([]byte, 0, 1<<bits.Len(uint(len(line))))
 	}
 	p.dnsFail, p.ctrlFail, p.meta, p.read = "", "", meta{}, false
 	obs := p.m.Observations

@@ -59,7 +59,7 @@ func Ordered[T any](r *Reader, workers int, work func(worker int, line Line) T) 
 				case <-stop:
 					return
 				}
-				line.Data = append(buf[:0], line.Data...)
+				line.Data = r.keep(line, buf)
 				s.in <- Result[T]{Line: line, Err: err}
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math/bits"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -125,7 +126,7 @@ func (r *Reader) next() (line Line, whole bool, err error) {
 				break
 			}
 			if !long {
-				r.buf = append(r.buf, part...)
+				r.buf = append(roomFor(r.buf, len(part)), part...)
 				line.Data = r.buf
 			}
 			if err == nil {
@@ -155,6 +156,25 @@ func (r *Reader) next() (line Line, whole bool, err error) {
 			return line, true, nil
 		}
 	}
+}
+
+// keep gives a copy of the line just read that outlives the next one, in buf
+// or in another buffer that is then the caller's.
+func (r *Reader) keep(line Line, buf []byte) []byte {
+	if len(r.buf) > 0 { // put together from parts: a copy already
+		r.buf = buf[:0]
+		return line.Data
+	}
+	return append(roomFor(buf[:0], len(line.Data)), line.Data...)
+}
+
+// roomFor makes room for n more bytes, in powers of two, so that a buffer used
+// for one line after another soon fits them all.
+func roomFor(buf []byte, n int) []byte {
+	if n += len(buf); n <= cap(buf) {
+		return buf
+	}
+	return append(make([]byte, 0, 1<<bits.Len(uint(n))), buf...)
 }
 
 // Lines reads every line undecoded. Data is valid until the next one. Errors

@@ -69,6 +69,7 @@ func benchCheck(b *testing.B, n, dead int) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	defer lean()()
 	for b.Loop() {
 		w, err := lab.New(s, lab.Options{RTT: 40 * time.Millisecond})
 		if err != nil {
