@@ -308,6 +308,8 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 			args[2] = i18n.Word("control", l.Text("control.none"))
 		}
 		out = append(out, say("because.pair", args...))
+	case kind != "" && value != "" && f.Controls.Runs > 0:
+		out = append(out, say("because.value-control", args...))
 	case kind != "" && f.Controls.Runs > 0:
 		out = append(out, say("because.control", args...))
 	case kind != "" && value != "":
