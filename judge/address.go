@@ -210,6 +210,18 @@ func (j *judging) reachedBy(step measure.Step, at string, name string) []*measur
 	return out
 }
 
+// deniedTo says whether some helper could not connect to this very address and
+// port, though its own network carries it.
+func (j *judging) deniedTo(at string) bool {
+	for _, o := range j.obs {
+		if o.Role == measure.RoleHelper && o.Step == measure.StepTCP && o.Remote == at &&
+			(o.Failure == measure.GenericTimeout || o.Failure == measure.ConnectionRefused || o.Failure == measure.ConnectionReset) {
+			return true
+		}
+	}
+	return false
+}
+
 // addresses judges connects that fail: to one address or port while the
 // canaries connect.
 func (j *judging) addresses() {
@@ -245,6 +257,10 @@ func (j *judging) addresses() {
 		}
 		helped := j.reachedBy(measure.StepTCP, s.key, "")
 		switch {
+		case len(helped) > 0 && j.deniedTo(s.key):
+			// A server that turns whole networks away looks like this too, and
+			// so does a helper that does not tell the truth.
+			f.NotExcluded = []measure.Why{measure.WhyServerRefuses, measure.WhyHelperDisagrees}
 		case len(helped) > 0 && s.sound:
 			f.Interference, f.Proof = measure.InterferenceConfirmed, "pairs+helper"
 			f.Because = append(f.Because, ids(helped...)...)

@@ -227,6 +227,13 @@ func TestAddresses(t *testing.T) {
 			rounds(s, 6, measure.GenericTimeout, measure.GenericTimeout)
 			return s
 		}, want{measure.ReachableNo, measure.InterferenceConfirmed, measure.IPDrop, "address", "pairs+helper", ""}},
+		{"twin: another helper cannot connect: the server may turn networks away, or a helper lies", func() *scene {
+			s := start(measure.GenericTimeout)
+			s.helped(helper1, siteAt, 64600, "", "")
+			s.helped(helper2, siteAt, 64601, measure.GenericTimeout, "")
+			rounds(s, 6, measure.GenericTimeout, measure.GenericTimeout)
+			return s
+		}, want{measure.ReachableNo, measure.InterferenceSuspected, measure.IPDrop, "address", "", measure.WhyHelperDisagrees}},
 		{"only the port", func() *scene {
 			s := start(measure.ConnectionReset)
 			s.helped(helper1, siteAt, 64600, "", "")

@@ -105,7 +105,6 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringVar(&o.ooni, "ooni", "", "write web measurements in OONI's format")
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 3 or 4 as above")
 	f.BoolVar(&o.consent, "consent", false, "I know the risks; do not ask")
-	cmd.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
 	return cmd
 }
 
@@ -122,6 +121,12 @@ type place struct {
 
 func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	ctx := a.ctx
+	if o.only4 && o.only6 {
+		return usage("leave both out to test both", "-4 and -6 exclude each other")
+	}
+	if o.resume && o.output == "" {
+		return usage("add -o FILE, the file of the interrupted run", "--resume needs -o")
+	}
 	lang, err := a.language()
 	if err != nil {
 		return usage("it is en or fa", "%v", err)

@@ -73,7 +73,7 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errOut io.Write
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
@@ -86,8 +86,8 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errOut io.Write
 		h = &hinted{err: err, code: exitFailed}
 		if s := err.Error(); strings.HasPrefix(s, "unknown command") || strings.HasPrefix(s, "unknown flag") ||
 			strings.HasPrefix(s, "unknown shorthand") || strings.Contains(s, "invalid argument") || strings.Contains(s, "flag needs an argument") ||
-			strings.Contains(s, "arg(s)") || strings.Contains(s, "none of the others can be") {
-			h.code, h.hint = exitUsage, "see `govah --help`"
+			strings.Contains(s, "arg(s)") {
+			h.code, h.hint = exitUsage, "see `"+cmd.CommandPath()+" -h`"
 		}
 	}
 	if a.json {
@@ -148,10 +148,11 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
 		}
 		return nil
 	}
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("see `"+cmd.CommandPath()+" -h`", "%v", err)
 	})
-	root.AddCommand(a.checkCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.helperCommand(), a.labCommand())
+	root.AddCommand(a.checkCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.helperCommand(), a.labCommand(), a.manCommand())
 	return root
 }
 

@@ -67,6 +67,9 @@ type rejudging struct {
 	bodies map[string][]byte
 	order  []string // of bodies, oldest first
 	kept   int
+	// held are measurements that were interrupted: the same file may hold the
+	// whole one that a resumed run made.
+	held []*measure.Measurement
 	// run is the last run line written for what was imported.
 	run *measure.Run
 	end measure.End
@@ -186,13 +189,51 @@ func (r *rejudging) file(path string) (n account, err error) {
 			if d.entry.Measurement != nil {
 				n.judged++
 			}
-			err = r.entry(&d.entry)
+			err = r.entry(&d.entry, &n)
 		}
 		if err != nil {
 			return n, err
 		}
 	}
+	for _, m := range r.held {
+		if err := r.again(m); err != nil {
+			return n, err
+		}
+	}
+	r.held = nil
 	return n, nil
+}
+
+// heldAtMost bounds the interrupted measurements held: a run interrupts fewer.
+const heldAtMost = 1000
+
+// hold keeps an interrupted measurement back, and drops what a whole one of
+// the same target takes the place of. It says whether m is held.
+func (r *rejudging) hold(m *measure.Measurement, n *account) bool {
+	if !m.Complete {
+		if len(r.held) == heldAtMost {
+			return false
+		}
+		r.held = append(r.held, m)
+		return true
+	}
+	before := len(r.held)
+	r.held = slices.DeleteFunc(r.held, func(old *measure.Measurement) bool { return old.Target == m.Target })
+	for range before - len(r.held) {
+		n.judged--
+		n.skip("interrupted")
+	}
+	return false
+}
+
+// again judges a measurement of ours.
+func (r *rejudging) again(m *measure.Measurement) error {
+	bodies := func(hash string) ([]byte, bool) {
+		b, ok := r.bodies[hash]
+		return b, ok
+	}
+	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
+	return r.take(m, &v, bodies)
 }
 
 // decoded is what one line holds: one of its fields is set.
@@ -239,7 +280,7 @@ func decode(p *ooni.Parser, line record.Line) (d decoded) {
 }
 
 // entry takes a line of ours.
-func (r *rejudging) entry(e *record.Entry) error {
+func (r *rejudging) entry(e *record.Entry, n *account) error {
 	var err error
 	switch {
 	case e.Run != nil:
@@ -270,12 +311,10 @@ func (r *rejudging) entry(e *record.Entry) error {
 			err = r.out.End(e.End)
 		}
 	case e.Measurement != nil:
-		bodies := func(hash string) ([]byte, bool) {
-			b, ok := r.bodies[hash]
-			return b, ok
+		if r.hold(e.Measurement, n) {
+			return nil
 		}
-		v := judge.Judge(judge.Input{Measurement: e.Measurement, Bodies: bodies})
-		return r.take(e.Measurement, &v, bodies)
+		return r.again(e.Measurement)
 	}
 	if err != nil {
 		return hint(err, "is the disk full?")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,20 +18,6 @@ import (
 	"govah/lab/kernel"
 	"govah/measure"
 )
-
-const asGovah = "GOVAH_TEST_RUN_AS_COMMAND"
-
-func TestMain(m *testing.M) {
-	kernel.Main()
-	if os.Getenv(asGovah) != "" {
-		os.Exit(Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-	}
-	// The suites wait more than they compute: two at a time, which is the
-	// default on two cores, would take all day.
-	flag.Parse()
-	flag.Set("test.parallel", "16")
-	os.Exit(m.Run())
-}
 
 // kernelRows picks what is run again on the kernel's own stack: rows of the
 // gauntlet's main line, of every layer, both accused and innocent.

@@ -131,7 +131,7 @@ func (a *app) adjust(o *checkOptions, p *place) error {
 func (a *app) labPlace(o *checkOptions) (*place, error) {
 	s, err := lab.Load(o.lab)
 	if err != nil {
-		return nil, hint(err, "`govah lab list` names those that are built in")
+		return nil, badScenario(o.lab, err)
 	}
 	seed := uint64(o.seed)
 	if seed == 0 {

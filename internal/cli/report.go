@@ -48,8 +48,9 @@ page, in the language of --lang, next to it or where -o says.`,
 }
 
 // entries reads measurements with their verdicts, one at a time, each time it
-// is ranged over.
-func entries(path string, src *report.Source) iter.Seq2[report.Entry, error] {
+// is ranged over. What was interrupted and is in whole, the targets measured
+// wholly, was measured again.
+func entries(path string, src *report.Source, whole map[string]bool) iter.Seq2[report.Entry, error] {
 	return func(yield func(report.Entry, error) bool) {
 		f, err := os.Open(path)
 		if err != nil {
@@ -77,6 +78,9 @@ func entries(path string, src *report.Source) iter.Seq2[report.Entry, error] {
 			case e.Verdict != nil:
 				m := pending[e.Verdict.Measurement]
 				delete(pending, e.Verdict.Measurement)
+				if m != nil && !m.Complete && whole[m.Target] {
+					continue
+				}
 				if !yield(report.Entry{Measurement: m, Verdict: e.Verdict}, nil) {
 					return
 				}
@@ -91,6 +95,21 @@ func writeHTMLFromFile(output, path string, lang i18n.Lang) (err error) {
 	if _, err := os.Stat(path); err != nil {
 		return hint(err, "give a file that `govah check -o` wrote")
 	}
+	src := &report.Source{}
+	whole, any := map[string]bool{}, false
+	for e, err := range entries(path, src, nil) {
+		if err != nil {
+			return hint(fmt.Errorf("reading %s: %w", path, err), "give a file that `govah check -o` wrote")
+		}
+		any = true
+		if e.Measurement != nil && e.Measurement.Complete {
+			whole[e.Measurement.Target] = true
+		}
+	}
+	if !any && src.Run == nil {
+		return hint(fmt.Errorf("%s holds no measurement of govah's", path), "give a file that `govah check -o` wrote; OONI's files go through `govah judge -o` first")
+	}
+	src.Entries = entries(path, src, whole)
 	tmp, err := os.CreateTemp(filepath.Dir(output), ".govah-report-*")
 	if err != nil {
 		return hint(fmt.Errorf("writing the report: %w", err), "choose a folder that you can write to")
@@ -101,8 +120,6 @@ func writeHTMLFromFile(output, path string, lang i18n.Lang) (err error) {
 			os.Remove(tmp.Name())
 		}
 	}()
-	src := &report.Source{}
-	src.Entries = entries(path, src)
 	w := bufio.NewWriterSize(tmp, 1<<16)
 	if err = report.HTML(w, report.Options{Lang: lang}, src); err != nil {
 		return hint(fmt.Errorf("writing the report from %s: %w", path, err), "`govah judge %s` says which lines are broken", path)

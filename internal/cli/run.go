@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -63,10 +64,26 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		out      *record.Writer
 		previous []measure.Verdict
 	)
-	if o.output != "" {
+	output := o.output
+	if o.html != "" {
+		if _, err := os.Stat(o.html); err == nil && !o.resume {
+			return hint(fmt.Errorf("%s exists already and is not overwritten", o.html), "choose another file with --report")
+		}
+		// Found out before anything is measured: whether the report can be
+		// written. It is made from the measurements, kept or not.
+		scratch, err := os.MkdirTemp(filepath.Dir(o.html), ".govah-*")
+		if err != nil {
+			return hint(fmt.Errorf("writing the report: %w", err), "choose a folder that you can write to")
+		}
+		defer os.RemoveAll(scratch)
+		if output == "" {
+			output = filepath.Join(scratch, "measurements.jsonl")
+		}
+	}
+	if output != "" {
 		if o.resume {
 			var done map[string]bool
-			if done, previous, err = finished(o.output); err != nil {
+			if done, previous, err = finished(output); err != nil {
 				return err
 			}
 			kept := targets[:0:0]
@@ -81,9 +98,9 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			targets = kept
 		}
 		if o.resume && len(previous) > 0 {
-			out, err = record.Append(o.output)
+			out, err = record.Append(output)
 		} else {
-			out, err = record.Create(o.output)
+			out, err = record.Create(output)
 		}
 		if err != nil {
 			return hint(err, "choose another file, or --resume to go on with this one")
@@ -200,15 +217,10 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		files = append(files, report.File{Kind: "ooni", Path: o.ooni})
 	}
 	if o.html != "" {
-		if out != nil {
-			if err := out.Flush(); err != nil {
-				return hint(err, "is the disk full?")
-			}
-			err = writeHTMLFromFile(o.html, o.output, lang)
-		} else {
-			err = hint(errors.New("--report needs the measurements"), "add -o FILE")
+		if err := out.Flush(); err != nil {
+			return hint(err, "is the disk full?")
 		}
-		if err != nil {
+		if err := writeHTMLFromFile(o.html, output, lang); err != nil {
 			return err
 		}
 		files = append(files, report.File{Kind: "report", Path: o.html})

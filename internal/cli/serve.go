@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -125,11 +126,19 @@ func (a *app) labCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := lab.Load(args[0])
 			if err != nil {
-				return hint(err, "`govah lab list` names those that are built in")
+				return badScenario(args[0], err)
 			}
 			fmt.Fprint(a.out, s.Describe())
 			return nil
 		},
 	})
 	return cmd
+}
+
+// badScenario says what to do about a scenario that cannot be used.
+func badScenario(name string, err error) error {
+	if strings.ContainsAny(name, "/.") {
+		return hint(err, "docs/formats/scenario-v1.md says what a scenario holds; `govah lab list` names those that are built in")
+	}
+	return hint(err, "`govah lab list` names those that are built in")
 }

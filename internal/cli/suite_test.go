@@ -79,7 +79,7 @@ func govah(ctx context.Context, args ...string) (verdicts []measure.Verdict, out
 func TestSuite(t *testing.T) {
 	total, clean := 0, 0
 	var mu sync.Mutex
-	limit := make(chan struct{}, 6)
+	limit := make(chan struct{}, 12)
 	for _, c := range suite(t) {
 		truth := rows(t, c[0], c[1])
 		if len(truth) == 0 {

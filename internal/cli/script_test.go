@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs the command as people do: each file of testdata/script is
+// a session with its own folder.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
+			e.Setenv("LANG", "C.UTF-8")
+			e.Setenv("NO_COLOR", "1")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"await": await, "mode": mode, "columns": columns, "garbage": garbage, "lines": lines, "cut": cut,
+		},
+	})
+}
+
+// await FILE REGEXP waits until the file has it, for 30 seconds at most.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	re := regexp.MustCompile(args[1])
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if data, err := os.ReadFile(ts.MkAbs(args[0])); err == nil && re.Match(data) {
+			return
+		}
+	}
+	ts.Fatalf("%s never had %s", args[0], args[1])
+}
+
+// mode FILE PERMISSIONS
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	st, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := strconv.FormatUint(uint64(st.Mode().Perm()), 8); got != args[1] {
+		ts.Fatalf("%s has mode %s", args[0], got)
+	}
+}
+
+// columns FILE N: no line of it is wider, marks of direction not counted.
+func columns(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		line = strings.NewReplacer("\u200e", "", "\u200f", "", "\u200c", "", "\u2066", "", "\u2067", "", "\u2068", "", "\u2069", "").Replace(strings.TrimRight(line, "\n"))
+		if utf8.RuneCountInString(line) > n {
+			ts.Fatalf("wider than %d columns: %q", n, line)
+		}
+	}
+}
+
+// garbage FILE writes bytes of every kind.
+func garbage(ts *testscript.TestScript, neg bool, args []string) {
+	var b bytes.Buffer
+	for i := range 5000 {
+		b.WriteByte(byte(i * i >> 3 * 31))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b.Bytes(), 0o600))
+}
+
+// cut FILE N keeps the first n bytes of it.
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.ParseInt(args[1], 10, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[0]), n))
+}
+
+// lines FILE N REGEXP: exactly n lines match.
+func lines(ts *testscript.TestScript, neg bool, args []string) {
+	re := regexp.MustCompile(args[2])
+	n := 0
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		if re.MatchString(line) {
+			n++
+		}
+	}
+	if strconv.Itoa(n) != args[1] {
+		ts.Fatalf("%d lines of %s match %s, not %s", n, args[0], args[2], args[1])
+	}
+}
