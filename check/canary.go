@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"govah/judge"
 	"govah/measure"
 	"govah/wire"
 )
@@ -47,6 +48,7 @@ type bracketSet struct {
 	began, at time.Time // when the first began and the last ended
 	obs       []measure.Observation
 	good      bool
+	silent    bool // none answered at once: the network itself was silent
 }
 
 // canaries brackets failures with known hosts of several networks, and
@@ -128,7 +130,12 @@ func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet {
 	}
 	wg.Wait()
 	set.at = time.Now()
-	set.good = len(set.obs) > 0 && good == len(set.obs)
+	obs := make([]*measure.Observation, len(set.obs))
+	for i := range set.obs {
+		obs[i] = &set.obs[i]
+	}
+	set.silent = judge.Laboured(obs, c.r.view.TCPInfo)
+	set.good = len(set.obs) > 0 && good == len(set.obs) && !set.silent
 	if ctx.Err() != nil {
 		set.good = false
 		return set
@@ -315,11 +322,11 @@ func (j *job) include(set bracketSet) {
 }
 
 // bracket runs canaries of a protocol and keeps them with the measurement.
-func (j *job) bracket(ctx context.Context, k canaryKey, since time.Time) bool {
+func (j *job) bracket(ctx context.Context, k canaryKey, since time.Time) bracketSet {
 	if j.r.canaries == nil || len(j.r.canaries.hosts) == 0 {
-		return false
+		return bracketSet{}
 	}
 	set := j.r.canaries.bracket(ctx, k, since)
 	j.include(set)
-	return set.good
+	return set
 }

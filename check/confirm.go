@@ -31,7 +31,7 @@ var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTL
 // family, the families and the names side by side, since they share no key.
 func (j *job) confirm(ctx context.Context) {
 	key := canaryKey{step: measure.StepTCP, family: j.r.anyFamily()}
-	if !j.bracket(ctx, key, time.Now()) && !j.r.canaries.any() {
+	if !j.bracket(ctx, key, time.Now()).good && !j.r.canaries.any() {
 		return // nothing works here: no experiment could mean anything
 	}
 	j.askHelpers(ctx)
@@ -202,9 +202,10 @@ type outcome struct {
 // few, until limit says that more would not help, or until maxPairs. It
 // returns how often the test was hit.
 func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k int) bool, round func(ctx context.Context, k int) outcome) int {
-	hits, lost := 0, 0
+	hits, lost, died := 0, 0, 0
 	var last time.Time
-	for k := 1; k <= maxPairs; k++ {
+	k := 1
+	for ; k <= maxPairs; k++ {
 		if k > 1 && sleep(ctx, max(apart-time.Since(last), rest)) != nil {
 			break
 		}
@@ -212,16 +213,25 @@ func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k 
 		if !j.r.spend(1) {
 			break
 		}
-		j.bracket(ctx, key, time.Now().Add(-3*time.Second))
+		before := j.bracket(ctx, key, time.Now().Add(-3*time.Second))
 		o := round(ctx, k)
 		if ctx.Err() != nil {
 			break
 		}
-		j.bracket(ctx, key, time.Now())
+		after := j.bracket(ctx, key, time.Now())
 		if o.hit {
-			hits++
+			if before.good && after.good {
+				hits++
+			}
 			if s.addr.IsValid() {
 				j.r.keys.trigger(s.addr)
+			}
+			// Whatever silences everything after a trigger is not provoked
+			// again and again: it tells no more, and others suffer from it.
+			if after.silent {
+				if died++; died == 2 {
+					break
+				}
 			}
 		}
 		if !o.control {
@@ -236,6 +246,9 @@ func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k 
 		if o.hit && j.enough(s) {
 			break
 		}
+	}
+	if hits == 1 && k >= hopeless {
+		return 0 // chance: worth one more visit
 	}
 	return hits
 }
@@ -422,7 +435,10 @@ func (j *job) confirmAddress(ctx context.Context, s suspect) int {
 	if s.port == 443 {
 		other = 80
 	}
-	limit := func(k int) bool { return k >= 2 && !j.helperReached(s.addr, s.port) }
+	// Silence each time needs a helper to be told from a site that is down;
+	// what came and went needs more tries.
+	passed := false
+	limit := func(k int) bool { return k >= 2 && !j.helperReached(s.addr, s.port) && (!passed || k >= hopeless) }
 	return j.pairs(ctx, s, canaryKey{step: measure.StepTCP, family: s.family}, limit, func(ctx context.Context, k int) outcome {
 		control := make(chan *measure.Observation, 1)
 		go func() {
@@ -439,6 +455,7 @@ func (j *job) confirmAddress(ctx context.Context, s suspect) int {
 			conn.Abort()
 		}
 		t.Control = (<-control).ID
+		passed = passed || t.Failure == measure.NoFailure
 		return outcome{hit: t.Failure != measure.NoFailure, control: true}
 	})
 }

@@ -252,7 +252,7 @@ func (j *job) confirmQUIC(ctx context.Context, s suspect) int {
 	dead := 0
 	limit := func(k int) bool { return dead >= 3 }
 	return j.pairs(ctx, s, key, limit, func(ctx context.Context, k int) outcome {
-		if !j.bracket(ctx, key, time.Now().Add(-3*time.Second)) {
+		if !j.bracket(ctx, key, time.Now().Add(-3*time.Second)).good {
 			dead++
 		}
 		pair := func(exp measure.Experiment, addr netip.Addr, port int) outcome {

@@ -234,6 +234,37 @@ func TestAddresses(t *testing.T) {
 			rounds(s, 6, measure.GenericTimeout, measure.GenericTimeout)
 			return s
 		}, want{measure.ReachableNo, measure.InterferenceSuspected, measure.IPDrop, "address", "", measure.WhyHelperDisagrees}},
+		{"twin: the canaries after it had to ask again", func() *scene {
+			s := start(measure.GenericTimeout)
+			s.helped(helper1, siteAt, 64600, "", "")
+			rounds(s, 6, measure.GenericTimeout, measure.GenericTimeout)
+			s.m.View.TCPInfo = true
+			for i := range s.m.Observations {
+				if o := &s.m.Observations[i]; o.Role == measure.RoleCanary {
+					o.TCP = &measure.TCP{Retransmits: 1}
+				}
+			}
+			return s
+		}, want{reach: measure.ReachableNo, interference: measure.InterferenceUnknown, why: measure.WhyNoCanary}},
+		{"one canary that had to ask again met a loss", func() *scene {
+			s := start(measure.GenericTimeout)
+			s.helped(helper1, siteAt, 64600, "", "")
+			rounds(s, 6, measure.GenericTimeout, measure.GenericTimeout)
+			s.m.View.TCPInfo = true
+			for i := range s.m.Observations {
+				if o := &s.m.Observations[i]; o.Role == measure.RoleCanary && o.ASN == 64500 {
+					o.TCP = &measure.TCP{Retransmits: 1}
+				}
+			}
+			return s
+		}, want{measure.ReachableNo, measure.InterferenceConfirmed, measure.IPDrop, "address", "pairs+helper", ""}},
+		{"twin: once in five, and then it is reached", func() *scene {
+			s := start(measure.GenericTimeout)
+			rounds(s, 1, measure.GenericTimeout, measure.GenericTimeout)
+			rounds(s, 4, "", "")
+			s.visit(siteAt, "")
+			return s
+		}, want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
 		{"only the port", func() *scene {
 			s := start(measure.ConnectionReset)
 			s.helped(helper1, siteAt, 64600, "", "")

@@ -119,6 +119,10 @@ func (j *judging) unexplained(o *measure.Observation, name string) {
 	if j.reportDown(name, o.Step, []*measure.Observation{o}) {
 		return
 	}
+	if j.disturbed(o) {
+		j.why[measure.WhyNoCanary] = true
+		return
+	}
 	up := false
 	for _, l := range helpers {
 		up = up || l.answered || o.Step == measure.StepTCP && l.connected || o.Step == measure.StepTLS && l.shook

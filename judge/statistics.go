@@ -17,9 +17,14 @@ const (
 	lingerUS = 200_000_000
 	// clusterUS is how far apart the canaries of one set may start.
 	clusterUS = 5_000_000
+	// againUS is after how long a SYN is sent again (RFC 6298, section 2).
+	againUS = 1_000_000
 	// evidenceRatio is the likelihood ratio that confirms for one target;
 	// with n targets screened it is n times as much.
 	evidenceRatio = 1000
+	// leastRatio is the likelihood ratio from which failures that come and go
+	// are a suspicion: "positive" evidence of Kass and Raftery (1995).
+	leastRatio = 3
 	// leastNetworks is in how many networks canaries must have worked.
 	leastNetworks = 3
 	// boundLevel is the confidence of the bound on the false-failure rate.
@@ -185,7 +190,52 @@ func (j *judging) bracketed(t *measure.Observation) bool {
 			return false
 		}
 	}
-	return true
+	return !Laboured(nearest(before), j.m.View.TCPInfo) && !Laboured(nearest(after), j.m.View.TCPInfo)
+}
+
+// nearest are the canaries that began with the first: those of a set that was
+// slow ended after that.
+func nearest(set []*measure.Observation) []*measure.Observation {
+	for i, o := range set {
+		if d := o.StartUS - set[0].StartUS; d >= againUS || d <= -againUS {
+			return set[:i]
+		}
+	}
+	return set
+}
+
+// Laboured says whether all canaries of a set failed or had to send something
+// again before they were answered: then the network was silent when they began, and
+// they tell nothing of the moment before. One of several may have met a loss.
+// Where the stack does not tell (info), the time it took does.
+func Laboured(set []*measure.Observation, info bool) bool {
+	for _, o := range set {
+		if o.Failure == measure.NoFailure && !again(o, info) {
+			return false
+		}
+	}
+	return len(set) > 1
+}
+
+func again(o *measure.Observation, info bool) bool {
+	if info && o.TCP != nil {
+		return o.TCP.Retransmits > 0
+	}
+	return o.TookUS >= againUS
+}
+
+// disturbed says that while o was under way several canaries failed, or had to
+// send something again: the network itself was at fault, or whatever silences
+// this client as a whole.
+func (j *judging) disturbed(o *measure.Observation) bool {
+	n := 0
+	for _, c := range j.canaries {
+		if c.StartUS <= ended(o)+againUS && ended(c) >= o.StartUS-againUS && family(c) == family(o) && !j.dead(c) &&
+			(c.Failure != measure.NoFailure || again(c, j.m.View.TCPInfo)) {
+			n++
+		}
+	}
+	return n > 1
 }
 
 // dead says whether a canary never worked here, in three tries or more: it is
@@ -414,6 +464,13 @@ func (j *judging) weigh(s *series, q question) {
 					s.controls.Hits++
 				}
 			}
+		}
+	}
+	if s.hits < s.runs && runs > 0 && logRatio(s.hits, s.runs, upperBound(failures, runs)) < math.Log(leastRatio) {
+		// It came and went, and chance explains it about as well.
+		s.hits = 0
+		for i := range s.pairs {
+			s.pairs[i].hit = false
 		}
 	}
 	p := upperBound(failures+own.Hits, runs+own.Runs)

@@ -61,6 +61,7 @@ type flowState struct {
 	una      uint32 // the first sequence number that is not acknowledged
 	next     uint32 // the first that has not been sent
 	segments int    // size of the largest segment sent, bytes
+	syns     int    // times that the SYN was sent
 }
 
 // sends follows the sequence numbers of a segment that leaves.
@@ -68,6 +69,9 @@ func (f *flowState) sends(p *packet.Packet) {
 	n := len(p.Payload)
 	if p.Flags&(packet.SYN|packet.FIN) != 0 {
 		n++
+	}
+	if p.Flags&packet.SYN != 0 {
+		f.syns++
 	}
 	if !f.sent || p.Flags&packet.SYN != 0 {
 		f.sent, f.una, f.next = true, p.Seq, p.Seq
@@ -460,10 +464,11 @@ func (c *conn) Info() (wire.Info, error) {
 		stats = s
 	}
 	c.h.mu.Lock()
-	info := wire.Info{RTT: i.RTT, RTO: i.RTO, Unacked: c.f.unacked()}
+	// gVisor counts what was sent again after the handshake, Linux the SYN too.
+	info := wire.Info{RTT: i.RTT, RTO: i.RTO, Unacked: c.f.unacked(), Retransmits: max(0, c.f.syns-1)}
 	c.h.mu.Unlock()
 	if stats != nil {
-		info.Retransmits = int(stats.SendErrors.Retransmits.Value())
+		info.Retransmits += int(stats.SendErrors.Retransmits.Value())
 	}
 	if mss, err := c.ep.GetSockOptInt(tcpip.MaxSegOption); err == nil {
 		info.MSS = mss
