@@ -170,39 +170,53 @@ func TestSoak(t *testing.T) {
 			}
 		}
 	}
-	checked, accused, unreached := 0, 0, 0
-	for round := 0; checked < n; round++ {
-		loss := round % 4 * 10 // per thousand
-		list := targets
-		if left := n - checked; left < len(list) {
-			list = list[:left]
-		}
-		var stdout, stderr bytes.Buffer
-		a := &app{ctx: t.Context(), in: strings.NewReader(""), out: &stdout, err: &stderr, json: true, quiet: true}
-		o := &checkOptions{lab: "gauntlet", client: "no-ipv6", seed: int64(round + 1), loss: loss, helpers: []string{"none"}}
-		if round%2 == 1 {
-			o.client = "main"
-		}
-		if err := a.check(nil, list, o); err != nil {
-			t.Fatalf("round %d: %v\n%s", round, err, stderr.String())
-		}
-		for line := range strings.Lines(stdout.String()) {
-			if !strings.HasPrefix(line, `{"type":"verdict"`) {
-				continue
+	var (
+		mu                          sync.Mutex
+		wg                          sync.WaitGroup
+		checked, accused, unreached int
+	)
+	side := make(chan struct{}, 6) // rounds wait more than they compute
+	for round := 0; round*len(targets) < n; round++ {
+		list := targets[:min(len(targets), n-round*len(targets))]
+		side <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-side }()
+			loss := round % 4 * 10 // per thousand
+			var stdout, stderr bytes.Buffer
+			a := &app{ctx: t.Context(), in: strings.NewReader(""), out: &stdout, err: &stderr, json: true, quiet: true}
+			o := &checkOptions{lab: "gauntlet", client: "no-ipv6", seed: int64(round + 1), loss: loss, helpers: []string{"none"}}
+			if round%2 == 1 {
+				o.client = "main"
 			}
-			var v measure.Verdict
-			if err := json.Unmarshal([]byte(line), &v); err != nil {
-				t.Fatal(err)
+			if err := a.check(nil, list, o); err != nil {
+				t.Errorf("round %d: %v\n%s", round, err, stderr.String())
+				return
 			}
-			checked++
-			if v.Interference == measure.InterferenceConfirmed || v.Interference == measure.InterferenceSuspected {
-				accused++
-				t.Errorf("round %d, loss %d per thousand: %s accused: %s %v", round, loss, v.Target, v.Interference, v.Findings)
+			mu.Lock()
+			defer mu.Unlock()
+			for line := range strings.Lines(stdout.String()) {
+				if !strings.HasPrefix(line, `{"type":"verdict"`) {
+					continue
+				}
+				var v measure.Verdict
+				if err := json.Unmarshal([]byte(line), &v); err != nil {
+					t.Errorf("round %d: %v", round, err)
+					return
+				}
+				checked++
+				if v.Interference == measure.InterferenceConfirmed || v.Interference == measure.InterferenceSuspected {
+					accused++
+					t.Errorf("round %d, loss %d per thousand: %s accused: %s %v", round, loss, v.Target, v.Interference, v.Findings)
+				}
+				if v.Reachable != measure.ReachableYes {
+					unreached++
+				}
 			}
-			if v.Reachable != measure.ReachableYes {
-				unreached++
-			}
-		}
+		})
+	}
+	wg.Wait()
+	if checked != n {
+		t.Errorf("%d sites checked, not %d", checked, n)
 	}
 	fmt.Printf("soak: %d clean site checks at 0 to 3 %% loss: %d false accusations, %d not reached\n", checked, accused, unreached)
 }
