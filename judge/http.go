@@ -441,9 +441,46 @@ func (j *judging) pageElsewhere(name string, f measure.Family) bool {
 
 func (j *judging) liedAbout(name string) bool { return len(j.forged[name]) > 0 }
 
+// plainHeaders are those that a helper's fixed page has of its own, or that a
+// server in front of it may add.
+var plainHeaders = []string{"Accept-Ranges", "Age", "Alt-Svc", "Cache-Control", "Connection", "Content-Length", "Content-Type", "Date", "ETag",
+	"Keep-Alive", "Last-Modified", "Server", "Strict-Transport-Security", "Transfer-Encoding", "Vary", "X-Content-Type-Options"}
+
+// addedOnTheWay says whether a header of a helper's fixed page t was added on
+// the way to here: the site's own page came with the very same one, and not
+// when the helper fetched it. It gives both pages.
+func (j *judging) addedOnTheWay(t *measure.Observation, h measure.Header) (page, seen *measure.Observation) {
+	if slices.ContainsFunc(plainHeaders, func(name string) bool { return strings.EqualFold(h.Name, name) }) {
+		return nil, nil
+	}
+	has := func(o *measure.Observation, value bool) bool {
+		return slices.ContainsFunc(o.HTTP.Headers, func(x measure.Header) bool {
+			return strings.EqualFold(x.Name, h.Name) && (!value || x.Value == h.Value)
+		})
+	}
+	for _, o := range j.obs {
+		if o.Step != measure.StepHTTP || o.HTTP == nil || o.HTTP.Status == 0 || nameOf(o) != nameOf(t) || inTLS(o) || o.Experiment == measure.ExpPlain {
+			continue
+		}
+		switch {
+		case o.Role == measure.RoleHelper && has(o, false):
+			return nil, nil
+		case o.Role == measure.RoleHelper && len(o.HTTP.Headers) > 0:
+			seen = o
+		case o.Role == measure.RoleTest && o.Helper == "" && has(o, true):
+			page = o
+		}
+	}
+	if page == nil || seen == nil {
+		return nil, nil
+	}
+	return page, seen
+}
+
 // fixedBodies judges a helper's known body that came back changed.
 func (j *judging) fixedBodies() {
 	var changed []*measure.Observation
+	var added []string // what shows that a header was
 	runs := 0
 	proxied := false
 	for _, t := range j.obs {
@@ -456,6 +493,9 @@ func (j *judging) fixedBodies() {
 			for _, h := range t.HTTP.Headers {
 				// The helper adds no such header.
 				proxied = proxied || strings.EqualFold(h.Name, "Via")
+				if page, seen := j.addedOnTheWay(t, h); page != nil && len(added) == 0 {
+					added = ids(t, page, seen)
+				}
 			}
 		case t.HTTP.Status == 200 && !t.HTTP.BodyTruncated && t.HTTP.BodySHA256 != "", blockpage(j.matchesOf(t)) != nil,
 			t.HTTP.Status >= 300 && t.HTTP.Status < 400:
@@ -471,6 +511,12 @@ func (j *judging) fixedBodies() {
 		}
 	}
 	if len(changed) == 0 {
+		if len(added) > 0 {
+			t := j.byID[added[0]]
+			j.add(measure.Finding{Method: measure.HTTPTamper, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t),
+				Trigger: measure.Trigger{Kind: "host", Value: nameOf(t)}, Runs: runs, Hits: 1, Because: added, Proof: "plain+helper",
+				NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
+		}
 		return
 	}
 	t := changed[0]

@@ -48,6 +48,23 @@ func TestPlainRequests(t *testing.T) {
 			s.round(measure.StepHTTP, plain(exp, k, at, randomName, "", notFound), plain(exp, k, at, site, f, h))
 		}
 	}
+	// headers: of the page as it came here and to a helper, and of the helper's
+	// own page.
+	headers := func(here, there, fixed []measure.Header) *scene {
+		p := page
+		p.Headers = here
+		s := start(p, "")
+		o := plain("", 0, sitePort, site, "", page)
+		o.HTTP.Headers = append([]measure.Header{{Name: "Server", Value: "x"}}, there...)
+		o.Role, o.Helper = measure.RoleHelper, helper1
+		s.add(o)
+		o = plain(measure.ExpPlain, 0, "198.19.77.1:80", site, "", measure.HTTP{Status: 200, BodySHA256: measure.HelperPlainSHA256, Headers: fixed})
+		o.Role, o.Stage = measure.RoleTest, measure.StageScreen
+		s.add(o)
+		return s
+	}
+	tracking := []measure.Header{{Name: "X-Subscriber", Value: "0123"}}
+	date := []measure.Header{{Name: "Date", Value: "Mon, 01 Jun 2026 12:00:00 GMT"}}
 	block := blocked(t)
 	for _, c := range []struct {
 		name  string
@@ -144,6 +161,14 @@ func TestPlainRequests(t *testing.T) {
 			s.add(o)
 			return s
 		}, want{"", measure.InterferenceConfirmed, measure.HTTPTamper, "host", "plain", measure.WhyLocalNetwork}},
+		{"a header was added to two pages on the way", func() *scene { return headers(tracking, nil, tracking) },
+			want{"", measure.InterferenceConfirmed, measure.HTTPTamper, "host", "plain+helper", measure.WhyLocalNetwork}},
+		{"twin: the site sends it to everybody", func() *scene { return headers(tracking, tracking, tracking) },
+			want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
+		{"twin: only the helper's page has it", func() *scene { return headers(nil, nil, tracking) },
+			want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
+		{"twin: two clocks agree", func() *scene { return headers(date, nil, date) },
+			want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
 		{"twin: it came as it is", func() *scene {
 			s := start(page, "")
 			o := plain(measure.ExpPlain, 0, "198.19.77.1:80", site, "", measure.HTTP{Status: 200, BodySHA256: measure.HelperPlainSHA256, BodyBytes: measure.HelperPlainBytes})

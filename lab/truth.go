@@ -20,8 +20,12 @@ type Truth struct {
 	Reachable    string   `toml:"reachable"`
 	Interference string   `toml:"interference"` // none (default) or confirmed: what was really done
 	Methods      []string `toml:"methods"`      // any of these (measure.Method)
-	Trigger      string   `toml:"trigger"`      // measure.Trigger.Kind
-	Family       string   `toml:"family"`       // ipv4, ipv6
+	// Unseen: where it is not decidable it leaves no trace at all, and none is
+	// what an honest instrument says.
+	Unseen  bool     `toml:"unseen"`
+	Also    []string `toml:"also"`    // what may be found besides
+	Trigger string   `toml:"trigger"` // measure.Trigger.Kind
+	Family  string   `toml:"family"`  // ipv4, ipv6
 	// Decidable: local (default), helper, or never; what is not decidable
 	// must come out as unknown or suspected.
 	Decidable string `toml:"decidable"`
@@ -59,7 +63,7 @@ func (s *Scenario) checkTruth(t *Site, r *Truth) error {
 	if (r.Interference == "confirmed") != (len(r.Methods) > 0) {
 		return errors.New("methods belong to interference = \"confirmed\", and to nothing else")
 	}
-	for _, m := range r.Methods {
+	for _, m := range slices.Concat(r.Methods, r.Also) {
 		if !slices.Contains(methods, measure.Method(m)) {
 			return fmt.Errorf("method %q is not known; there are: %s", m, strings.Trim(fmt.Sprint(methods), "[]"))
 		}
@@ -121,34 +125,39 @@ func (r *Truth) Compare(v measure.Verdict, withHelpers bool) (problem string) {
 		}
 		return ""
 	}
-	if !decidable {
-		if v.Interference == measure.InterferenceNone {
-			return "interfered with by " + strings.Join(r.Methods, " or ") + ", though not decidable here; " + said
+	// Whatever else is confirmed must have been done as well.
+	for _, f := range v.Findings {
+		if !f.Method.Benign() && f.Interference == measure.InterferenceConfirmed && !slices.Contains(r.Methods, string(f.Method)) && !slices.Contains(r.Also, string(f.Method)) {
+			return "not " + string(f.Method) + ", really " + strings.Join(r.Methods, " or ") + "; " + said
 		}
-		if v.Interference == measure.InterferenceConfirmed && !r.hasMethod(v, "") {
-			return "really " + strings.Join(r.Methods, " or ") + "; " + said
+	}
+	contrary := r.Reachable == "yes" && v.Reachable == measure.ReachableNo || r.Reachable == "no" && v.Reachable == measure.ReachableYes
+	if contrary || decidable && r.Reachable != "" && string(v.Reachable) != r.Reachable {
+		return "it is reachable: " + r.Reachable + "; " + said
+	}
+	if !decidable {
+		if v.Interference == measure.InterferenceNone && !r.Unseen {
+			return "interfered with by " + strings.Join(r.Methods, " or ") + ", though not decidable here; " + said
 		}
 		return ""
 	}
-	if v.Interference != measure.InterferenceConfirmed || !r.hasMethod(v, r.Trigger) {
+	if v.Interference != measure.InterferenceConfirmed || !r.hasMethod(v) {
 		want := strings.Join(r.Methods, " or ")
 		if r.Trigger != "" {
 			want += " by " + r.Trigger
 		}
 		return "really " + want + "; " + said
 	}
-	if r.Reachable != "" && string(v.Reachable) != r.Reachable {
-		return "it is reachable: " + r.Reachable + "; " + said
-	}
 	return ""
 }
 
-func (r *Truth) hasMethod(v measure.Verdict, trigger string) bool {
-	for _, f := range v.Findings {
-		if slices.Contains(r.Methods, string(f.Method)) && f.Interference == measure.InterferenceConfirmed &&
-			(trigger == "" || f.Trigger.Kind == trigger) && (r.Family == "" || string(f.Family) == r.Family) {
-			return true
-		}
-	}
-	return false
+// hasMethod says whether a finding names a method that was used, what it is
+// triggered by, and, where that is a name, this site's.
+func (r *Truth) hasMethod(v measure.Verdict) bool {
+	return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
+		named := f.Trigger.Kind == "sni" || f.Trigger.Kind == "host" || f.Trigger.Kind == "qname"
+		return slices.Contains(r.Methods, string(f.Method)) && f.Interference == measure.InterferenceConfirmed &&
+			(r.Trigger == "" || f.Trigger.Kind == r.Trigger) && (r.Family == "" || string(f.Family) == r.Family) &&
+			(!named || f.Trigger.Value == "" || f.Trigger.Value == r.Site.Name)
+	})
 }

@@ -74,14 +74,21 @@ func classify(err error) measure.Failure {
 	}
 	// errno before time-outs: ETIMEDOUT is both, an errno with a timeout
 	// method must not hide behind a wrapper's.
+	var pe *PathError
+	onPath := errors.As(err, &pe)
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
-		if f := classifyErrno(errno); f != "" {
+		f := classifyErrno(errno)
+		if onPath && f == measure.PermissionDenied {
+			// Linux says EACCES for ICMPv6 "prohibited" (tab_unreach), as it
+			// does for what this device itself forbids.
+			f = measure.HostUnreachable
+		}
+		if f != "" {
 			return f
 		}
 	}
-	var pe *PathError
-	if errors.As(err, &pe) {
+	if onPath {
 		return measure.HostUnreachable // for a reason that has no errno of its own
 	}
 	switch {

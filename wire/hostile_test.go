@@ -412,6 +412,7 @@ func TestClassify(t *testing.T) {
 		{op(syscall.EADDRNOTAVAIL), measure.AddressNotAvailable},
 		{op(syscall.EADDRINUSE), measure.AddressInUse},
 		{op(syscall.EACCES), measure.PermissionDenied},
+		{errors.Join(op(syscall.EACCES), &wire.PathError{Type: 1, Code: 1}), measure.HostUnreachable},
 		{op(syscall.ETIMEDOUT), measure.GenericTimeout},
 		{op(10060), measure.GenericTimeout},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, measure.ConnectionRefused},
