@@ -5,7 +5,9 @@ import (
 	"net/url"
 	"sort"
 	"strconv"
+	"strings"
 
+	"govah/known"
 	"govah/measure"
 )
 
@@ -222,6 +224,17 @@ func (j *judging) deniedTo(at string) bool {
 	return false
 }
 
+// private says that the target is an address of nobody's public network: no
+// helper can look there, and that nothing answers says nothing of the line.
+func (j *judging) private() bool {
+	a, err := netip.ParseAddr(strings.Trim(j.host, "[]"))
+	if err != nil {
+		return false
+	}
+	_, bogus := known.Bogon(a.Unmap())
+	return bogus
+}
+
 // addresses judges connects that fail: to one address or port while the
 // canaries connect.
 func (j *judging) addresses() {
@@ -233,6 +246,10 @@ func (j *judging) addresses() {
 	for _, s := range list {
 		at, err := netip.ParseAddrPort(s.key)
 		if err != nil || j.disputed(at.Addr().Unmap()) || s.hits == 0 {
+			continue
+		}
+		if j.private() {
+			j.why[measure.WhyLocalNetwork] = true
 			continue
 		}
 		p, _ := s.first()

@@ -123,6 +123,10 @@ func (j *judging) unexplained(o *measure.Observation, name string) {
 		j.why[measure.WhyNoCanary] = true
 		return
 	}
+	if j.private() {
+		j.why[measure.WhyLocalNetwork] = true
+		return
+	}
 	up := false
 	for _, l := range helpers {
 		up = up || l.answered || o.Step == measure.StepTCP && l.connected || o.Step == measure.StepTLS && l.shook

@@ -124,6 +124,15 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	if o.only4 && o.only6 {
 		return usage("leave both out to test both", "-4 and -6 exclude each other")
 	}
+	for _, bound := range []struct {
+		flag string
+		bad  bool
+	}{{"budget", o.triggers < 0 || o.triggers == 0 && given(cmd, "budget")}, {"max-bytes", o.maxBytes < 0 || o.maxBytes == 0 && given(cmd, "max-bytes")},
+		{"deadline", o.deadline < 0 || o.deadline == 0 && given(cmd, "deadline")}} {
+		if bound.bad {
+			return usage("leave it out for no bound", "--%s must be more than 0", bound.flag)
+		}
+	}
 	if o.resume && o.output == "" {
 		return usage("add -o FILE, the file of the interrupted run", "--resume needs -o")
 	}
@@ -213,6 +222,9 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	}
 	return a.runCheck(ctx, lang, o, p, targets, skipped, plan, dir)
 }
+
+// given says whether a flag stands on the command line.
+func given(cmd *cobra.Command, flag string) bool { return cmd != nil && cmd.Flags().Changed(flag) }
 
 // targets reads the arguments and the list. Bad lines are told and skipped; a
 // bad argument is a usage error.

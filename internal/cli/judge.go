@@ -105,10 +105,12 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool)
 		}()
 	}
 	broken := 0
+	judged := 0
 	for _, path := range paths {
 		n, err := r.file(path)
 		r.tell(path, n)
 		broken += n.broken
+		judged += n.judged
 		if err != nil {
 			return err
 		}
@@ -129,6 +131,9 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool)
 		if err := r.text.End(s); err != nil {
 			return err
 		}
+	}
+	if judged == 0 {
+		r.worst = worse(r.worst, measure.InterferenceUnknown)
 	}
 	switch {
 	case broken > 0:

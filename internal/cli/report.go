@@ -70,7 +70,10 @@ func entries(path string, src *report.Source, whole map[string]bool) iter.Seq2[r
 			case err != nil:
 				skipped++
 			case e.Run != nil:
-				src.Run = e.Run
+				// One run in a lab makes the whole file speak of none real.
+				if src.Run == nil || src.Run.Lab == "" || e.Run.Lab != "" {
+					src.Run = e.Run
+				}
 			case e.End != nil:
 				src.End = e.End
 			case e.Measurement != nil:

@@ -97,7 +97,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			}
 			targets = kept
 		}
-		if o.resume && len(previous) > 0 {
+		if st, serr := os.Stat(output); o.resume && serr == nil && st.Size() > 0 {
 			out, err = record.Append(output)
 		} else {
 			out, err = record.Create(output)
@@ -196,6 +196,12 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		if sum, err = check.Run(ctx, p.cfg, targets, emit); err != nil {
 			return err
 		}
+	}
+	for _, v := range previous {
+		worst = worse(worst, v.Interference)
+	}
+	if measured+len(previous) == 0 || sum.Interrupted {
+		worst = worse(worst, measure.InterferenceUnknown)
 	}
 	progress.Clear()
 	interrupted := a.ctx.Err() != nil

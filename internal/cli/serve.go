@@ -108,7 +108,7 @@ func ownAddress() (netip.Addr, bool) {
 }
 
 func (a *app) labCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "lab", Short: "List and explain the emulated internets", RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "lab", Short: "List and explain the emulated internets", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() }}
 	cmd.AddCommand(&cobra.Command{
 		Use: "list", Short: "List the scenarios that are built in", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -128,7 +128,7 @@ func (a *app) labCommand() *cobra.Command {
 			if err != nil {
 				return badScenario(args[0], err)
 			}
-			fmt.Fprint(a.out, s.Describe())
+			fmt.Fprint(a.out, clean(s.Describe()))
 			return nil
 		},
 	})
