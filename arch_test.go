@@ -67,6 +67,7 @@ var theirs = map[string][]string{
 	"github.com/quic-go/quic-go":              {"wire", "lab", "helper"},
 	"github.com/refraction-networking/utls":   {"wire"},
 	"github.com/spf13/cobra":                  {"internal/cli"},
+	"github.com/spf13/pflag":                  {"internal/cli"},
 	"golang.org/x/crypto/x509roots/fallback":  {"internal/cli"},
 	"golang.org/x/net/bpf":                    {"wire/host", "lab/kernel"},
 	"golang.org/x/net/http2":                  {"wire", "lab", "helper"},

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"govah/internal/geo"
 	"govah/internal/i18n"
@@ -148,12 +149,47 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
 		}
 		return nil
 	}
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
+	root.SetUsageFunc(usageText)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("see `"+cmd.CommandPath()+" -h`", "%v", err)
 	})
 	root.AddCommand(a.checkCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.helperCommand(), a.labCommand(), a.manCommand())
 	return root
+}
+
+// usageText is cobra's usage, with the flags wrapped for a terminal of 80
+// columns. A template would do, and cost 4 MB: with text/template the linker
+// must keep every exported method.
+func usageText(c *cobra.Command) error {
+	var b strings.Builder
+	b.WriteString("Usage:\n")
+	if c.Runnable() {
+		fmt.Fprintf(&b, "  %s\n", c.UseLine())
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "  %s [command]\n", c.CommandPath())
+	}
+	if c.HasExample() {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", c.Example)
+	}
+	if c.HasAvailableSubCommands() {
+		b.WriteString("\nAvailable Commands:\n")
+		for _, sub := range c.Commands() {
+			if sub.IsAvailableCommand() {
+				fmt.Fprintf(&b, "  %-*s %s\n", sub.NamePadding(), sub.Name(), sub.Short)
+			}
+		}
+	}
+	for _, flags := range []struct {
+		title string
+		set   *pflag.FlagSet
+	}{{"Flags", c.LocalFlags()}, {"Global Flags", c.InheritedFlags()}} {
+		if flags.set.HasAvailableFlags() {
+			fmt.Fprintf(&b, "\n%s:\n%s\n", flags.title, strings.TrimRight(flags.set.FlagUsagesWrapped(80), " \n"))
+		}
+	}
+	_, err := io.WriteString(c.OutOrStdout(), b.String())
+	return err
 }
 
 // language is the language of what is printed.
