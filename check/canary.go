@@ -24,18 +24,11 @@ type canaryHost struct {
 
 func (c *canaryHost) addr(f measure.Family) (netip.Addr, bool) {
 	for _, a := range c.Addrs {
-		if family(a) == f {
+		if wire.FamilyOf(a) == f {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
-}
-
-func family(a netip.Addr) measure.Family {
-	if a.Unmap().Is4() {
-		return measure.IPv4
-	}
-	return measure.IPv6
 }
 
 type canaryKey struct {
@@ -161,8 +154,8 @@ func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey) *measure
 		return nil
 	}
 	if k.step == measure.StepQUIC {
-		return c.r.fixFamily(wire.QUIC(ctx, c.r.cfg.Network, c.log, meta, wire.QUICSpec{
-			Remote: netip.AddrPortFrom(addr, 443), SNI: h.Name, Verify: h.Name, Timeout: quicTimeout}, c.r.trust))
+		return wire.QUIC(ctx, c.r.cfg.Network, c.log, meta, wire.QUICSpec{
+			Remote: netip.AddrPortFrom(addr, 443), SNI: h.Name, Verify: h.Name, Timeout: quicTimeout}, c.r.trust)
 	}
 	port := uint16(443)
 	if k.plain {
@@ -171,9 +164,9 @@ func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey) *measure
 	conn, o := wire.Connect(ctx, c.r.cfg.Network, c.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, port)})
 	if conn == nil {
 		if k.step != measure.StepTCP {
-			o.Step = k.step // what it was to be
+			c.log.Amend(func() { o.Step = k.step }) // what it was to be
 		}
-		return c.r.fixFamily(o)
+		return o
 	}
 	defer conn.Abort()
 	meta.After = o.ID
@@ -183,19 +176,10 @@ func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey) *measure
 		if tc != nil {
 			tc.Close()
 		}
-		return c.r.fixFamily(ho)
+		return ho
 	case measure.StepHTTP:
 		ho, _ := wire.Fetch(ctx, c.log, meta, conn, wire.Request{URL: "http://" + h.Name + "/", Method: "HEAD", Host: h.Name})
-		return c.r.fixFamily(ho)
-	}
-	return c.r.fixFamily(o)
-}
-
-func (r *runner) fixFamily(o *measure.Observation) *measure.Observation {
-	if o != nil && o.Family == "" {
-		if ap, err := netip.ParseAddrPort(o.Remote); err == nil {
-			o.Family = family(ap.Addr())
-		}
+		return ho
 	}
 	return o
 }
@@ -292,7 +276,7 @@ func (c *canaries) tallies() []measure.Canary {
 // elsewhere picks a canary in another AS than addr's for experiments that need
 // an unrelated server; n rotates among them.
 func (c *canaries) elsewhere(addr netip.Addr, n int, quic bool) (netip.Addr, *canaryHost, bool) {
-	f, asn := family(addr), c.r.asn(addr)
+	f, asn := wire.FamilyOf(addr), c.r.asn(addr)
 	var fit []*canaryHost
 	for _, h := range c.hosts {
 		if a, ok := h.addr(f); ok && a != addr && (asn == 0 || c.r.asn(a) != asn) && (!quic || h.H3) {

@@ -377,9 +377,7 @@ func judgeWith(m *measure.Measurement, bodies []measure.Body) measure.Verdict {
 // snapshot is the measurement as far as it has come.
 func (j *job) snapshot() *measure.Measurement {
 	m := *j.m
-	for _, o := range j.log.Observations() {
-		m.Observations = append(m.Observations, *o)
-	}
+	m.Observations = j.log.Observations()
 	j.mu.Lock()
 	for _, o := range j.brackets {
 		m.Observations = append(m.Observations, o)

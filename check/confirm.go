@@ -320,14 +320,14 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 			if nowhere {
 				q.Tries, q.Timeout = 2, 2500*time.Millisecond
 			}
-			return r.fixFamily(wire.Ask(ctx, r.cfg.Network, j.log, meta, q, r.trust))
+			return wire.Ask(ctx, r.cfg.Network, j.log, meta, q, r.trust)
 		}
 		pair := func(exp measure.Experiment, server netip.AddrPort, nowhere bool) (t, c *measure.Observation) {
 			cm := wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: exp, Pair: k, ControlKind: measure.ControlKnown}
 			c = ask(control, server, cm, nowhere)
 			tm := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"qname"}}
 			t = ask(s.host, server, tm, nowhere)
-			t.Control = c.ID
+			j.log.Link(t, c.ID)
 			return t, c
 		}
 		j.bracket(ctx, canaryKey{step: measure.StepTCP, family: r.anyFamily()}, time.Now().Add(-3*time.Second))
@@ -349,7 +349,7 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 			c := wire.LookupSystem(ctx, r.cfg.Network, j.log, cm, control, lookupTimeout)
 			tm := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpQName, Pair: k, Differs: []string{"qname"}}
 			t := wire.LookupSystem(ctx, r.cfg.Network, j.log, tm, s.host, lookupTimeout)
-			t.Control = c.ID
+			j.log.Link(t, c.ID)
 			hit = true
 		}
 		if k <= 2 {
@@ -360,7 +360,7 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 				meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpResolver, Pair: k, Differs: []string{"resolver"}}
 				o := ask(s.host, server, meta, false)
 				if enc != nil {
-					o.Control = enc.ID
+					j.log.Link(o, enc.ID)
 				}
 			}
 		}
@@ -395,7 +395,7 @@ func (j *job) identify(ctx context.Context, name string, list []netip.Addr, afte
 		if kind, bogus := known.Bogon(a); bogus && kind != "" {
 			continue // nothing is sent to somebody's own network
 		}
-		if tried[family(a)]++; tried[family(a)] > 2 || family(a) == measure.IPv6 && !j.r.v6 || family(a) == measure.IPv4 && !j.r.v4 {
+		if tried[wire.FamilyOf(a)]++; tried[wire.FamilyOf(a)] > 2 || wire.FamilyOf(a) == measure.IPv6 && !j.r.v6 || wire.FamilyOf(a) == measure.IPv4 && !j.r.v4 {
 			continue
 		}
 		wg.Go(func() {
@@ -454,7 +454,7 @@ func (j *job) confirmAddress(ctx context.Context, s suspect) int {
 		if conn != nil {
 			conn.Abort()
 		}
-		t.Control = (<-control).ID
+		j.log.Link(t, (<-control).ID)
 		passed = passed || t.Failure == measure.NoFailure
 		return outcome{hit: t.Failure != measure.NoFailure, control: true}
 	})

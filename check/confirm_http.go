@@ -24,7 +24,7 @@ func (j *job) fetchPlain(ctx context.Context, meta wire.Meta, addr netip.Addr, p
 	if ho.HTTP != nil && len(ho.HTTP.Matches) == 0 && meta.Stage == measure.StageConfirm && meta.Role == measure.RoleTest {
 		j.keep(ho, body)
 	}
-	return j.r.fixFamily(ho)
+	return ho
 }
 
 // reacted says whether a plain answer to the tested value differs from the
@@ -57,7 +57,7 @@ func (j *job) hostElsewhere(ctx context.Context, addr netip.Addr, host, path str
 	}
 	c := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, ControlKind: measure.ControlRandom}, at, 80, j.r.randomName(host), path)
 	t := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleTest, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, Differs: []string{"host"}}, at, 80, host, path)
-	t.Control = c.ID
+	j.log.Link(t, c.ID)
 	return c.Failure == measure.NoFailure && reacted(t, c)
 }
 
@@ -90,12 +90,12 @@ func (j *job) confirmHTTP(ctx context.Context, s suspect) int {
 		o.control = c.Failure == measure.NoFailure
 		if o.control {
 			t := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpHost, Pair: k, Differs: []string{"host"}}, s.addr, s.port, s.host, path)
-			t.Control = c.ID
+			j.log.Link(t, c.ID)
 			o.hit = reacted(t, c)
 			if len(path) > 1 && k <= hopeless {
 				other := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpURL, Pair: k, ControlKind: measure.ControlRandom}, s.addr, s.port, s.host, j.randomPath(path))
 				same := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpURL, Pair: k, Differs: []string{"path"}}, s.addr, s.port, s.host, path)
-				same.Control = other.ID
+				j.log.Link(same, other.ID)
 				if other.Failure == measure.NoFailure && reacted(same, other) {
 					urlHits++
 				}
@@ -136,12 +136,12 @@ func (j *job) confirmBody(ctx context.Context, s suspect) int {
 		}
 		meta.After = h.obs.ID
 		o, _ := wire.Fetch(ctx, j.log, meta, h.conn, wire.Request{URL: "https://" + u.Host + u.RequestURI(), Method: "GET", Host: u.Host, MaxBody: maxBody, Timeout: fetchTimeout, Stall: stallTimeout})
-		return j.r.fixFamily(o)
+		return o
 	}
 	pair := func(exp measure.Experiment, addr netip.Addr, port, k int) outcome {
 		c := request(wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: exp, Pair: k, ControlKind: measure.ControlRandom}, addr, port, j.r.randomName(s.host))
 		t := request(wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"sni"}}, addr, port, s.host)
-		t.Control = c.ID
+		j.log.Link(t, c.ID)
 		return outcome{control: c.Failure == measure.NoFailure || c.TLS != nil && c.TLS.ServerBytes, hit: t.Failure != measure.NoFailure}
 	}
 	return j.pairs(ctx, s, canaryKey{step: measure.StepTLS, family: s.family}, limit, func(ctx context.Context, k int) outcome {
@@ -180,11 +180,11 @@ func (j *job) bulkPair(ctx context.Context, s suspect, k int) outcome {
 			return h.obs
 		}
 		meta.After = h.obs.ID
-		return j.r.fixFamily(wire.Bulk(ctx, j.log, meta, h.conn, wire.Request{URL: bulkURL(sni), Method: "GET", Host: sni}, bulkBytes, bulkTime, stallTimeout))
+		return wire.Bulk(ctx, j.log, meta, h.conn, wire.Request{URL: bulkURL(sni), Method: "GET", Host: sni}, bulkBytes, bulkTime, stallTimeout)
 	}
 	c := get(wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpBulk, Pair: k, ControlKind: measure.ControlRandom}, j.r.randomName(s.host))
 	t := get(wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpBulk, Pair: k, Differs: []string{"sni"}}, s.host)
-	t.Control = c.ID
+	j.log.Link(t, c.ID)
 	hit := t.Failure != measure.NoFailure
 	if t.Stream != nil && c.Stream != nil && t.Stream.BitsPerSecond*4 < c.Stream.BitsPerSecond {
 		hit = true
@@ -225,7 +225,7 @@ func (j *job) pagePair(ctx context.Context, s suspect, k int) outcome {
 			}
 			defer conn.Abort()
 			meta.After = o.ID
-			return j.r.fixFamily(wire.Bulk(ctx, j.log, meta, conn, r, bulkBytes, bulkTime, stallTimeout))
+			return wire.Bulk(ctx, j.log, meta, conn, r, bulkBytes, bulkTime, stallTimeout)
 		}
 		h := j.sendHello(ctx, wire.Meta{Role: meta.Role, Stage: meta.Stage}, addr, port, host, j.hello, 0, 0)
 		defer h.close()
@@ -233,7 +233,7 @@ func (j *job) pagePair(ctx context.Context, s suspect, k int) outcome {
 			return h.obs
 		}
 		meta.After = h.obs.ID
-		return j.r.fixFamily(wire.Bulk(ctx, j.log, meta, h.conn, r, bulkBytes, bulkTime, stallTimeout))
+		return wire.Bulk(ctx, j.log, meta, h.conn, r, bulkBytes, bulkTime, stallTimeout)
 	}
 	at, canary, ok := j.r.canaries.elsewhere(s.addr, k, false)
 	if !ok {
@@ -241,7 +241,7 @@ func (j *job) pagePair(ctx context.Context, s suspect, k int) outcome {
 	}
 	c := get(wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpBulk, Pair: k, ControlKind: measure.ControlCanary}, at, 443, canary.Name, "https://"+canary.Name+"/")
 	t := get(wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpBulk, Pair: k, Differs: []string{"address"}}, s.addr, s.port, s.host, s.url)
-	t.Control = c.ID
+	j.log.Link(t, c.ID)
 	return outcome{hit: t.Stream != nil && c.Stream != nil && t.Stream.BitsPerSecond*4 < c.Stream.BitsPerSecond, control: c.Failure == measure.NoFailure}
 }
 
@@ -259,7 +259,7 @@ func (j *job) confirmQUIC(ctx context.Context, s suspect) int {
 			c := j.quic(ctx, wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: exp, Pair: k, ControlKind: measure.ControlRandom}, addr, port, j.r.randomName(s.host), "")
 			drew := c.TLS != nil && c.TLS.ServerBytes
 			t := j.quic(ctx, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"sni"}}, addr, port, s.host, "")
-			t.Control = c.ID
+			j.log.Link(t, c.ID)
 			return outcome{control: drew, hit: drew && (t.TLS == nil || !t.TLS.ServerBytes)}
 		}
 		far := make(chan outcome, 1)

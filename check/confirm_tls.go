@@ -106,7 +106,7 @@ func (j *job) namePair(ctx context.Context, exp measure.Experiment, addr netip.A
 	}
 	meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"sni"}}
 	t := test(meta)
-	t.Control = c.ID
+	j.log.Link(t, c.ID)
 	return outcome{control: true, hit: t.Failure != measure.NoFailure}
 }
 
@@ -117,7 +117,7 @@ func (j *job) elsewhere(addr netip.Addr, k int, quic bool) (netip.AddrPort, bool
 		for i := range j.r.helpers {
 			h := &j.r.helpers[(i+k)%len(j.r.helpers)]
 			for _, a := range h.addrs {
-				if family(a) == family(addr) {
+				if wire.FamilyOf(a) == wire.FamilyOf(addr) {
 					return netip.AddrPortFrom(a, h.port), true
 				}
 			}
@@ -197,7 +197,7 @@ func (j *job) smallHello(ctx context.Context, s suspect) {
 	c.close()
 	t := j.sendHello(ctx, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpHello, Pair: 1, Differs: []string{"hello"}}, s.addr, s.port, s.host, j.hello, 0, 0)
 	t.close()
-	t.obs.Control = c.obs.ID
+	j.log.Link(t.obs, c.obs.ID)
 }
 
 // ttlPair sends both ClientHellos with a TTL that ends one router before the
@@ -207,16 +207,16 @@ func (j *job) ttlPair(ctx context.Context, s suspect, k, serverTTL int) bool {
 		return false
 	}
 	mark := func(o *measure.Observation) {
-		o.TTL = serverTTL - 1
-		o.Path = &measure.Path{Probe: "data", ServerTTL: serverTTL}
+		path := &measure.Path{Probe: "data", ServerTTL: serverTTL}
 		switch {
 		case o.Failure == measure.GenericTimeout:
-			o.Path.Outcome = "silent"
+			path.Outcome = "silent"
 		case o.Failure == measure.ConnectionReset:
-			o.Path.Outcome = "reset"
+			path.Outcome = "reset"
 		default:
-			o.Path.Outcome = "answered"
+			path.Outcome = "answered"
 		}
+		j.log.Amend(func() { o.TTL, o.Path = serverTTL-1, path })
 	}
 	meta := wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpSNITTL, Pair: k, ControlKind: measure.ControlRandom}
 	c := j.sendHello(ctx, meta, s.addr, s.port, j.r.randomName(s.host), j.hello, serverTTL-1, 0)
@@ -232,7 +232,7 @@ func (j *job) ttlPair(ctx context.Context, s suspect, k, serverTTL int) bool {
 		return false
 	}
 	mark(t.obs)
-	t.obs.Control = c.obs.ID
+	j.log.Link(t.obs, c.obs.ID)
 	return t.obs.Path.Outcome != "silent" && c.obs.Path.Outcome == "silent"
 }
 
@@ -247,7 +247,7 @@ func (r *runner) lowestTTL(ctx context.Context, log *wire.Log, meta wire.Meta, a
 		if r.pacer.wait(ctx) != nil {
 			return false
 		}
-		o := r.fixFamily(wire.SYN(ctx, r.cfg.Network, log, meta, netip.AddrPortFrom(addr, uint16(port)), ttl, 1500*time.Millisecond))
+		o := wire.SYN(ctx, r.cfg.Network, log, meta, netip.AddrPortFrom(addr, uint16(port)), ttl, 1500*time.Millisecond)
 		return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
 	}
 	low, high := 0, 40
@@ -296,7 +296,7 @@ func (j *job) confirmCertificate(ctx context.Context, s suspect) {
 			c.close()
 			t := j.sendHello(ctx, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"sni"}}, addr, port, s.host, j.hello, 0, 0)
 			t.close()
-			t.obs.Control = c.obs.ID
+			j.log.Link(t.obs, c.obs.ID)
 		}
 		pair(measure.ExpSNI, s.addr, s.port)
 		if at, ok := j.elsewhere(s.addr, k, false); ok {

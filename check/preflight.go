@@ -249,7 +249,7 @@ func (r *runner) clock(ctx context.Context) {
 // nowhere is an address without a resolver, of a family that works here.
 func (r *runner) nowhere() (netip.AddrPort, bool) {
 	for _, a := range r.cfg.Controls.Nowhere {
-		if family(a) == measure.IPv4 && r.v4 || family(a) == measure.IPv6 && r.v6 {
+		if wire.FamilyOf(a) == measure.IPv4 && r.v4 || wire.FamilyOf(a) == measure.IPv6 && r.v6 {
 			return netip.AddrPortFrom(a, 53), true
 		}
 	}

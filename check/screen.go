@@ -142,7 +142,7 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 		res.fromEncrypted = append(res.fromEncrypted, addresses(o)...)
 	}
 	if len(res.encrypted) > 0 && res.system != nil {
-		res.system.Control = res.encrypted[0].ID
+		j.log.Link(res.system, res.encrypted[0].ID)
 	}
 	if res.https != nil && res.https.DNS != nil {
 		for _, rep := range res.https.DNS.Replies {
@@ -173,7 +173,7 @@ func (j *job) candidates(res *resolution) []candidate {
 		}
 		pick := func(list []netip.Addr, after *measure.Observation, system bool) (netip.Addr, bool) {
 			for _, a := range list {
-				if family(a) == f {
+				if wire.FamilyOf(a) == f {
 					c := candidate{addr: a, system: system}
 					if after != nil {
 						c.after = after.ID
@@ -195,7 +195,7 @@ func (j *job) candidates(res *resolution) []candidate {
 		var enc *measure.Observation
 		for _, o := range res.encrypted {
 			for _, a := range addresses(o) {
-				if family(a) == f {
+				if wire.FamilyOf(a) == f {
 					enc = o
 				}
 			}
@@ -280,7 +280,7 @@ func (j *job) screen(ctx context.Context) {
 	for _, res := range all {
 		<-res.heard
 		if res.direct != nil && len(res.encrypted) > 0 {
-			res.direct.Control = res.encrypted[0].ID
+			j.log.Link(res.direct, res.encrypted[0].ID)
 		}
 		j.judgeNames(res)
 	}
@@ -300,12 +300,12 @@ func (j *job) askNowhere(ctx context.Context, host string) {
 		if j.r.pacer.wait(ctx) != nil {
 			return j.interrupted(measure.StepDNS, meta)
 		}
-		return j.r.fixFamily(wire.Ask(ctx, j.r.cfg.Network, j.log, meta, wire.Question{Name: name, Type: "A", Server: at, Transport: "udp",
-			NoResolver: true, Tries: 2, Timeout: 2500 * time.Millisecond, Linger: lingerDNS}, j.r.trust))
+		return wire.Ask(ctx, j.r.cfg.Network, j.log, meta, wire.Question{Name: name, Type: "A", Server: at, Transport: "udp",
+			NoResolver: true, Tries: 2, Timeout: 2500 * time.Millisecond, Linger: lingerDNS}, j.r.trust)
 	}
 	c := ask(wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpNowhere, Pair: 1, ControlKind: measure.ControlKnown}, j.knownName())
 	t := ask(wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpNowhere, Pair: 1, Differs: []string{"qname"}}, host)
-	t.Control = c.ID
+	j.log.Link(t, c.ID)
 }
 
 func firstOf(list ...*measure.Observation) *measure.Observation {
@@ -368,7 +368,7 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 	conn, o := j.connect(ctx, meta, c.addr, port, 0, 0)
 	if conn == nil {
 		fine = false
-		j.suspect(suspect{layer: measure.StepTCP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: o})
+		j.suspect(suspect{layer: measure.StepTCP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: o})
 		return fine
 	}
 	defer conn.Abort()
@@ -383,14 +383,14 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		tc, to := j.handshake(ctx, meta, conn, host, j.hello, 0)
 		if tc == nil {
 			fine = false
-			j.suspect(suspect{layer: measure.StepTLS, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to})
+			j.suspect(suspect{layer: measure.StepTLS, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to})
 			return fine
 		}
 		defer tc.Close()
 		meta.After = to.ID
 		if !tc.Verified() {
 			fine = false
-			j.suspect(suspect{layer: measure.StepTLS, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to, certificate: true})
+			j.suspect(suspect{layer: measure.StepTLS, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: to, certificate: true})
 		}
 		ho, _ = wire.Fetch(ctx, j.log, meta, tc, req)
 		if tc.Verified() && ho.Failure == measure.NoFailure {
@@ -400,12 +400,12 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		}
 		if ho.Failure != measure.NoFailure {
 			fine = false
-			j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, body: true})
+			j.suspect(suspect{layer: measure.StepHTTP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, body: true})
 			return fine
 		}
 		if slow(ho) {
 			fine = false
-			j.suspect(suspect{layer: measure.StepStream, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, slow: true})
+			j.suspect(suspect{layer: measure.StepStream, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, slow: true})
 		}
 		res := j.resolve(ctx, host)
 		if depth == 0 && (res.h3 || ho.HTTP != nil && ho.HTTP.H3 != "") && body {
@@ -417,12 +417,12 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		j.match(ho, data)
 		if ho.Failure != measure.NoFailure {
 			fine = false
-			j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho})
+			j.suspect(suspect{layer: measure.StepHTTP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho})
 			return fine
 		}
 		if slow(ho) {
 			fine = false
-			j.suspect(suspect{layer: measure.StepStream, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, slow: true})
+			j.suspect(suspect{layer: measure.StepStream, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: ho, slow: true})
 		}
 		if body {
 			j.plain(ctx, rawURL, c, port, ho)
@@ -445,7 +445,7 @@ func (j *job) visit(ctx context.Context, rawURL string, c candidate, body bool, 
 		res := j.resolve(ctx, t.Host)
 		found := false
 		for _, n := range j.candidates(res) {
-			if family(n.addr) == family(c.addr) {
+			if wire.FamilyOf(n.addr) == wire.FamilyOf(c.addr) {
 				follow, found = n, true
 				break
 			}
@@ -474,7 +474,7 @@ func (j *job) connect(ctx context.Context, meta wire.Meta, addr netip.Addr, port
 	}
 	conn, o := wire.Connect(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{
 		Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: ttl, MSS: mss})
-	return conn, j.r.fixFamily(o)
+	return conn, o
 }
 
 func (j *job) handshake(ctx context.Context, meta wire.Meta, conn wire.Conn, name string, hello *wire.Hello, ttl int) (*wire.TLSConn, *measure.Observation) {
@@ -483,7 +483,7 @@ func (j *job) handshake(ctx context.Context, meta wire.Meta, conn wire.Conn, nam
 		sni = ""
 	}
 	tc, o := wire.Handshake(ctx, j.log, meta, conn, wire.HandshakeSpec{SNI: sni, Verify: name, Hello: hello, TTL: ttl}, j.r.trust)
-	return tc, j.r.fixFamily(o)
+	return tc, o
 }
 
 func (j *job) interrupted(step measure.Step, meta wire.Meta) *measure.Observation {
@@ -499,8 +499,10 @@ func (j *job) match(o *measure.Observation, body []byte) {
 	if o == nil || o.HTTP == nil {
 		return
 	}
-	o.HTTP.Matches = known.MatchHTTP(o.HTTP, body)
-	if len(o.HTTP.Matches) > 0 {
+	found := *o.HTTP
+	found.Matches = known.MatchHTTP(o.HTTP, body)
+	j.log.Amend(func() { o.HTTP = &found })
+	if len(found.Matches) > 0 {
 		j.keep(o, body)
 	}
 }
@@ -518,14 +520,14 @@ func (j *job) tls(ctx context.Context, host string, c candidate, port int) {
 	meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageScreen, After: c.after}
 	conn, o := j.connect(ctx, meta, c.addr, port, 0, 0)
 	if conn == nil {
-		j.suspect(suspect{layer: measure.StepTCP, family: family(c.addr), host: host, addr: c.addr, port: port, seen: o})
+		j.suspect(suspect{layer: measure.StepTCP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, seen: o})
 		return
 	}
 	defer conn.Abort()
 	meta.After = o.ID
 	tc, to := j.handshake(ctx, meta, conn, host, j.hello, 0)
 	if tc == nil || !tc.Verified() {
-		j.suspect(suspect{layer: measure.StepTLS, family: family(c.addr), host: host, addr: c.addr, port: port, seen: to, certificate: tc != nil})
+		j.suspect(suspect{layer: measure.StepTLS, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, seen: to, certificate: tc != nil})
 	}
 	if tc != nil {
 		tc.Close()
@@ -538,12 +540,12 @@ func (j *job) banner(ctx context.Context, host string, c candidate) {
 	meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageScreen, After: c.after}
 	conn, o := j.connect(ctx, meta, c.addr, j.target.Port, 0, 0)
 	if conn == nil {
-		j.suspect(suspect{layer: measure.StepTCP, family: family(c.addr), host: host, addr: c.addr, port: j.target.Port, seen: o})
+		j.suspect(suspect{layer: measure.StepTCP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: j.target.Port, seen: o})
 		return
 	}
 	defer conn.Abort()
 	if len(j.r.cfg.Helpers) > 0 {
-		j.suspect(suspect{layer: measure.StepStream, family: family(c.addr), host: host, addr: c.addr, port: j.target.Port, seen: o})
+		j.suspect(suspect{layer: measure.StepStream, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: j.target.Port, seen: o})
 	}
 }
 
@@ -553,7 +555,7 @@ func (j *job) http3(ctx context.Context, rawURL, host string, c candidate, port 
 	meta := wire.Meta{Role: measure.RoleTest, Stage: j.stage, Experiment: measure.ExpQUIC, Differs: []string{"transport"}, After: c.after}
 	o := j.quic(ctx, meta, c.addr, port, host, rawURL)
 	if o.Failure != measure.NoFailure {
-		j.suspect(suspect{layer: measure.StepQUIC, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: o})
+		j.suspect(suspect{layer: measure.StepQUIC, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: o})
 	}
 }
 
@@ -565,7 +567,7 @@ func (j *job) quic(ctx context.Context, meta wire.Meta, addr netip.Addr, port in
 	if rawURL != "" {
 		spec.Request = &wire.Request{URL: rawURL, Method: "HEAD", Timeout: quicTimeout}
 	}
-	return j.r.fixFamily(wire.QUIC(ctx, j.r.cfg.Network, j.log, meta, spec, j.r.trust))
+	return wire.QUIC(ctx, j.r.cfg.Network, j.log, meta, spec, j.r.trust)
 }
 
 // plain gives an answer over plain HTTP its controls: the same name over
@@ -578,7 +580,7 @@ func (j *job) plain(ctx context.Context, rawURL string, c candidate, port int, s
 		return
 	}
 	if len(seen.HTTP.Matches) > 0 {
-		j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
+		j.suspect(suspect{layer: measure.StepHTTP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
 	}
 	// The encrypted twin.
 	meta := wire.Meta{Role: measure.RoleControl, Stage: measure.StageScreen, Experiment: measure.ExpHTTPS, After: c.after}
@@ -590,10 +592,10 @@ func (j *job) plain(ctx context.Context, rawURL string, c candidate, port int, s
 			if tc, to := j.handshake(ctx, m, conn, host, j.hello, 0); tc != nil {
 				m.After = to.ID
 				ho, _ := wire.Fetch(ctx, j.log, m, tc, wire.Request{URL: twin, Method: "GET", Host: u.Host, MaxBody: maxBody, Timeout: fetchTimeout, Stall: stallTimeout})
-				seen.Control, seen.Experiment, seen.Differs = ho.ID, measure.ExpHTTPS, []string{"tls"}
+				j.log.Amend(func() { seen.Control, seen.Experiment, seen.Differs = ho.ID, measure.ExpHTTPS, []string{"tls"} })
 				tc.Close()
 				if ho.HTTP != nil && ho.Failure == measure.NoFailure && tc.Verified() && unlike(seen.HTTP, ho.HTTP) {
-					j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
+					j.suspect(suspect{layer: measure.StepHTTP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
 				}
 			}
 			conn.Abort()
@@ -601,7 +603,7 @@ func (j *job) plain(ctx context.Context, rawURL string, c candidate, port int, s
 	}
 	// The same Host where it does not belong.
 	if j.hostElsewhere(ctx, c.addr, host, u.RequestURI(), 0, measure.StageScreen) {
-		j.suspect(suspect{layer: measure.StepHTTP, family: family(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
+		j.suspect(suspect{layer: measure.StepHTTP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
 	}
 	j.helperPlain(ctx, c.addr)
 	if j.r.webProxy {

@@ -22,7 +22,7 @@ func (j *job) firstBytes(ctx context.Context, s suspect) {
 		v := j.r.helpers[k%len(j.r.helpers)]
 		var at netip.AddrPort
 		for _, a := range v.addrs {
-			if family(a) == s.family {
+			if wire.FamilyOf(a) == s.family {
 				at = netip.AddrPortFrom(a, v.port)
 			}
 		}
@@ -66,7 +66,7 @@ func (j *job) firstBytes(ctx context.Context, s suspect) {
 		}
 		c := send(wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpFirstBytes, Pair: k, ControlKind: measure.ControlKnown}, "http")
 		t := send(wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpFirstBytes, Pair: k, Differs: []string{"payload"}}, "unknown")
-		t.Control = c.ID
+		j.log.Link(t, c.ID)
 		return outcome{control: c.Failure == measure.NoFailure && c.Stream != nil, hit: t.Failure != measure.NoFailure}
 	})
 }
@@ -92,7 +92,7 @@ func (j *job) opening(kind string, marker []byte) []byte {
 func (j *job) helperPlain(ctx context.Context, addr netip.Addr) {
 	for _, v := range j.r.helpers {
 		for _, a := range v.addrs {
-			if family(a) != family(addr) {
+			if wire.FamilyOf(a) != wire.FamilyOf(addr) {
 				continue
 			}
 			meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageScreen, Experiment: measure.ExpPlain}
@@ -102,9 +102,8 @@ func (j *job) helperPlain(ctx context.Context, addr netip.Addr) {
 					continue
 				}
 				meta.After = o.ID
-				ho, _ := wire.Fetch(ctx, j.log, meta, conn, wire.Request{URL: "http://" + j.target.Host + "/plain", Method: "GET", Host: j.target.Host, MaxBody: 16 << 10, Timeout: fetchTimeout, Stall: stallTimeout})
+				wire.Fetch(ctx, j.log, meta, conn, wire.Request{URL: "http://" + j.target.Host + "/plain", Method: "GET", Host: j.target.Host, MaxBody: 16 << 10, Timeout: fetchTimeout, Stall: stallTimeout})
 				conn.Abort()
-				j.r.fixFamily(ho)
 				break
 			}
 			return

@@ -47,7 +47,7 @@ func (s *Server) look(ctx context.Context, req measure.HelperRequest, from, loca
 			reply.Detail = "a step failed at the helper itself: " + string(o.Failure)
 			continue
 		}
-		own := *o
+		own := o
 		own.ID, own.After, own.Control = ownID(o.ID), ownID(o.After), ""
 		if own.DNS != nil && !s.policy.allowReserved {
 			withoutReserved(&own)

@@ -317,7 +317,7 @@ func helperObservation(in measure.Observation) (measure.Observation, bool) {
 			return in, false
 		}
 		remote = unmapPort(remote)
-		out.Remote, out.Family = remote.String(), familyOf(remote.Addr())
+		out.Remote, out.Family = remote.String(), FamilyOf(remote.Addr())
 	}
 	switch in.Step {
 	case measure.StepDNS:

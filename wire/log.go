@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -68,9 +69,15 @@ func (l *Log) Begin(step measure.Step, m Meta) *measure.Observation {
 	}
 }
 
-// End closes an observation: its duration is set if the step did not, and it
-// becomes part of the log.
+// End closes an observation: its duration and family are set if the step did
+// not, and it becomes part of the log. Whoever changes it after that does so
+// with Link or Amend.
 func (l *Log) End(o *measure.Observation) {
+	if o.Family == "" {
+		if ap, err := netip.ParseAddrPort(o.Remote); err == nil {
+			o.Family = FamilyOf(ap.Addr())
+		}
+	}
 	if o.TookUS == 0 {
 		o.TookUS = time.Since(l.started).Microseconds() - o.StartUS
 	}
@@ -101,13 +108,30 @@ func (l *Log) Bodies() []measure.Body {
 	return out
 }
 
-// Observations are the closed observations so far, in the order they ended.
-// The pointers are the log's own: a caller may still link controls and
-// matches until the measurement is written.
-func (l *Log) Observations() []*measure.Observation {
+// Observations are copies of the closed observations so far, in the order
+// they ended.
+func (l *Log) Observations() []measure.Observation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]*measure.Observation(nil), l.list...)
+	out := make([]measure.Observation, len(l.list))
+	for i, o := range l.list {
+		out[i] = *o
+	}
+	return out
+}
+
+// Link says which observation is the control of a closed one.
+func (l *Log) Link(o *measure.Observation, control string) {
+	l.Amend(func() { o.Control = control })
+}
+
+// Amend runs f, which changes closed observations, while nobody copies them.
+// What hangs from an observation is shared with its copies: f replaces it
+// and does not change it.
+func (l *Log) Amend(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
 }
 
 // Bytes are what all closed steps sent and received.

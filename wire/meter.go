@@ -205,10 +205,11 @@ func setRemote(l *Log, o *measure.Observation, remote netip.AddrPort) {
 	}
 	o.Remote = remote.String()
 	o.ASN = l.ASN(remote.Addr().String())
-	o.Family = familyOf(remote.Addr())
+	o.Family = FamilyOf(remote.Addr())
 }
 
-func familyOf(a netip.Addr) measure.Family {
+// FamilyOf is the family of an address; an IPv4-mapped one is IPv4.
+func FamilyOf(a netip.Addr) measure.Family {
 	if a.Unmap().Is4() {
 		return measure.IPv4
 	}
