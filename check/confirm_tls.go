@@ -247,7 +247,7 @@ func (r *runner) lowestTTL(ctx context.Context, log *wire.Log, meta wire.Meta, a
 		if r.pacer.wait(ctx) != nil {
 			return false
 		}
-		o := wire.SYN(ctx, r.cfg.Network, log, meta, netip.AddrPortFrom(addr, uint16(port)), ttl, 1500*time.Millisecond)
+		o := wire.SYN(ctx, r.cfg.Network, log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: ttl, Timeout: 1500 * time.Millisecond})
 		return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
 	}
 	low, high := 0, 40

@@ -315,6 +315,10 @@ func (k *Client) check(i int, c *checker) {
 		c.failf("%s: resolver %s is of the family that the line does not have", where, k.resolver)
 	}
 	c.within(where, "hops", k.Hops, 1, 20)
+	c.within(where, "ways", k.Ways, 0, 16)
+	for _, h := range k.Equal {
+		c.within(where, "equal", h, 2, k.Hops)
+	}
 	c.within(where, "icmp-per-second", k.ICMPRate, 0, 1_000_000)
 	c.duration(where, "delay", k.Delay, &k.delay)
 	c.duration(where, "clock", k.Clock, &k.clock)

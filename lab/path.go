@@ -103,6 +103,13 @@ func (w *World) lay() error {
 		r6 := b6
 		r6[14], r6[15] = 0xfe, byte(h)
 		e.v6 = []netip.Addr{netip.AddrFrom16(r6)}
+		if slices.Contains(c.Equal, h) {
+			for i := 1; i < max(2, c.Ways); i++ {
+				e.v4 = append(e.v4, netip.AddrFrom4([4]byte{b4[0], b4[1], byte(254 - i), byte(h)}))
+				r6[14] = byte(0xfe - i)
+				e.v6 = append(e.v6, netip.AddrFrom16(r6))
+			}
+		}
 		if h == 2 || c.Hops == 1 {
 			e.delay = total
 		}

@@ -53,6 +53,8 @@ type Client struct {
 	Address6  string     `toml:"address6"`
 	Hops      int        `toml:"hops"` // routers from the home router to the border
 	Silent    []int      `toml:"silent"`
+	Equal     []int      `toml:"equal"`    // hops with equal-cost siblings
+	Ways      int        `toml:"ways"`     // how many, 0 is 2
 	Delay     string     `toml:"delay"`    // one way, to the border
 	Resolver  string     `toml:"resolver"` // address; inside the operator unless it is another's
 	NoIPv6    bool       `toml:"no-ipv6"`

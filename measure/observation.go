@@ -36,6 +36,7 @@ const (
 	StageConfirm   Stage = "confirm" // a pair of an experiment
 	StageBracket   Stage = "bracket" // a canary before or after a pair
 	StageIsolate   Stage = "isolate" // run again alone, after residual blocking has passed
+	StageLocate    Stage = "locate"  // following the path to a device
 )
 
 // Experiment names the question that a test and its control answer together.
@@ -118,6 +119,14 @@ const (
 	// ExpPlain: T fetches a fixed plain HTTP body from a helper under the
 	// target's Host name; C is that body's known hash (no observation).
 	ExpPlain Experiment = "plain"
+	// ExpPath: TTL-limited probes that name the routers towards Remote, all of
+	// one flow having the same Path.LocalPort. In StageLocate; every one is a
+	// control.
+	ExpPath Experiment = "path"
+	// ExpLocate: T sends the trigger and C a harmless token of the same length
+	// with the same TTL in the same flow. In StageLocate. differs: sni, host,
+	// qname, address, payload.
+	ExpLocate Experiment = "locate"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -317,15 +326,26 @@ type Header struct {
 	Value string `json:"value" class:"foreign"`
 }
 
-// Path is one TTL-limited probe.
+// Path is what became of a TTL-limited probe.
 type Path struct {
-	Probe string `json:"probe" class:"none"` // syn, udp, data
-	// Outcome is expired (ICMP), connected, reset, answered, unreachable or silent.
+	Probe string `json:"probe" class:"none"` // syn, datagram, data
+	// Outcome is expired (ICMP time exceeded and nothing else), connected,
+	// answered, reset, closed, unreachable, silent, or, if the connection that
+	// was to carry the probe could not be made, unconnected.
 	Outcome string `json:"outcome" class:"none"`
-	ICMP    *ICMP  `json:"icmp,omitempty"`
-	RTTUS   int64  `json:"rtt_us,omitempty"`
+	// ICMP is what a router said, besides an answer too.
+	ICMP  *ICMP `json:"icmp,omitempty"`
+	RTTUS int64 `json:"rtt_us,omitempty"` // from the last sending to the outcome
 	// ServerTTL is the lowest TTL known to reach the server, 0 unknown.
 	ServerTTL int `json:"server_ttl,omitempty"`
+	// Sends is how often it was sent with this TTL, retransmissions
+	// included; 0 means once.
+	Sends     int `json:"sends,omitempty"`
+	LocalPort int `json:"local_port,omitempty"`
+	// ArrivedTTL is the TTL of the answer as it arrived, where visible.
+	ArrivedTTL int `json:"arrived_ttl,omitempty"`
+	// MinTTL is the least TTL with which an answer could be seen, 0 any.
+	MinTTL int `json:"min_ttl,omitempty"`
 }
 
 // Stream is a timed bulk transfer.

@@ -184,7 +184,7 @@ func captures(t *testing.T, n wire.Network, e environment) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if o := wire.SYN(t.Context(), n, newLog(), wire.Meta{}, at, 2, 2*time.Second); o.Path.Outcome != "expired" {
+		if o := wire.SYN(t.Context(), n, newLog(), wire.Meta{}, wire.ConnectSpec{Remote: at, TTL: 2, Timeout: 2 * time.Second}); o.Path.Outcome != "expired" {
 			t.Errorf("%+v", o.Path)
 		}
 		// Another flow, which must not be seen.
@@ -558,7 +558,7 @@ func mustDial(t *testing.T, n wire.Network, spec wire.DialSpec) wire.Conn {
 func routers(t *testing.T, n wire.Network, at netip.AddrPort, e environment) {
 	seen := map[string]bool{}
 	for ttl := 1; ttl <= toSite+e.Kernel+1; ttl++ {
-		o := wire.SYN(t.Context(), n, newLog(), wire.Meta{}, at, ttl, 2*time.Second)
+		o := wire.SYN(t.Context(), n, newLog(), wire.Meta{}, wire.ConnectSpec{Remote: at, TTL: ttl, Timeout: 2 * time.Second})
 		if o.Step != measure.StepPath || o.TTL != ttl || o.Failure != "" {
 			t.Fatalf("TTL %d: %+v", ttl, o)
 		}

@@ -157,6 +157,16 @@ func answers(msg, reply *dns.Msg) bool {
 	return a.Qtype == q.Qtype && a.Qclass == q.Qclass && strings.EqualFold(a.Name, q.Name)
 }
 
+// ReplyOf records a datagram that claims to answer a question; one that is no
+// DNS message has no Rcode.
+func ReplyOf(l *Log, b []byte, at time.Time, ttl int) measure.DNSReply {
+	msg := new(dns.Msg)
+	if msg.Unpack(b) != nil {
+		return measure.DNSReply{AtUS: l.Since(at), TTL: ttl}
+	}
+	return recordReply(l, msg, at, ttl)
+}
+
 // recordReply makes a reply of a message.
 func recordReply(l *Log, msg *dns.Msg, at time.Time, ttl int) measure.DNSReply {
 	r := measure.DNSReply{AtUS: l.Since(at), Rcode: rcodeText(msg.Rcode), AA: msg.Authoritative, AD: msg.AuthenticatedData, TTL: ttl}

@@ -14,9 +14,8 @@ import (
 	"govah/measure"
 )
 
-// roundTrip1 speaks HTTP/1.1 (RFC 9112): it writes the request as Chrome
-// would and reads the head of the answer.
-func roundTrip1(c net.Conn, mt *meter, x *exchange) (*answer, error) {
+// head1 is a request's head in HTTP/1.1 (RFC 9112), as Chrome writes it.
+func (x *exchange) head1() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\n", x.Method, x.path)
 	if !x.NoHost {
@@ -27,9 +26,14 @@ func roundTrip1(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 		fmt.Fprintf(&b, "%s: %s\r\n", h.Name, h.Value)
 	}
 	b.WriteString("\r\n")
-	b.Write(x.Body)
+	return b.Bytes()
+}
+
+// roundTrip1 speaks HTTP/1.1: it writes the request and reads the head of the
+// answer.
+func roundTrip1(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 	mt.request()
-	if _, err := c.Write(b.Bytes()); err != nil {
+	if _, err := c.Write(append(x.head1(), x.Body...)); err != nil {
 		// The answer may have come before the write failed: a reset that
 		// follows a block page must not hide it.
 		if a, readErr := readAnswer(c, x.Method, mt.answered); readErr == nil {

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 
@@ -66,29 +67,35 @@ func dial(ctx context.Context, n Network, spec ConnectSpec) (Conn, error) {
 // SYN sends one TTL-limited SYN (retransmitted by the stack as any other
 // until timeout) and records what answered it: expired, connected, reset,
 // unreachable or silent. Only silence, and what kept the probe from leaving,
-// is a failure.
-func SYN(ctx context.Context, n Network, l *Log, m Meta, remote netip.AddrPort, ttl int, timeout time.Duration) *measure.Observation {
+// is a failure. Probes with one Local port are one flow.
+func SYN(ctx context.Context, n Network, l *Log, m Meta, spec ConnectSpec) *measure.Observation {
 	o := l.Begin(measure.StepPath, m)
 	defer l.End(o)
-	setRemote(l, o, remote)
-	o.TTL = ttl
-	p := &measure.Path{Probe: "syn", Outcome: "silent"}
-	o.Path = p
+	setRemote(l, o, spec.Remote)
+	o.TTL = spec.TTL
+	o.Path, o.Failure, o.Detail = SendSYN(ctx, n, l, spec)
+	return o
+}
+
+// SendSYN is SYN without an observation of its own: for a probe that is sent
+// more than once.
+func SendSYN(ctx context.Context, n Network, l *Log, spec ConnectSpec) (p *measure.Path, failure measure.Failure, detail string) {
+	p = &measure.Path{Probe: "syn", Outcome: "silent", LocalPort: int(spec.Local.Port())}
 	started := time.Now()
-	conn, err := dial(ctx, n, ConnectSpec{Remote: remote, TTL: ttl, Timeout: timeout})
+	conn, err := dial(ctx, n, spec)
 	p.RTTUS = time.Since(started).Microseconds()
 	if err == nil {
 		p.Outcome = "connected"
 		conn.Abort()
-		return o
+		return p, measure.NoFailure, ""
 	}
 	var pe *PathError
-	failure, detail := Classify(err)
+	failure, detail = Classify(err)
 	switch {
 	case errors.As(err, &pe):
 		p.ICMP = icmp(l, pe)
 		p.Outcome = "unreachable"
-		if pe.expired(remote.Addr()) {
+		if pe.expired(spec.Remote.Addr()) {
 			p.Outcome = "expired"
 		}
 	case failure == measure.ConnectionRefused || failure == measure.ConnectionReset:
@@ -98,10 +105,12 @@ func SYN(ctx context.Context, n Network, l *Log, m Meta, remote netip.AddrPort, 
 		p.Outcome = "unreachable"
 	default:
 		p.RTTUS = 0
-		fail(ctx, o, err)
-		o.Detail = detail
+		if ctx.Err() != nil && (failure == measure.GenericTimeout || errors.Is(err, net.ErrClosed)) {
+			failure = measure.Interrupted
+		}
+		return p, failure, detail
 	}
-	return o
+	return p, measure.NoFailure, ""
 }
 
 // expired says that the error is a time exceeded in transit (RFC 792, RFC

@@ -1,0 +1,687 @@
+package locate
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+
+	"govah/measure"
+)
+
+// Rules is the version of the rules by which Infer concludes.
+const Rules = "2026.1"
+
+// The rates that nobody can measure on one path, per sending. They are bounds,
+// not fits: each makes a conclusion weaker than it may be.
+const (
+	// missed is how often a device lets a trigger pass that it should have
+	// reacted to, beyond what the path loses: the Great Firewall lets some 3 %
+	// pass (Bock 2020, Niaki 2020).
+	missed = 0.03
+	// stray is how often something comes that nobody explains: a reset of
+	// the server's own, a router's late word.
+	stray = 0.001
+	// early is how often something answers in the server's place from nearer
+	// than the server, a harmless probe with the same TTL having met a router.
+	early = 0.0001
+	// least and most bound the share of probes that a router answers.
+	least, most = 0.02, 0.97
+)
+
+// credible is the probability that a credible set holds, claim the probability
+// that there is a device at all from which on one is named.
+const (
+	credible = 0.99
+	claim    = 0.99
+)
+
+// Infer concludes from the observations of one measurement: one Location for
+// each trigger that Run looked for, in their order. country may be nil.
+func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Location {
+	var order []string
+	groups := map[string][]*measure.Observation{}
+	for i := range m.Observations {
+		o := &m.Observations[i]
+		if o.Stage != measure.StageLocate || o.Path == nil {
+			continue
+		}
+		key := string(o.Family) + " " + o.Payload
+		if o.Payload == "" { // SYNs that name routers or ask for residual blocking serve all
+			continue
+		}
+		if groups[key] == nil {
+			order = append(order, key)
+		}
+		groups[key] = append(groups[key], o)
+	}
+	var out []measure.Location
+	for _, key := range order {
+		list := groups[key]
+		for i := range m.Observations {
+			o := &m.Observations[i]
+			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && o.Family == list[0].Family {
+				list = append(list, o)
+			}
+		}
+		slices.SortStableFunc(list, func(a, b *measure.Observation) int { return cmp.Compare(a.StartUS, b.StartUS) })
+		l := infer(list)
+		l.Type, l.Schema, l.Run, l.Measurement, l.Rules, l.Target = "location", 1, m.Run, m.ID, Rules, m.Target
+		if country != nil {
+			abroad(&l, country)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// abroad adds the countries of the routers.
+func abroad(l *measure.Location, country func(netip.Addr) string) {
+	of := func(s string) string {
+		if a, err := netip.ParseAddr(s); err == nil {
+			return country(a)
+		}
+		return ""
+	}
+	for i := range l.Set {
+		l.Set[i].FromCountry, l.Set[i].ToCountry = of(l.Set[i].From), of(l.Set[i].To)
+	}
+	for i := range l.Hops {
+		for j := range l.Hops[i].Routers {
+			l.Hops[i].Routers[j].Country = of(l.Hops[i].Routers[j].Address)
+		}
+	}
+}
+
+// evidence is what one search saw, in numbers.
+type evidence struct {
+	tests    []*measure.Observation // of the trigger, TTL by TTL
+	controls []*measure.Observation
+	server   int         // the lowest TTL that reached the server, 0 unknown
+	far      int         // the highest TTL at which anything answered
+	answers  map[int]hop // how routers answer harmless probes
+	loss     float64     // of a probe or its answer
+	arrived  int         // the TTL with which the server's own answers arrive, 0 unknown
+}
+
+func infer(list []*measure.Observation) measure.Location {
+	e := gather(list)
+	l := measure.Location{Residual: residual(list), ServerTTL: e.server, Position: measure.PositionUnknown}
+	describe(&l, list)
+	l.Hops = hops(list, e)
+	if e.far == 0 && e.server == 0 {
+		l.Outcome = measure.NoPath
+		return l
+	}
+	if len(e.tests) == 0 {
+		l.Outcome = measure.NoPath
+		return l
+	}
+	p := posterior(e)
+	if p.none > 1-claim {
+		l.Outcome = measure.NoDifference
+		if p.none < 0.5 {
+			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyFewPairs}
+		}
+		return l
+	}
+	l.Kind, l.CopiesTTL = p.kind()
+	l.Set = p.set(e, l.Hops)
+	l.Outcome = measure.Located
+	if e.server > 0 && l.Set[0].Low+1 >= e.server {
+		l.Outcome = measure.AtEnd
+	}
+	if l.Set[0].PerMille < 500 && len(l.Set) > 3 {
+		l.Outcome = measure.NotLocated
+	}
+	l.Position = position(e, l)
+	for _, t := range e.tests {
+		if r := t.Path.Outcome; r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
+			if r != "silent" || t.Path.Sends >= sendings {
+				l.Because = append(l.Because, t.ID)
+			}
+		}
+	}
+	return l
+}
+
+// describe copies what was looked for.
+func describe(l *measure.Location, list []*measure.Observation) {
+	for _, o := range list {
+		if o.Experiment != measure.ExpResidual {
+			l.Probes += max(1, o.Path.Sends)
+		}
+		if o.Payload == "" || o.Experiment != measure.ExpLocate {
+			continue
+		}
+		l.Payload, l.Family = o.Payload, o.Family
+		name := o.SNI + o.Host
+		if o.DNS != nil {
+			name = o.DNS.Name
+		}
+		switch {
+		case o.Role == measure.RoleTest:
+			l.Remote, l.Trigger.Value = o.Remote, name
+			if len(o.Differs) > 0 {
+				l.Trigger.Kind = o.Differs[0]
+			}
+			if o.Payload == string(TCP) {
+				l.Trigger.Value = o.Remote
+			}
+		default:
+			l.Trigger.Control = name
+			if o.Payload == string(TCP) {
+				l.Trigger.Control = o.Remote
+			}
+			if l.Remote == "" {
+				l.Remote = o.Remote
+			}
+		}
+	}
+}
+
+// gather sorts the observations and learns from the harmless ones how the path
+// behaves by itself.
+func gather(list []*measure.Observation) *evidence {
+	e := &evidence{answers: map[int]hop{}}
+	lost, sent := 0.0, 0.0
+	triggered := false // from here on silence may be the device's
+	for _, o := range list {
+		if o.Experiment == measure.ExpResidual {
+			continue
+		}
+		p := o.Path
+		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate {
+			if o.Failure != measure.Interrupted && p.Outcome != "unconnected" && p.Sends > 0 {
+				e.tests = append(e.tests, o)
+			}
+			triggered = triggered || reacted(o) || p.Outcome == "silent" && p.Sends >= sendings
+			if p.Outcome == "expired" {
+				h := e.answers[o.TTL]
+				h.answered++
+				h.sent++
+				e.answers[o.TTL] = h
+				e.far = max(e.far, o.TTL)
+			}
+			continue
+		}
+		if o.TTL == 0 {
+			if p.ArrivedTTL > 0 && !triggered {
+				e.arrived = p.ArrivedTTL
+			}
+			continue
+		}
+		switch p.Outcome {
+		case "expired":
+			h := e.answers[o.TTL]
+			h.answered++
+			h.sent += max(1, p.Sends)
+			e.answers[o.TTL] = h
+			e.far = max(e.far, o.TTL)
+		case "silent":
+			if triggered && o.Experiment == measure.ExpPath {
+				break
+			}
+			h := e.answers[o.TTL]
+			h.sent += max(1, p.Sends)
+			e.answers[o.TTL] = h
+		case "connected", "answered", "reset":
+			if triggered || p.Outcome == "reset" && o.Experiment == measure.ExpPath {
+				break
+			}
+			if e.server == 0 || o.TTL < e.server {
+				e.server = o.TTL
+			}
+			e.far = max(e.far, o.TTL)
+			if p.ArrivedTTL > 0 {
+				e.arrived = p.ArrivedTTL
+			}
+		}
+		if o.Experiment == measure.ExpLocate {
+			e.controls = append(e.controls, o)
+		}
+	}
+	// The loss of the path: what routers that do answer left unanswered.
+	for _, h := range e.answers {
+		if h.answered > 0 {
+			sent += float64(h.sent)
+			lost += float64(h.sent - h.answered)
+		}
+	}
+	// A Beta prior of one loss in forty.
+	e.loss = (lost + 1) / (sent + 40)
+	return e
+}
+
+// answering is the share of probes that the router at a TTL answers.
+func (e *evidence) answering(ttl int) float64 {
+	h := e.answers[ttl]
+	switch {
+	case h.sent == 0:
+		return 0.5
+	case h.answered == 0:
+		return least / float64(h.sent)
+	}
+	return min(most, max(least, (float64(h.answered)+1)/(float64(h.sent)+1.2)))
+}
+
+// The kinds of device that are weighed against each other.
+const (
+	injector = iota
+	dropper
+	copier     // beside the path: injects with the TTL of the trigger
+	swallowing // the same in the path
+	atServer   // acts on what reaches the server, wherever it stands
+	kinds
+)
+
+// prior is the share of each kind among devices, spread over the links. Facts:
+// most resets and block pages come with a TTL of the device's own; Iran's
+// boxes copy it (IR-07).
+var prior = [kinds]float64{injector: 0.48, dropper: 0.36, copier: 0.06, swallowing: 0.06, atServer: 0.04}
+
+// belief is the probability of no device, and of each kind at each link.
+type belief struct {
+	none float64
+	at   [kinds][]float64 // by link: [k] is the link between TTL k and k+1
+}
+
+// posterior weighs all hypotheses by all tests (Bayes).
+func posterior(e *evidence) *belief {
+	links := e.server
+	if links == 0 {
+		links = e.far + 1
+		for _, t := range e.tests {
+			links = max(links, min(t.TTL, e.far+1))
+		}
+	}
+	log := func(h func(t *measure.Observation) float64) float64 {
+		sum := 0.0
+		for _, t := range e.tests {
+			sum += math.Log(h(t))
+		}
+		return sum
+	}
+	b := &belief{}
+	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) })
+	best := none
+	for kind := range kinds {
+		b.at[kind] = make([]float64, links)
+		for link := range links {
+			v := math.Log(0.5*prior[kind]/float64(links)) + log(func(t *measure.Observation) float64 { return e.given(kind, link+1, t) })
+			b.at[kind][link] = v
+			best = max(best, v)
+		}
+	}
+	total := math.Exp(none - best)
+	for kind := range kinds {
+		for link := range links {
+			b.at[kind][link] = math.Exp(b.at[kind][link] - best)
+			total += b.at[kind][link]
+		}
+	}
+	b.none = math.Exp(none-best) / total
+	for kind := range kinds {
+		for link := range links {
+			b.at[kind][link] /= total
+		}
+	}
+	return b
+}
+
+// reaches says that a probe goes as far as the server.
+func (e *evidence) reaches(t *measure.Observation) bool {
+	return t.TTL == 0 || e.server > 0 && t.TTL >= e.server
+}
+
+// clean is the probability of what a test met if nothing reacts to it.
+func (e *evidence) clean(t *measure.Observation) float64 {
+	sends := float64(max(1, t.Path.Sends))
+	if e.reaches(t) {
+		// SYN and its answer each may be lost.
+		quiet := max(math.Pow(2*e.loss, sends), stray)
+		switch t.Path.Outcome {
+		case "answered", "connected":
+			if t.Path.MinTTL > 0 {
+				return 0.5
+			}
+			if forged(t, e.arrived) {
+				return twice
+			}
+			return 1 - quiet
+		case "silent":
+			if t.Path.MinTTL > 0 {
+				return 0.5
+			}
+			return quiet
+		case "expired": // the path grew longer
+			return stray
+		}
+		return stray
+	}
+	a := e.answering(t.TTL)
+	// A router that limits its errors is silent several times in a row.
+	silent := max(math.Pow(1-a, sends), stray/4)
+	switch t.Path.Outcome {
+	case "expired":
+		return 1 - silent
+	case "silent":
+		return silent
+	}
+	return early
+}
+
+// twice is how often two different answers come to one question, or one from
+// elsewhere than where the server's come from, without a forger.
+const twice = 0.00001
+
+// forged says that an answer to a question that reached the resolver was not
+// its own, whose answers arrive with that TTL (0: unknown).
+func forged(t *measure.Observation, arrived int) bool {
+	if t.DNS == nil || t.Path.Outcome != "answered" {
+		return false
+	}
+	a := t.Path.ArrivedTTL
+	return len(distinct(t.DNS.Replies)) > 1 || a > 0 && arrived > 0 && (a < arrived-1 || a > arrived+1)
+}
+
+// given is the probability of what a test met if a device of a kind sits
+// before the router at that TTL: packets reach it that leave with at least
+// that TTL.
+func (e *evidence) given(kind, link int, t *measure.Observation) float64 {
+	touched := t.TTL == 0 || t.TTL >= link
+	if !touched {
+		return e.clean(t)
+	}
+	ttl := orDefault(t.TTL)
+	sends := float64(max(1, t.Path.Sends))
+	slip := math.Pow(missed+e.loss, sends)
+	mute := t.Path.Outcome == "silent"
+	outcome := t.Path.Outcome
+	acted := outcome == "reset" || outcome == "closed" || outcome == "unreachable" || outcome == "answered" && (!e.reaches(t) || forged(t, e.arrived))
+	switch kind {
+	case injector:
+		if acted {
+			return (1 - slip) * arrival(t, link, false)
+		}
+		return slip * e.clean(t)
+	case dropper:
+		if mute {
+			return 1 - stray
+		}
+		return early
+	case copier, swallowing:
+		back := ttl - 2*(link-1) // what is left of the TTL where it arrives
+		heard := back >= 1 && back >= t.Path.MinTTL
+		switch {
+		case heard && acted:
+			return (1 - slip) * arrival(t, link, true)
+		case heard:
+			return slip * e.clean(t)
+		case kind == swallowing && mute:
+			return 1 - stray
+		case kind == swallowing:
+			return early
+		}
+		return e.clean(t)
+	case atServer:
+		if !e.reaches(t) {
+			return e.clean(t)
+		}
+		if acted || mute {
+			return 1 - slip
+		}
+		return slip
+	}
+	return stray
+}
+
+// arrival weighs the TTL with which an answer came, where it is visible: a
+// copier's is what is left of ours, any other's is one of the systems' initial
+// values less the way back, which need not be as long as the way out.
+func arrival(t *measure.Observation, link int, copied bool) float64 {
+	a := t.Path.ArrivedTTL
+	if a == 0 {
+		return 1
+	}
+	if copied {
+		if left := orDefault(t.TTL) - 2*(link-1); a >= left-1 && a <= left+1 {
+			return 1
+		}
+		return stray
+	}
+	if a <= 3 && t.TTL > 0 {
+		return 0.01
+	}
+	for _, initial := range []int{64, 128, 255} {
+		if way := initial - a; way >= 0 && way <= 40 {
+			return 1 / (1 + 0.1*math.Abs(float64(way-(link-1))))
+		}
+	}
+	return 0.2
+}
+
+// kind is the likeliest, and whether it copies TTLs.
+func (b *belief) kind() (measure.Kind, bool) {
+	var sums [kinds]float64
+	for k := range kinds {
+		for _, v := range b.at[k] {
+			sums[k] += v
+		}
+	}
+	injects := sums[injector] + sums[copier] + sums[swallowing]
+	copies := sums[copier]+sums[swallowing] > sums[injector]
+	if sums[dropper] > injects {
+		return measure.Drops, false
+	}
+	return measure.Injects, copies && sums[copier]+sums[swallowing] > sums[dropper]
+}
+
+// set is the smallest set of links that holds the credible share.
+func (b *belief) set(e *evidence, hops []measure.Hop) []measure.Place {
+	links := make([]measure.Place, len(b.at[0]))
+	share := make([]float64, len(links))
+	total := 0.0
+	for i := range links {
+		for k := range kinds {
+			share[i] += b.at[k][i]
+		}
+		total += share[i]
+		links[i] = measure.Place{Low: i}
+	}
+	order := make([]int, len(links))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(share[b], share[a]) })
+	var out []measure.Place
+	held := 0.0
+	for _, i := range order {
+		p := links[i]
+		p.PerMille = int(math.Round(1000 * share[i] / total))
+		p.From, p.FromASN = followed(hops, p.Low)
+		p.To, p.ToASN = followed(hops, p.Low+1)
+		out = append(out, p)
+		if held += share[i] / total; held >= credible {
+			break
+		}
+	}
+	return out
+}
+
+// followed is the router of the tested flow at a TTL.
+func followed(hops []measure.Hop, ttl int) (string, int) {
+	for _, h := range hops {
+		if h.TTL != ttl {
+			continue
+		}
+		for _, r := range h.Routers {
+			if r.Followed {
+				return r.Address, r.ASN
+			}
+		}
+		if len(h.Routers) == 1 {
+			return h.Routers[0].Address, h.Routers[0].ASN
+		}
+	}
+	return "", 0
+}
+
+// position says where the device stands, from what shows it alone: what it
+// swallows went through it; what drew a router's word beyond it, or the true
+// answer as well, did not.
+func position(e *evidence, l measure.Location) measure.Position {
+	if l.Kind == measure.Drops {
+		return measure.InPath
+	}
+	through, swallowed := 0, 0
+	link := l.Set[0].Low + 1
+	for _, t := range e.tests {
+		if t.TTL > 0 && t.TTL < link {
+			continue
+		}
+		passed := t.Path.ICMP != nil && (t.Path.Outcome == "answered" || t.Path.Outcome == "reset" || t.Path.Outcome == "closed") && icmpExpired(t)
+		// A device that copies TTLs is not heard at first: a router is, if
+		// the device only watches.
+		silent := l.CopiesTTL && t.Path.Outcome == "silent" && t.Path.Sends >= sendings
+		if l.CopiesTTL && t.Path.Outcome == "expired" {
+			passed = true
+		}
+		if t.DNS != nil && t.Path.Outcome == "answered" {
+			if n := len(distinct(t.DNS.Replies)); n > 1 {
+				passed = true
+			} else if t.TTL > 0 && t.TTL < e.server && t.Path.ICMP == nil && e.answering(t.TTL) > 0.8 {
+				silent = true
+			}
+		}
+		switch {
+		case passed:
+			through++
+		case silent:
+			swallowed++
+		}
+	}
+	switch {
+	case through > 0 && swallowed == 0:
+		return measure.OnPath
+	case swallowed > 0 && through == 0:
+		return measure.InPath
+	}
+	return measure.PositionUnknown
+}
+
+func icmpExpired(t *measure.Observation) bool {
+	i := t.Path.ICMP
+	return t.Family == measure.IPv4 && i.Type == 11 || t.Family == measure.IPv6 && i.Type == 3
+}
+
+// distinct are replies that differ in what they say.
+func distinct(list []measure.DNSReply) map[string]bool {
+	out := map[string]bool{}
+	for _, r := range list {
+		key := r.Rcode
+		for _, a := range r.Answers {
+			key += " " + a.Type + " " + a.Value
+		}
+		out[key] = true
+	}
+	return out
+}
+
+// residual is what harmless requests after a trigger showed.
+func residual(list []*measure.Observation) measure.ResidualKey {
+	ok := map[string]bool{}
+	asked := map[string]bool{}
+	for _, o := range list {
+		if o.Experiment != measure.ExpResidual || len(o.Differs) < 2 {
+			continue
+		}
+		label := o.Differs[1]
+		asked[label] = true
+		ok[label] = ok[label] || o.Path.Outcome == "answered" || o.Path.Outcome == "connected"
+	}
+	switch {
+	case len(asked) == 0:
+		return ""
+	case ok["same-flow"]:
+		return measure.ResidualNone
+	case ok["new-port"]:
+		return measure.Residual4Tuple
+	case ok["other-port"]:
+		return measure.Residual3Tuple
+	case ok["elsewhere"]:
+		return measure.ResidualDestination
+	case asked["elsewhere"]:
+		return measure.ResidualClient
+	}
+	return measure.ResidualUnknown
+}
+
+// hops is the table of the path.
+func hops(list []*measure.Observation, e *evidence) []measure.Hop {
+	// The tested flow is that of the last test before a difference; where
+	// tests name no router, their port's SYNs do.
+	flow := 0
+	for _, t := range e.tests {
+		if t.TTL > 0 && flow == 0 {
+			flow = t.Path.LocalPort
+		}
+	}
+	table := map[int]*measure.Hop{}
+	last := e.far
+	for _, o := range list {
+		if o.TTL == 0 || o.Experiment == measure.ExpResidual || e.server > 0 && o.TTL > e.server {
+			continue
+		}
+		h := table[o.TTL]
+		if h == nil {
+			h = &measure.Hop{TTL: o.TTL}
+			table[o.TTL] = h
+		}
+		if o.Role == measure.RoleControl {
+			h.Sent += max(1, o.Path.Sends)
+			if o.Path.Outcome != "silent" && o.Path.Outcome != "unconnected" {
+				h.Answered++
+			}
+		}
+		h.Server = h.Server || o.TTL == e.server
+		i := o.Path.ICMP
+		if i == nil || i.From == "" || o.Path.Outcome != "expired" && !(o.Path.Outcome == "answered") {
+			continue
+		}
+		n := slices.IndexFunc(h.Routers, func(r measure.Router) bool { return r.Address == i.From })
+		if n < 0 {
+			h.Routers = append(h.Routers, measure.Router{Address: i.From, ASN: i.ASN})
+			n = len(h.Routers) - 1
+		}
+		r := &h.Routers[n]
+		if rtt := o.Path.RTTUS; o.Path.Outcome == "expired" && (r.RTTUS == 0 || rtt < r.RTTUS) {
+			r.RTTUS = rtt
+		}
+		r.Followed = r.Followed || o.Path.LocalPort == flow
+	}
+	var out []measure.Hop
+	for ttl := 1; ttl <= max(last, e.server); ttl++ {
+		if h := table[ttl]; h != nil {
+			out = append(out, *h)
+		} else {
+			out = append(out, measure.Hop{TTL: ttl, Server: ttl == e.server && ttl > 0})
+		}
+	}
+	return out
+}
+
+// Sentence says a place in words for logs and tests.
+func Sentence(p measure.Place) string {
+	name := func(s string, ttl int) string {
+		if ttl == 0 {
+			return "this device"
+		}
+		if s == "" {
+			s = "a router that does not answer"
+		}
+		return fmt.Sprintf("%s (TTL %d)", s, ttl)
+	}
+	return fmt.Sprintf("between %s and %s, %d.%d %%", name(p.From, p.Low), name(p.To, p.Low+1), p.PerMille/10, p.PerMille%10)
+}

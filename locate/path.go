@@ -1,0 +1,116 @@
+package locate
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"govah/measure"
+	"govah/wire"
+)
+
+// silences is how many TTLs in a row may stay silent before a path is given up.
+const silences = 6
+
+// synAt sends one SYN with a TTL in the followed flow, or in another one.
+func (r *run) synAt(ctx context.Context, remote netip.AddrPort, port uint16, ttl int, timeout time.Duration) *measure.Observation {
+	o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpPath},
+		wire.ConnectSpec{Remote: remote, Local: r.local(port), TTL: ttl, Timeout: timeout})
+	return o
+}
+
+// ladder follows the path of one flow by SYNs that die on the way (Jacobson's
+// traceroute with a constant flow, as in Paris traceroute, Augustin 2006). It
+// ends where the server answers, or where nothing answers any more.
+func (r *run) ladder(ctx context.Context, port uint16) error {
+	silent := 0
+	var again []int
+	step := func(ttl int) (measure.Path, bool) {
+		timeout := time.Second
+		if r.rtt > 0 {
+			timeout = max(300*time.Millisecond, 3*r.rtt)
+		}
+		o := r.synAt(ctx, r.spec.Remote, port, ttl, min(timeout, 900*time.Millisecond))
+		p := *o.Path
+		rtt := time.Duration(p.RTTUS) * time.Microsecond
+		switch p.Outcome {
+		case "expired":
+			r.heard(ttl, true, rtt)
+			r.rtt = max(r.rtt, rtt)
+		case "silent":
+			r.heard(ttl, false, 0)
+		}
+		return p, p.Outcome == "connected" || p.Outcome == "reset" ||
+			p.Outcome == "unreachable" && p.ICMP != nil && p.ICMP.From == r.spec.Remote.Addr().String()
+	}
+	for ttl := 1; ttl <= maxTTL && silent < silences; ttl++ {
+		if err := r.pace(ctx); err != nil {
+			return err
+		}
+		p, end := step(ttl)
+		switch {
+		case end:
+			r.server = ttl
+			r.rtt = max(r.rtt, time.Duration(p.RTTUS)*time.Microsecond)
+			// A SYN that was lost at a lower TTL may hide the true one.
+			for ttl > 1 {
+				last := r.hop(ttl - 1)
+				if last.answers() || last.sent > 2 {
+					break
+				}
+				if _, end := step(ttl - 1); !end {
+					break
+				}
+				ttl--
+				r.server = ttl
+			}
+			ttl = maxTTL
+		case p.Outcome == "silent":
+			silent++
+			again = append(again, ttl)
+		default:
+			silent = 0
+		}
+	}
+	for _, ttl := range again {
+		if r.server > 0 && ttl >= r.server || r.hop(ttl).sent > 1 {
+			continue
+		}
+		if r.server == 0 && ttl > r.farthest()+1 {
+			break
+		}
+		if err := r.pace(ctx); err != nil {
+			return err
+		}
+		step(ttl)
+	}
+	return ctx.Err()
+}
+
+// farthest is the highest TTL at which a router answered.
+func (r *run) farthest() int {
+	far := 0
+	for ttl, h := range r.hops {
+		if h.answers() {
+			far = max(far, ttl)
+		}
+	}
+	return far
+}
+
+// siblings looks at the hops around a link in further flows: routers that
+// differ there are equal-cost siblings.
+func (r *run) siblings(ctx context.Context, low, high int) {
+	for range r.spec.Flows - 1 {
+		port := r.newPort()
+		for ttl := max(1, low); ttl <= high; ttl++ {
+			if r.server > 0 && ttl >= r.server || r.pace(ctx) != nil {
+				break
+			}
+			o := r.synAt(ctx, r.spec.Remote, port, ttl, max(300*time.Millisecond, r.patience(ttl)))
+			if o.Path.Outcome == "connected" {
+				break
+			}
+		}
+	}
+}

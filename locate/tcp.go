@@ -1,0 +1,545 @@
+package locate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"time"
+
+	"govah/measure"
+	"govah/wire"
+)
+
+// window is how many TTLs one connection tries: the first with the data's
+// first sending, each further one with a retransmission of the same bytes.
+const window = 2
+
+// tick is how often a connection is looked at.
+const tick = 4 * time.Millisecond
+
+// connectTime lets a lost SYN be sent again after 1 s (RFC 6298).
+const connectTime = 2400 * time.Millisecond
+
+// overTCP looks for a device that reacts to the first bytes of a connection.
+func (r *run) overTCP(ctx context.Context) error {
+	if err := r.ladder(ctx, r.port); err != nil {
+		return nil
+	}
+	if r.server == 0 {
+		return nil // no connection, no first bytes
+	}
+	if !r.chooseControl(ctx) {
+		return nil
+	}
+	size := window
+	if !r.view.TCPInfo {
+		size = 1 // retransmissions cannot be told from the first sending
+	}
+	for from := 1; from <= r.server && ctx.Err() == nil; from += size {
+		to := min(from+size-1, r.server)
+		c := r.sweep(ctx, measure.RoleControl, 0, seq(from, to)...)
+		for _, o := range c {
+			// What answers harmless bytes is the server, or ends connections
+			// in its place: there is nothing to follow beyond it.
+			if o.Path.Outcome == "answered" && o.TTL < r.server {
+				to = min(to, o.TTL)
+				r.server = o.TTL
+			}
+		}
+		t := r.sweep(ctx, measure.RoleTest, 0, seq(from, to)...)
+		if k := r.difference(t); k > 0 {
+			r.confirmTCP(ctx, k, t)
+			return nil
+		}
+	}
+	// Not a difference up to the server: either there is none, or the device
+	// copies the TTL of what it reacts to, so that its packets die on the way
+	// back.
+	if ctx.Err() == nil && r.server > 0 {
+		r.beyond(ctx)
+	}
+	return nil
+}
+
+func seq(from, to int) (out []int) {
+	for k := from; k <= to; k++ {
+		out = append(out, k)
+	}
+	return out
+}
+
+// difference is the TTL at which the test fared otherwise than a control
+// would, 0 if none.
+func (r *run) difference(t []*measure.Observation) int {
+	for _, o := range t {
+		switch {
+		case o.Path.Outcome == "unconnected":
+		case reacted(o) && o.TTL < r.server, o.Path.Outcome == "reset" || o.Path.Outcome == "closed":
+			return o.TTL
+		case o.Path.Outcome == "silent" && o.Path.Sends >= 3 && (r.hop(o.TTL).answers() || o.TTL >= r.server):
+			return o.TTL
+		}
+	}
+	return 0
+}
+
+// chooseControl takes the first control that draws an answer.
+func (r *run) chooseControl(ctx context.Context) bool {
+	for _, c := range r.spec.Controls {
+		r.control = c
+		for range 2 {
+			for _, o := range r.sweep(ctx, measure.RoleControl, 0, 0) {
+				if o.Path.Outcome == "answered" {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// incoming is what a reader got.
+type incoming struct {
+	n   int
+	err error
+}
+
+func outcomeOf(a incoming) string {
+	switch {
+	case a.n > 0:
+		return "answered"
+	case errors.Is(a.err, io.EOF):
+		return "closed"
+	}
+	switch f, _ := wire.Classify(a.err); f {
+	case measure.ConnectionReset:
+		return "reset"
+	case measure.EOF:
+		return "closed"
+	}
+	return "unreachable"
+}
+
+// sweep opens one connection in the followed flow, sends the bytes with the
+// first TTL, lets each further one carry a retransmission, and stops at the
+// first reaction. TTL 0 is the system's own. Each TTL becomes an observation.
+// The connection ends with a reset at full TTL: nothing of it is sent again.
+func (r *run) sweep(ctx context.Context, role measure.Role, minTTL int, ttls ...int) (list []*measure.Observation) {
+	if role == measure.RoleTest && r.triggered >= r.spec.Triggers {
+		return nil
+	}
+	bytes, err := r.payload(role, 0)
+	if err != nil {
+		return nil
+	}
+	conn := r.connect(ctx, role, ttls[0], &list)
+	if conn == nil {
+		return list
+	}
+	defer func() {
+		conn.SetTTL(64)
+		conn.Abort()
+	}()
+	if minTTL > 0 && conn.SetMinTTL(minTTL) != nil {
+		return list
+	}
+	arrived := make(chan incoming, 1)
+	go func() {
+		buf := make([]byte, 4096)
+		n, err := conn.Read(buf)
+		arrived <- incoming{n, err}
+	}()
+	conn.PathErrors() // of the handshake
+	s := &sweeping{r: r, conn: conn, role: role, bytes: bytes, minTTL: minTTL, arrived: arrived}
+	if conn.SetTTL(orDefault(ttls[0])) != nil {
+		return list
+	}
+	s.start(ttls[0])
+	s.sent = time.Now()
+	conn.SetWriteDeadline(s.sent.Add(time.Second))
+	if _, err := conn.Write(bytes); err != nil {
+		s.end("unreachable")
+		return append(list, s.done...)
+	}
+	swallowed := false
+	for i := 0; s.follow(ctx, i == len(ttls)-1); {
+		// Silence where a router would have spoken: what was swallowed here
+		// is looked at again, in the same connection, at full TTL, where a
+		// device that copies TTLs is heard, and from before this link.
+		if o := s.done[len(s.done)-1]; role == measure.RoleTest && !swallowed && o.TTL > 0 && r.difference(s.done[len(s.done)-1:]) > 0 {
+			swallowed, s.once = true, true // each further sending comes later than the one before
+			ttls, i = []int{o.TTL, 0}, 0
+			if below := r.answering(o.TTL - 1); below > 0 {
+				ttls = append(ttls, below)
+			}
+		}
+		if i++; i >= len(ttls) || !s.raise(ctx, ttls[i]) {
+			break
+		}
+	}
+	if role == measure.RoleTest && (swallowed || s.reaction && !s.server()) {
+		r.triggered++
+	}
+	return append(list, s.done...)
+}
+
+func orDefault(ttl int) int {
+	if ttl == 0 {
+		return 64
+	}
+	return ttl
+}
+
+// answering is the highest TTL up to ttl at which a router answers.
+func (r *run) answering(ttl int) int {
+	for ; ttl > 0; ttl-- {
+		if r.hop(ttl).answers() {
+			return ttl
+		}
+	}
+	return 0
+}
+
+// reopen is how long a port rests before it is used again: the reset that
+// ended its last connection must have arrived.
+const reopen = 25 * time.Millisecond
+
+// connect opens a connection of the followed flow. Where a server keeps its
+// port busy, as it does if that reset was lost, the flow moves to another one.
+// What failed is an observation.
+func (r *run) connect(ctx context.Context, role measure.Role, ttl int, list *[]*measure.Observation) wire.Conn {
+	for try := range 3 {
+		if r.pace(ctx) != nil {
+			return nil
+		}
+		if rest := r.used[r.port]; !rest.IsZero() && sleep(ctx, reopen+r.rtt/2-time.Since(rest)) != nil {
+			return nil
+		}
+		limited, cancel := context.WithTimeout(ctx, connectTime)
+		conn, err := r.n.Dial(limited, wire.DialSpec{Flow: wire.Flow{Local: r.local(r.port), Remote: r.spec.Remote}})
+		cancel()
+		r.used[r.port] = time.Now()
+		if err == nil {
+			return conn
+		}
+		failure, detail := wire.Classify(err)
+		if failure != measure.AddressInUse || r.asking {
+			o := r.begin(measure.ExpLocate, role, ttl, "data")
+			o.Path.Outcome = "unconnected"
+			o.Failure, o.Detail = failure, detail
+			r.log.End(o)
+			*list = append(*list, o)
+		}
+		if ctx.Err() != nil || r.asking && try == 1 {
+			return nil
+		}
+		if !r.asking && (try == 1 || failure == measure.AddressInUse) {
+			r.port = r.newPort()
+		}
+	}
+	return nil
+}
+
+// sweeping is a connection under way.
+type sweeping struct {
+	r        *run
+	conn     wire.Conn
+	role     measure.Role
+	bytes    []byte
+	minTTL   int
+	arrived  chan incoming
+	got      *incoming
+	now      *measure.Observation
+	done     []*measure.Observation
+	sent     time.Time // last
+	again    int       // retransmissions counted so far
+	icmp     *measure.ICMP
+	icmpAt   time.Time
+	reaction bool
+	once     bool // one sending for each TTL
+}
+
+func (s *sweeping) start(ttl int) {
+	s.now = s.r.begin(measure.ExpLocate, s.role, ttl, "data")
+	s.now.Path.Sends, s.now.Path.MinTTL, s.now.Sent = 1, s.minTTL, int64(len(s.bytes))
+	s.icmp = nil
+}
+
+func (s *sweeping) server() bool {
+	o := s.done[len(s.done)-1]
+	return o.Path.Outcome == "answered" && (o.TTL == 0 || o.TTL >= s.r.server)
+}
+
+func (s *sweeping) end(outcome string) {
+	o := s.now
+	o.Path.Outcome, o.Path.ICMP = outcome, s.icmp
+	o.Path.RTTUS = time.Since(s.sent).Microseconds()
+	if outcome == "expired" {
+		o.Path.RTTUS = max(0, s.icmpAt.Sub(s.sent).Microseconds())
+	}
+	if outcome == "silent" {
+		o.Failure, o.Path.RTTUS = measure.GenericTimeout, 0
+	}
+	if s.got != nil {
+		o.Received = int64(s.got.n)
+	}
+	s.r.log.End(o)
+	s.done = append(s.done, o)
+	if outcome == "expired" || outcome == "silent" {
+		// Of a trigger only silence says nothing about the hop.
+		if s.role == measure.RoleControl || outcome == "expired" {
+			s.r.heard(o.TTL, outcome == "expired", time.Duration(o.Path.RTTUS)*time.Microsecond)
+		}
+	}
+}
+
+// look takes what has come. It says whether that ends the connection.
+func (s *sweeping) look() bool {
+	select {
+	case a := <-s.arrived:
+		s.got = &a
+		s.reaction = true
+	default:
+	}
+	for _, e := range s.conn.PathErrors() {
+		if s.icmp == nil {
+			s.icmp = &measure.ICMP{Type: int(e.Type), Code: int(e.Code), AtUS: s.r.log.Since(e.At)}
+			s.icmpAt = e.At
+			if s.icmpAt.Before(s.sent) {
+				s.icmpAt = time.Now()
+			}
+			if e.From.IsValid() {
+				s.icmp.From, s.icmp.ASN = e.From.String(), s.r.log.ASN(e.From.String())
+			}
+		}
+	}
+	if s.got != nil {
+		s.end(outcomeOf(*s.got))
+		return true
+	}
+	return false
+}
+
+// resent counts retransmissions.
+func (s *sweeping) resent() bool {
+	i, err := s.conn.Info()
+	if err != nil || i.Retransmits <= s.again {
+		return false
+	}
+	s.again = i.Retransmits
+	return true
+}
+
+// sendings is how often a probe is sent before its silence counts.
+const sendings = 3
+
+// follow waits for what the bytes meet at the present TTL, the last or not.
+// False ends the connection.
+func (s *sweeping) follow(ctx context.Context, last bool) bool {
+	r, ttl := s.r, s.now.TTL
+	expect := !s.once && (ttl == 0 || ttl >= r.server || r.hop(ttl).answers() || s.role == measure.RoleControl && r.hop(ttl).sent < 2)
+	if s.minTTL > 0 {
+		expect = false
+	}
+	first := s.sent
+	for {
+		if s.look() {
+			return false
+		}
+		if ctx.Err() != nil {
+			s.end("silent")
+			s.r.log.Amend(func() { s.done[len(s.done)-1].Failure = measure.Interrupted })
+			return false
+		}
+		if r.view.TCPInfo && s.resent() {
+			s.now.Path.Sends++
+			s.now.Sent += int64(len(s.bytes))
+			s.sent = time.Now()
+		}
+		switch {
+		case s.icmp != nil:
+			// The router has spoken; a device may still be slower than it.
+			if s.role == measure.RoleControl || time.Since(s.icmpAt) >= settle || !last && s.more() {
+				s.end("expired")
+				return true
+			}
+		case expect && r.view.TCPInfo && s.now.Path.Sends < sendings:
+			// its silence may be loss
+		case time.Since(s.sent) > r.reactionBy(ttl) || !expect && time.Since(first) > r.reactionBy(ttl):
+			s.end("silent")
+			return true
+		}
+		sleep(ctx, tick)
+	}
+}
+
+// more says whether the next retransmission leaves time for a late reaction.
+func (s *sweeping) more() bool {
+	if !s.r.view.TCPInfo {
+		return false
+	}
+	i, err := s.conn.Info()
+	return err == nil && s.sent.Add(i.RTO).Sub(time.Now()) > settle
+}
+
+// raise sets another TTL and waits for a retransmission to carry it. What
+// arrives before that belongs to the TTL before.
+func (s *sweeping) raise(ctx context.Context, ttl int) bool {
+	if !s.r.view.TCPInfo {
+		return false
+	}
+	s.resent() // before this
+	if s.conn.SetTTL(orDefault(ttl)) != nil {
+		return false
+	}
+	before := s.done[len(s.done)-1]
+	for limit := time.Now().Add(6 * time.Second); time.Now().Before(limit); {
+		select {
+		case a := <-s.arrived:
+			if s.resent() { // it left just now
+				s.start(ttl)
+				s.sent = time.Now()
+				s.got, s.reaction = &a, true
+				s.end(outcomeOf(a))
+				return false
+			}
+			s.reaction = true
+			outcome := outcomeOf(a)
+			s.r.log.Amend(func() {
+				p := *before.Path
+				p.Outcome = outcome
+				before.Path, before.Received, before.Failure = &p, int64(a.n), ""
+			})
+			return false
+		default:
+		}
+		if s.resent() {
+			s.start(ttl)
+			s.sent = time.Now()
+			return true
+		}
+		if sleep(ctx, tick) != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// confirmTCP makes sure of a difference at TTL k: what stays blocked
+// afterwards, the same TTL with the harmless token, and the trigger one
+// router earlier, where it must not be noticed.
+func (r *run) confirmTCP(ctx context.Context, k int, t []*measure.Observation) {
+	key := r.residualKey(ctx)
+	usable := key == measure.ResidualNone
+	if key == measure.Residual4Tuple {
+		r.port = r.newPort()
+		usable = true
+	}
+	if usable {
+		r.sweep(ctx, measure.RoleControl, 0, k)
+		if below := k - 1; below > 0 {
+			for range 2 {
+				if !r.quiet(ctx, below) {
+					break
+				}
+			}
+		}
+		last := t[len(t)-1]
+		// A device that copies TTLs stands at half the distance: it is heard
+		// from k only if k is odd, and then with a TTL of 1.
+		if k >= 3 && k%2 == 1 && reacted(last) && k < r.server && r.view.MinTTL && r.triggered < r.spec.Triggers {
+			r.sweep(ctx, measure.RoleTest, 3, k)
+		}
+	}
+	r.siblings(ctx, k-1, k)
+}
+
+// quiet sends the trigger with a TTL that does not reach the device. It says
+// whether that went as expected.
+func (r *run) quiet(ctx context.Context, ttl int) bool {
+	for _, o := range r.sweep(ctx, measure.RoleTest, 0, ttl) {
+		if o.Path.Outcome != "expired" && !(o.Path.Outcome == "silent" && !r.hop(ttl).answers()) {
+			return false
+		}
+	}
+	return true
+}
+
+// beyond sends the trigger with the system's TTL, and, if that is answered
+// otherwise than the control, looks for the lowest TTL beyond the server's
+// that is.
+func (r *run) beyond(ctx context.Context) {
+	blocked := func(ttl int) (bool, bool) {
+		for _, o := range r.sweep(ctx, measure.RoleTest, 0, ttl) {
+			switch o.Path.Outcome {
+			case "reset", "closed":
+				return true, true
+			case "silent":
+				return true, true
+			case "answered":
+				return false, true
+			}
+		}
+		return false, false
+	}
+	if bad, ok := blocked(0); !ok || !bad {
+		return
+	}
+	low, high := r.server, 2*r.server-1 // heard at high, not at low
+	for high-low > 1 && r.triggered < r.spec.Triggers && ctx.Err() == nil {
+		mid := (low + high) / 2
+		bad, ok := blocked(mid)
+		switch {
+		case !ok:
+			return
+		case bad:
+			high = mid
+		default:
+			low = mid
+		}
+	}
+	half := (high + 1) / 2
+	r.siblings(ctx, half-1, half)
+}
+
+// residualKey finds out what stays blocked after a trigger, with harmless
+// bytes only: the same flow, another port of ours, another port there.
+func (r *run) residualKey(ctx context.Context) measure.ResidualKey {
+	saved := r.port
+	r.asking = true
+	defer func() { r.port, r.asking = saved, false }()
+	if r.harmless(ctx, "same-flow") {
+		return measure.ResidualNone
+	}
+	r.port = r.newPort()
+	if r.harmless(ctx, "new-port") {
+		return measure.Residual4Tuple
+	}
+	if r.spec.OtherPort == 0 {
+		return measure.ResidualUnknown
+	}
+	o := r.synAt(ctx, netip.AddrPortFrom(r.spec.Remote.Addr(), r.spec.OtherPort), r.newPort(), 0, connectTime)
+	r.label(o, "other-port")
+	if o.Path.Outcome == "connected" {
+		return measure.Residual3Tuple
+	}
+	if r.spec.Elsewhere.IsValid() {
+		r.label(r.synAt(ctx, r.spec.Elsewhere, r.newPort(), 0, connectTime), "elsewhere")
+	}
+	return measure.ResidualDestination
+}
+
+// harmless sends the control at full TTL and says whether it drew an answer.
+func (r *run) harmless(ctx context.Context, label string) (ok bool) {
+	for _, o := range r.sweep(ctx, measure.RoleControl, 0, 0) {
+		r.label(o, label)
+		ok = ok || o.Path.Outcome == "answered"
+	}
+	return ok
+}
+
+// label makes an observation one of residual blocking.
+func (r *run) label(o *measure.Observation, label string) {
+	r.log.Amend(func() { o.Experiment, o.Differs, o.ControlKind = measure.ExpResidual, []string{"history", label}, "" })
+}

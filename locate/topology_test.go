@@ -1,0 +1,341 @@
+package locate_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"govah/lab"
+	"govah/locate"
+	"govah/measure"
+	"govah/wire"
+)
+
+var (
+	topologies = flag.Int("topologies", 0, "locate devices in so many random topologies, half as many clean ones, and print a table")
+	only       = flag.String("kind", "", "only this kind of box")
+	drawn      = flag.Uint64("drawn", 0, "draw with this seed instead of a random one")
+	keep       = flag.String("keep", "", "write the observations of each wrong answer into this folder")
+)
+
+// boxKind is a kind of box that a topology may have.
+type boxKind struct {
+	name     string
+	payload  locate.Payload
+	rule     string
+	drops    bool // only routers that answer tell where
+	residual measure.ResidualKey
+	position measure.Position // what can be known without a privilege
+	helper   bool             // needs the far end to be seen at all
+}
+
+var boxKinds = []boxKind{
+	{name: "tls reset, in-path", payload: locate.TLS, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\""},
+	{name: "tls reset, on-path", payload: locate.TLS, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\non-path = true\nends = \"client\""},
+	{name: "tls reset x3, late", payload: locate.TLS, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\non-path = true\nflags = \"R RA RA\"\nafter = \"30ms\"\ngrowing = true\nttl = 90"},
+	{name: "tls alert", payload: locate.TLS, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"alert\""},
+	{name: "tls drop", payload: locate.TLS, drops: true, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"drop\""},
+	{name: "tls drop, out only", payload: locate.TLS, drops: true, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"drop\"\nside = \"out\""},
+	{name: "tls reset, ttl copied, on-path", payload: locate.TLS, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\non-path = true\nends = \"client\"\ncopy-ttl = true"},
+	{name: "tls reset, ttl copied, in-path", payload: locate.TLS, drops: true, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\nends = \"client\"\ncopy-ttl = true"},
+	{name: "tls reset, then 3-tuple", payload: locate.TLS, residual: measure.Residual3Tuple, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\nresidual = \"3-tuple\"\nfor = \"60s\""},
+	{name: "tls reset, then 4-tuple", payload: locate.TLS, residual: measure.Residual4Tuple, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\nresidual = \"4-tuple\"\nfor = \"60s\"\nthen = \"drop\""},
+	{name: "tls drop, then destination", payload: locate.TLS, drops: true, residual: measure.ResidualDestination, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"drop\"\nresidual = \"destination\"\nfor = \"60s\""},
+	{name: "http page, in-path", payload: locate.HTTP, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"page\"\nbody = \"no\""},
+	{name: "http page, on-path", payload: locate.HTTP, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"page\"\nbody = \"no\"\non-path = true"},
+	{name: "http redirect", payload: locate.HTTP, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"redirect\"\nto = \"http://10.10.34.34/\""},
+	{name: "http drop", payload: locate.HTTP, drops: true, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"drop\""},
+	{name: "dns answer, in-path", payload: locate.DNS, rule: "layer = \"dns\"\nnames = [\"blocked.example\"]\naction = \"dns-answer\"\nanswers = [\"10.10.34.35\"]\nany-type = true"},
+	{name: "dns answer, on-path", payload: locate.DNS, rule: "layer = \"dns\"\nnames = [\"blocked.example\"]\naction = \"dns-answer\"\nanswers = [\"10.10.34.35\"]\nany-type = true\nwhen = \"before\""},
+	{name: "dns answer, ttl copied", payload: locate.DNS, rule: "layer = \"dns\"\nnames = [\"blocked.example\"]\naction = \"dns-answer\"\nanswers = [\"10.10.34.35\"]\nany-type = true\nwhen = \"before\"\ncopy-ttl = true"},
+	{name: "dns nxdomain", payload: locate.DNS, rule: "layer = \"dns\"\nnames = [\"blocked.example\"]\naction = \"dns-nxdomain\""},
+	{name: "dns drop", payload: locate.DNS, drops: true, rule: "layer = \"dns\"\nnames = [\"blocked.example\"]\naction = \"drop\""},
+	{name: "quic drop", payload: locate.QUIC, drops: true, rule: "layer = \"quic\"\nnames = [\"blocked.example\"]\naction = \"drop\""},
+	{name: "address drop", payload: locate.TCP, drops: true, rule: "layer = \"ip\"\naddresses = [\"45.10.0.10\", \"2a0e:1000::a\"]\naction = \"drop\""},
+	{name: "address reset", payload: locate.TCP, rule: "layer = \"tcp\"\naddresses = [\"45.10.0.10\", \"2a0e:1000::a\"]\nsegment = \"syn\"\naction = \"reset\""},
+	{name: "address unreachable", payload: locate.TCP, rule: "layer = \"ip\"\naddresses = [\"45.10.0.10\", \"2a0e:1000::a\"]\naction = \"unreachable\"\ncode = \"admin\""},
+}
+
+// topology is one drawn world and its truth.
+type topology struct {
+	kind     *boxKind // nil: clean
+	scenario string
+	hops     int // TTL that reaches the server
+	link     int // the device is before the router at this TTL
+	silent   []int
+	loss     int
+	v6       bool
+	payload  locate.Payload
+}
+
+// draw makes a topology of 5 to 20 hops.
+func draw(r *rand.Rand, kind *boxKind) topology {
+	t := topology{kind: kind, hops: 5 + r.IntN(16), loss: r.IntN(31), v6: r.IntN(3) == 0}
+	client := t.hops - 2 // one router of the hoster's
+	t.link = 1 + r.IntN(client+1)
+	share := r.IntN(31)
+	for h := 1; h <= client; h++ {
+		if r.IntN(100) < share {
+			t.silent = append(t.silent, h)
+		}
+	}
+	var equal []int
+	if ways := r.IntN(5); ways > 1 {
+		for h := 2; h <= client; h++ {
+			if r.IntN(4) == 0 {
+				equal = append(equal, h)
+			}
+		}
+	}
+	list := func(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
+	t.scenario = fmt.Sprintf("schema = 1\ntitle = \"drawn\"\nabout = \"a drawn topology\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\nhops = %d\nsilent = %s\nequal = %s\nways = %d\ndelay = \"2ms\"\n",
+		client, list(t.silent), list(equal), 2+r.IntN(3))
+	t.payload = locate.TLS
+	if kind != nil {
+		t.payload = kind.payload
+		t.scenario += fmt.Sprintf("[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\n%s\n", t.link-1, kind.rule)
+	} else {
+		t.payload = []locate.Payload{locate.TLS, locate.HTTP, locate.DNS, locate.QUIC, locate.TCP}[r.IntN(5)]
+	}
+	t.scenario += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n" +
+		"[[site]]\nname = \"open.example\"\naddresses = [\"45.10.0.10\", \"2a0e:1000::a\"]\nhttp = \"same\"\nh3 = true\n[[site]]\nname = \"blocked.example\"\nshares = \"open.example\"\nhttp = \"same\"\n" +
+		"[[site]]\nname = \"resolver.example\"\nrole = \"resolver\"\n"
+	return t
+}
+
+// identifiable are the links that a device of this kind cannot be told from:
+// what swallows packets is seen by the routers that answer alone.
+func (t topology) identifiable() (low, high int) {
+	low, high = t.link, t.link
+	if t.kind == nil || !t.kind.drops {
+		return low, high
+	}
+	for low > 1 && slices.Contains(t.silent, low-1) {
+		low--
+	}
+	for high < t.hops && slices.Contains(t.silent, high) {
+		high++
+	}
+	return low, high
+}
+
+// find runs the search in a topology.
+func (t topology) find(ctx context.Context, seed uint64, privileged bool) (*measure.Measurement, measure.Location, time.Duration, error) {
+	s, err := lab.Parse([]byte(t.scenario))
+	if err != nil {
+		return nil, measure.Location{}, 0, fmt.Errorf("%w\n%s", err, t.scenario)
+	}
+	s.Name = "drawn"
+	w, err := lab.New(s, lab.Options{Seed: seed, Loss: t.loss, Privileged: privileged})
+	if err != nil {
+		return nil, measure.Location{}, 0, err
+	}
+	defer w.Close()
+	addr := func(name string) netip.Addr {
+		for _, site := range s.Sites {
+			if site.Name == name {
+				for _, a := range site.AllAddresses() {
+					if a.Is6() == t.v6 {
+						return a
+					}
+				}
+			}
+		}
+		return netip.Addr{}
+	}
+	site := addr("open.example")
+	spec := locate.Spec{Payload: t.payload, Name: "blocked.example", Seed: seed,
+		Controls: []locate.Control{{Kind: measure.ControlKnown, Name: "opened1.example"}}}
+	switch t.payload {
+	case locate.TLS:
+		spec.Remote, spec.OtherPort = netip.AddrPortFrom(site, 443), 80
+		spec.Elsewhere = netip.AddrPortFrom(addr("resolver.example"), 443)
+	case locate.HTTP:
+		spec.Remote, spec.OtherPort = netip.AddrPortFrom(site, 80), 443
+	case locate.DNS:
+		spec.Remote = netip.AddrPortFrom(addr("resolver.example"), 53)
+	case locate.QUIC:
+		spec.Remote = netip.AddrPortFrom(site, 443)
+	case locate.TCP:
+		spec.Remote = netip.AddrPortFrom(site, 443)
+		spec.Controls = []locate.Control{{Kind: measure.ControlKnown, At: netip.AddrPortFrom(addr("resolver.example"), 443)}}
+	}
+	began := time.Now()
+	log := wire.NewLog(began, nil)
+	if err := locate.Run(ctx, w.Network(), log, spec); err != nil {
+		return nil, measure.Location{}, 0, err
+	}
+	took := time.Since(began)
+	m := &measure.Measurement{Run: "r1", ID: "m1", Target: "blocked.example", Observations: log.Observations()}
+	m.BytesSent, m.BytesReceived = log.Bytes()
+	list := locate.Infer(m, nil)
+	if len(list) != 1 {
+		return m, measure.Location{}, took, fmt.Errorf("%d locations", len(list))
+	}
+	return m, list[0], took, nil
+}
+
+// tally counts how one kind fared.
+type tally struct {
+	n, exact, possible, segment, held, claimed, triggers3, wrongKind, wrongResidual, wrongPosition, unknownPosition int
+	triggers, probes                                                                                                []int
+	took                                                                                                            []time.Duration
+	bytes                                                                                                           []int64
+}
+
+// TestTopologies locates devices in random topologies. With -topologies it is
+// the command behind the table of docs/design/locate.md.
+func TestTopologies(t *testing.T) {
+	n := *topologies
+	if n == 0 {
+		n = len(boxKinds)
+	}
+	seed := *drawn
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("drawn with -drawn %d", seed)
+	kinds := boxKinds
+	if *only != "" {
+		kinds = slices.DeleteFunc(slices.Clone(kinds), func(k boxKind) bool { return !strings.Contains(k.name, *only) })
+	}
+	var mu sync.Mutex
+	tallies := map[string]*tally{}
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, 24)
+	run := func(i int, kind *boxKind) {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			r := rand.New(rand.NewPCG(seed, uint64(i)))
+			top := draw(r, kind)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			m, l, took, err := top.find(ctx, uint64(i+1), false)
+			if err != nil {
+				t.Errorf("topology %d: %v", i, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			name := "clean"
+			if kind != nil {
+				name = kind.name
+			}
+			y := tallies[name]
+			if y == nil {
+				y = &tally{}
+				tallies[name] = y
+			}
+			if wrong := y.count(top, m, l, took); wrong != "" {
+				t.Logf("topology %d, %s: hops %d link %d silent %v loss %d v6 %v: %s; %s %s %v", i, name, top.hops, top.link, top.silent, top.loss, top.v6, wrong, l.Outcome, l.Kind, l.Set)
+				if *keep != "" {
+					b, _ := json.MarshalIndent(struct {
+						Topology string
+						Location measure.Location
+						List     []measure.Observation
+					}{top.scenario, l, m.Observations}, "", " ")
+					os.WriteFile(filepath.Join(*keep, fmt.Sprintf("%03d-%s.json", i, strings.ReplaceAll(name, " ", "_"))), b, 0o600)
+				}
+			}
+		})
+	}
+	for i := range n {
+		run(i, &kinds[i%len(kinds)])
+	}
+	for i := range n / 2 {
+		if *only == "" || *only == "clean" {
+			run(1_000_000+i, nil)
+		}
+	}
+	wg.Wait()
+	report(t, tallies)
+}
+
+func (y *tally) count(top topology, m *measure.Measurement, l measure.Location, took time.Duration) (wrong string) {
+	y.n++
+	y.took = append(y.took, took)
+	y.bytes = append(y.bytes, m.BytesSent)
+	y.probes = append(y.probes, l.Probes)
+	claimed := len(l.Set) > 0
+	if claimed {
+		y.claimed++
+	}
+	if top.kind == nil {
+		if claimed {
+			return "claimed on a clean path"
+		}
+		return ""
+	}
+	y.triggers = append(y.triggers, l.Triggers)
+	low, high := top.identifiable()
+	if low == high {
+		y.possible++
+	}
+	if !claimed {
+		return "missed"
+	}
+	got := l.Set[0].Low + 1
+	if low == high && got == top.link {
+		y.exact++
+	}
+	if got >= low && got <= high {
+		y.segment++
+	} else {
+		wrong = fmt.Sprintf("link %d", got)
+	}
+	if slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low+1 == top.link }) {
+		y.held++
+	} else {
+		wrong += " not in the set"
+	}
+	if want := top.kind.residual; want != "" && l.Residual != want {
+		y.wrongResidual++
+		wrong += " residual " + string(l.Residual)
+	}
+	return wrong
+}
+
+func median[T int | int64 | time.Duration](l []T) T {
+	if len(l) == 0 {
+		return 0
+	}
+	slices.Sort(l)
+	return l[len(l)/2]
+}
+
+func most[T int | int64 | time.Duration](l []T) T {
+	if len(l) == 0 {
+		return 0
+	}
+	return slices.Max(l)
+}
+
+func report(t *testing.T, tallies map[string]*tally) {
+	var names []string
+	for name := range tallies {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	fmt.Printf("%-32s %5s %7s %8s %7s %7s %9s %7s %7s\n", "kind", "n", "claimed", "exact", "segment", "in set", "residual", "probes", "seconds")
+	var all tally
+	for _, name := range names {
+		y := tallies[name]
+		fmt.Printf("%-32s %5d %7d %4d/%-3d %7d %7d %9d %7d %7.1f\n", name, y.n, y.claimed, y.exact, y.possible, y.segment, y.held, y.n-y.wrongResidual, median(y.probes), median(y.took).Seconds())
+		if name != "clean" {
+			all.n, all.claimed, all.exact, all.possible, all.segment, all.held = all.n+y.n, all.claimed+y.claimed, all.exact+y.exact, all.possible+y.possible, all.segment+y.segment, all.held+y.held
+		}
+	}
+	fmt.Printf("%-32s %5d %7d %4d/%-3d %7d %7d\n", "all devices", all.n, all.claimed, all.exact, all.possible, all.segment, all.held)
+}
