@@ -291,19 +291,12 @@ func (r *runner) asnText(s string) int {
 	return r.asn(a)
 }
 
-// randomLabel is a name of the same length as name, under no known domain,
+// randomName is a name of the same length as name, under no known domain,
 // that nothing can list: the control of a name.
 func (r *runner) randomName(name string) string {
-	const letters = "abcdefghijklmnopqrstuvwxyz"
 	r.randMu.Lock()
 	defer r.randMu.Unlock()
-	b := []byte(name)
-	for i, c := range b {
-		if c != '.' && c != '-' {
-			b[i] = letters[r.rand.IntN(len(letters))]
-		}
-	}
-	return string(b)
+	return RandomName(r.rand, name)
 }
 
 // job is one target under way.

@@ -46,7 +46,7 @@ func (r *run) overUDP(ctx context.Context) error {
 	// As over TCP: what copies TTLs is heard only beyond the server.
 	if t := s.probe(ctx, measure.RoleTest, 0, sendings); forged(t, r.arrived) {
 		// Whether what arrives follows what was sent tells the two apart.
-		if r.triggered < r.spec.Triggers {
+		if r.mayTrigger() {
 			s.probe(ctx, measure.RoleTest, 64-16, sendings)
 		}
 		s.siblings(ctx, r.server)
@@ -166,7 +166,7 @@ func (s *datagrams) probe(ctx context.Context, role measure.Role, ttl, tries int
 		}
 	}()
 	o.Path.Sends = 0
-	if role == measure.RoleTest && r.triggered >= r.spec.Triggers {
+	if role == measure.RoleTest && !r.mayTrigger() {
 		o.Failure = measure.Interrupted
 		return o
 	}
@@ -328,10 +328,10 @@ func (s *datagrams) confirm(ctx context.Context, k int, t *measure.Observation) 
 	}
 	// At full TTL the true answer follows a forged one unless the question
 	// was swallowed, and a device that copies TTLs is heard.
-	if (t.Path.Outcome == "silent" || t.Path.ICMP == nil && !r.hop(k).answers()) && r.triggered < r.spec.Triggers {
+	if (t.Path.Outcome == "silent" || t.Path.ICMP == nil && !r.hop(k).answers()) && r.mayTrigger() {
 		s.probe(ctx, measure.RoleTest, 0, 1)
 	}
-	if t.Path.Outcome == "silent" && r.triggered < r.spec.Triggers {
+	if t.Path.Outcome == "silent" && r.mayTrigger() {
 		s.probe(ctx, measure.RoleTest, k, sendings)
 	}
 	s.siblings(ctx, k)

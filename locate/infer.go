@@ -25,7 +25,7 @@ const (
 	stray = 0.001
 	// early is how often something answers in the server's place from nearer
 	// than the server, a harmless probe with the same TTL having met a router.
-	early = 0.0001
+	early = 0.00001
 	// least and most bound the share of probes that a router answers.
 	least, most = 0.02, 0.97
 )
@@ -102,7 +102,11 @@ type evidence struct {
 	far      int         // the highest TTL at which anything answered
 	answers  map[int]hop // how routers answer harmless probes
 	loss     float64     // of a probe or its answer
-	arrived  int         // the TTL with which the server's own answers arrive, 0 unknown
+	// cut is the highest TTL of the tests after which no connection could be
+	// made any more, 0 if they could; refused says that they were reset.
+	cut     int
+	refused bool
+	arrived int // the TTL with which the server's own answers arrive, 0 unknown
 }
 
 func infer(list []*measure.Observation) measure.Location {
@@ -187,11 +191,22 @@ func gather(list []*measure.Observation) *evidence {
 	e := &evidence{answers: map[int]hop{}}
 	lost, sent := 0.0, 0.0
 	triggered := false // from here on silence may be the device's
+	failed, tested := 0, 0
 	for _, o := range list {
 		if o.Experiment == measure.ExpResidual {
 			continue
 		}
 		p := o.Path
+		if p.Probe == "data" {
+			if failed++; p.Outcome != "unconnected" {
+				failed = 0
+				if o.Role == measure.RoleTest {
+					tested = max(tested, o.TTL)
+				}
+			} else if failed == connects && e.cut == 0 {
+				e.cut, e.refused = tested, o.Failure != measure.GenericTimeout
+			}
+		}
 		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate {
 			if o.Failure != measure.Interrupted && p.Outcome != "unconnected" && p.Sends > 0 {
 				e.tests = append(e.tests, o)
@@ -293,7 +308,7 @@ func posterior(e *evidence) *belief {
 	if links == 0 {
 		links = e.far + 1
 		for _, t := range e.tests {
-			links = max(links, min(t.TTL, e.far+1))
+			links = max(links, t.TTL)
 		}
 	}
 	log := func(h func(t *measure.Observation) float64) float64 {
@@ -304,12 +319,12 @@ func posterior(e *evidence) *belief {
 		return sum
 	}
 	b := &belief{}
-	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) })
+	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) }) + math.Log(e.severed(-1, 0))
 	best := none
 	for kind := range kinds {
 		b.at[kind] = make([]float64, links)
 		for link := range links {
-			v := math.Log(0.5*prior[kind]/float64(links)) + log(func(t *measure.Observation) float64 { return e.given(kind, link+1, t) })
+			v := math.Log(0.5*prior[kind]/float64(links)) + log(func(t *measure.Observation) float64 { return e.given(kind, link+1, t) }) + math.Log(e.severed(kind, link+1))
 			b.at[kind][link] = v
 			best = max(best, v)
 		}
@@ -330,6 +345,20 @@ func posterior(e *evidence) *belief {
 	return b
 }
 
+// severed is the probability of what became of connections after the tests:
+// that none could be made any more is a device's memory of a trigger.
+func (e *evidence) severed(kind, link int) float64 {
+	switch {
+	case e.cut == 0:
+		return 1
+	case kind < 0 || link > e.cut, kind == copier, kind == atServer:
+		return twice
+	case kind == dropper && e.refused, kind == injector && !e.refused:
+		return 0.1
+	}
+	return 0.5
+}
+
 // reaches says that a probe goes as far as the server.
 func (e *evidence) reaches(t *measure.Observation) bool {
 	return t.TTL == 0 || e.server > 0 && t.TTL >= e.server
@@ -338,22 +367,19 @@ func (e *evidence) reaches(t *measure.Observation) bool {
 // clean is the probability of what a test met if nothing reacts to it.
 func (e *evidence) clean(t *measure.Observation) float64 {
 	sends := float64(max(1, t.Path.Sends))
+	if t.Path.MinTTL > 0 && t.Path.Outcome == "silent" {
+		return 0.9 // that hides routers' words as well (tcp_v4_err)
+	}
 	if e.reaches(t) {
 		// SYN and its answer each may be lost.
 		quiet := max(math.Pow(2*e.loss, sends), stray)
 		switch t.Path.Outcome {
 		case "answered", "connected":
-			if t.Path.MinTTL > 0 {
-				return 0.5
-			}
 			if forged(t, e.arrived) {
 				return twice
 			}
 			return 1 - quiet
 		case "silent":
-			if t.Path.MinTTL > 0 {
-				return 0.5
-			}
 			return quiet
 		case "expired": // the path grew longer
 			return stray
@@ -374,7 +400,7 @@ func (e *evidence) clean(t *measure.Observation) float64 {
 
 // twice is how often two different answers come to one question, or one from
 // elsewhere than where the server's come from, without a forger.
-const twice = 0.00001
+const twice = 0.000001
 
 // forged says that an answer to a question that reached the resolver was not
 // its own, whose answers arrive with that TTL (0: unknown).
@@ -395,8 +421,8 @@ func (e *evidence) given(kind, link int, t *measure.Observation) float64 {
 		return e.clean(t)
 	}
 	ttl := orDefault(t.TTL)
-	sends := float64(max(1, t.Path.Sends))
-	slip := math.Pow(missed+e.loss, sends)
+	// A device that swallows what it answered does not answer it again.
+	slip := missed + e.loss
 	mute := t.Path.Outcome == "silent"
 	outcome := t.Path.Outcome
 	acted := outcome == "reset" || outcome == "closed" || outcome == "unreachable" || outcome == "answered" && (!e.reaches(t) || forged(t, e.arrived))

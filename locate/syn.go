@@ -60,7 +60,7 @@ func (r *run) confirmSYN(ctx context.Context, k int, t *measure.Observation) {
 	if k > 1 {
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, k-1, 2)
 	}
-	if t.Path.Outcome == "silent" && r.triggered < r.spec.Triggers {
+	if t.Path.Outcome == "silent" && r.mayTrigger() {
 		r.triggered++
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, 0, 1)
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, k, sendings)

@@ -39,6 +39,14 @@ func (r *run) overTCP(ctx context.Context) error {
 	for from := 1; from <= r.server && ctx.Err() == nil; from += size {
 		to := min(from+size-1, r.server)
 		c := r.sweep(ctx, measure.RoleControl, 0, seq(from, to)...)
+		if from > 1 && severed(c) {
+			// The last test was noticed after all, behind routers that do not
+			// answer, and what remains of it blocks harmless connections.
+			r.triggered++
+			r.residualKey(ctx)
+			r.siblings(ctx, from-size, from-1)
+			return nil
+		}
 		for _, o := range c {
 			// What answers harmless bytes is the server, or ends connections
 			// in its place: there is nothing to follow beyond it.
@@ -60,6 +68,11 @@ func (r *run) overTCP(ctx context.Context) error {
 		r.beyond(ctx)
 	}
 	return nil
+}
+
+// severed says that no connection could be made.
+func severed(list []*measure.Observation) bool {
+	return len(list) == connects && list[connects-1].Path.Outcome == "unconnected"
 }
 
 func seq(from, to int) (out []int) {
@@ -126,7 +139,7 @@ func outcomeOf(a incoming) string {
 // first reaction. TTL 0 is the system's own. Each TTL becomes an observation.
 // The connection ends with a reset at full TTL: nothing of it is sent again.
 func (r *run) sweep(ctx context.Context, role measure.Role, minTTL int, ttls ...int) (list []*measure.Observation) {
-	if role == measure.RoleTest && r.triggered >= r.spec.Triggers {
+	if role == measure.RoleTest && !r.mayTrigger() {
 		return nil
 	}
 	bytes, err := r.payload(role, 0)
@@ -205,11 +218,14 @@ func (r *run) answering(ttl int) int {
 // ended its last connection must have arrived.
 const reopen = 25 * time.Millisecond
 
+// connects is how often a connection is tried before it cannot be made.
+const connects = 3
+
 // connect opens a connection of the followed flow. Where a server keeps its
 // port busy, as it does if that reset was lost, the flow moves to another one.
 // What failed is an observation.
 func (r *run) connect(ctx context.Context, role measure.Role, ttl int, list *[]*measure.Observation) wire.Conn {
-	for try := range 3 {
+	for try := range connects {
 		if r.pace(ctx) != nil {
 			return nil
 		}
@@ -428,7 +444,8 @@ func (s *sweeping) raise(ctx context.Context, ttl int) bool {
 
 // confirmTCP makes sure of a difference at TTL k: what stays blocked
 // afterwards, the same TTL with the harmless token, and the trigger one
-// router earlier, where it must not be noticed.
+// router earlier, where it must not be noticed. It repeats the trigger only
+// while that is not certain enough.
 func (r *run) confirmTCP(ctx context.Context, k int, t []*measure.Observation) {
 	key := r.residualKey(ctx)
 	usable := key == measure.ResidualNone
@@ -448,11 +465,33 @@ func (r *run) confirmTCP(ctx context.Context, k int, t []*measure.Observation) {
 		last := t[len(t)-1]
 		// A device that copies TTLs stands at half the distance: it is heard
 		// from k only if k is odd, and then with a TTL of 1.
-		if k >= 3 && k%2 == 1 && reacted(last) && k < r.server && r.view.MinTTL && r.triggered < r.spec.Triggers {
+		if k >= 3 && k%2 == 1 && reacted(last) && k < r.server && r.view.MinTTL && r.mayTrigger() {
 			r.sweep(ctx, measure.RoleTest, 3, k)
+		}
+		for before := -1; r.mayTrigger() && ctx.Err() == nil; {
+			sure, certainty := r.certain()
+			if sure || certainty <= before {
+				break
+			}
+			before = certainty
+			r.sweep(ctx, measure.RoleTest, 0, k)
 		}
 	}
 	r.siblings(ctx, k-1, k)
+}
+
+func (r *run) mayTrigger() bool { return r.triggered < r.spec.Triggers }
+
+// certain says whether what was seen so far names one link, and how surely, in
+// per mille.
+func (r *run) certain() (bool, int) {
+	m := &measure.Measurement{Observations: r.log.Observations()}
+	for _, l := range Infer(m, nil) {
+		if l.Payload == string(r.spec.Payload) && l.Remote == r.spec.Remote.String() && len(l.Set) > 0 {
+			return len(l.Set) == 1, l.Set[0].PerMille
+		}
+	}
+	return false, 0
 }
 
 // quiet sends the trigger with a TTL that does not reach the device. It says
@@ -486,22 +525,28 @@ func (r *run) beyond(ctx context.Context) {
 	if bad, ok := blocked(0); !ok || !bad {
 		return
 	}
-	low, high := r.server, 2*r.server-1 // heard at high, not at low
-	for high-low > 1 && r.triggered < r.spec.Triggers && ctx.Err() == nil {
+	// It is heard from an odd TTL on, twice its distance less one.
+	r.spec.Triggers += copySearch
+	low, high := r.server/2+1, r.server // links that it may be at
+	for low < high && ctx.Err() == nil && r.mayTrigger() {
 		mid := (low + high) / 2
-		bad, ok := blocked(mid)
+		bad, ok := blocked(2*mid - 1)
 		switch {
 		case !ok:
 			return
 		case bad:
 			high = mid
 		default:
-			low = mid
+			low = mid + 1
 		}
 	}
-	half := (high + 1) / 2
-	r.siblings(ctx, half-1, half)
+	r.siblings(ctx, low-1, low)
 }
+
+// copySearch is how many triggers more the search for a device that copies
+// TTLs may take: what it does is not heard at lower TTLs, so that it cannot be
+// approached from below.
+const copySearch = 4
 
 // residualKey finds out what stays blocked after a trigger, with harmless
 // bytes only: the same flow, another port of ours, another port there.

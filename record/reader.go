@@ -32,6 +32,7 @@ type Entry struct {
 	Run         *measure.Run
 	Measurement *measure.Measurement
 	Verdict     *measure.Verdict
+	Location    *measure.Location
 	Body        *measure.Body
 	End         *measure.End
 	// Other is a line of another kind, such as an OONI measurement. It is
@@ -238,6 +239,9 @@ func Decode(line []byte) (Entry, error) {
 	case KindVerdict:
 		e.Verdict = new(measure.Verdict)
 		v = e.Verdict
+	case KindLocation:
+		e.Location = new(measure.Location)
+		v = e.Location
 	case KindBody:
 		e.Body = new(measure.Body)
 		v = e.Body
@@ -266,6 +270,7 @@ const (
 	KindRun         Kind = "run"
 	KindMeasurement Kind = "measurement"
 	KindVerdict     Kind = "verdict"
+	KindLocation    Kind = "location"
 	KindBody        Kind = "body"
 	KindEnd         Kind = "end"
 	KindOONI        Kind = "ooni" // a measurement in OONI's format (its data format 0.2.0 and earlier)

@@ -238,6 +238,9 @@ func (w *Writer) Measurement(m *measure.Measurement) error { return w.locked(m) 
 // Verdict writes one verdict.
 func (w *Writer) Verdict(v *measure.Verdict) error { return w.locked(v) }
 
+// Location writes where a device sits.
+func (w *Writer) Location(l *measure.Location) error { return w.locked(l) }
+
 // End writes the line that closes a run.
 func (w *Writer) End(e *measure.End) error { return w.locked(e) }
 
