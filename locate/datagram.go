@@ -154,7 +154,7 @@ func (s *datagrams) chooseControl(ctx context.Context) bool {
 // anybody else answers. TTL 0 is the system's own.
 func (s *datagrams) probe(ctx context.Context, role measure.Role, ttl, tries int) *measure.Observation {
 	r := s.r
-	o := r.begin(measure.ExpLocate, role, ttl, "datagram")
+	o := r.begin(measure.ExpLocate, role, ttl, "datagram", r.port)
 	defer func() {
 		o.Path.LocalPort = int(r.port)
 		r.log.End(o)
@@ -273,7 +273,7 @@ func (s *datagrams) await(ctx context.Context, o *measure.Observation, role meas
 			} else if e := icmpAt.Add(settle); e.Before(end) {
 				end = e
 			}
-			r.rtt = max(r.rtt, time.Duration(o.Path.RTTUS)*time.Microsecond)
+			r.farther(time.Duration(o.Path.RTTUS) * time.Microsecond)
 		}
 	}
 	return o.Path.Outcome != "silent"
@@ -309,7 +309,7 @@ func (s *datagrams) take(o *measure.Observation, d datagram, sent time.Time) {
 		return
 	}
 	set()
-	r.rtt = max(r.rtt, time.Duration(of.Path.RTTUS)*time.Microsecond)
+	r.farther(time.Duration(of.Path.RTTUS) * time.Microsecond)
 }
 
 // confirm makes sure of a difference at TTL k.
@@ -328,8 +328,10 @@ func (s *datagrams) confirm(ctx context.Context, k int, t *measure.Observation) 
 	}
 	// At full TTL the true answer follows a forged one unless the question
 	// was swallowed, and a device that copies TTLs is heard.
-	if (t.Path.Outcome == "silent" || t.Path.ICMP == nil && !r.hop(k).answers()) && r.mayTrigger() {
-		s.probe(ctx, measure.RoleTest, 0, 1)
+	for t.Path.ICMP == nil && r.mayTrigger() {
+		if o := s.probe(ctx, measure.RoleTest, 0, 1); o.Path.Outcome != "answered" || o.DNS == nil || len(distinct(o.DNS.Replies)) > 1 || r.hop(k).answers() {
+			break
+		}
 	}
 	if t.Path.Outcome == "silent" && r.mayTrigger() {
 		s.probe(ctx, measure.RoleTest, k, sendings)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"govah/measure"
 )
@@ -56,12 +57,23 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 		}
 		groups[key] = append(groups[key], o)
 	}
+	if len(order) == 0 {
+		// Not even a control was sent: the routers are all there is.
+		for i := range m.Observations {
+			if o := &m.Observations[i]; o.Stage == measure.StageLocate && o.Path != nil {
+				key := string(o.Family) + " "
+				order = []string{key}
+				break
+			}
+		}
+	}
 	var out []measure.Location
 	for _, key := range order {
 		list := groups[key]
+		family, _, _ := strings.Cut(key, " ")
 		for i := range m.Observations {
 			o := &m.Observations[i]
-			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && o.Family == list[0].Family {
+			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && string(o.Family) == family {
 				list = append(list, o)
 			}
 		}
@@ -96,17 +108,18 @@ func abroad(l *measure.Location, country func(netip.Addr) string) {
 
 // evidence is what one search saw, in numbers.
 type evidence struct {
-	tests    []*measure.Observation // of the trigger, TTL by TTL
-	controls []*measure.Observation
-	server   int         // the lowest TTL that reached the server, 0 unknown
-	far      int         // the highest TTL at which anything answered
-	answers  map[int]hop // how routers answer harmless probes
-	loss     float64     // of a probe or its answer
+	tests   []*measure.Observation // of the trigger, TTL by TTL
+	server  int                    // the lowest TTL that reached the server, 0 unknown
+	far     int                    // the highest TTL at which anything answered
+	answers map[int]hop            // how routers answer harmless probes
+	loss    float64                // of a probe or its answer
 	// cut is the highest TTL of the tests after which no connection could be
 	// made any more, 0 if they could; refused says that they were reset.
 	cut     int
 	refused bool
-	arrived int // the TTL with which the server's own answers arrive, 0 unknown
+	foreign bool // the control went to another network
+	reacted bool // a test was reacted to, or swallowed
+	arrived int  // the TTL with which the server's own answers arrive, 0 unknown
 }
 
 func infer(list []*measure.Observation) measure.Location {
@@ -114,29 +127,35 @@ func infer(list []*measure.Observation) measure.Location {
 	l := measure.Location{Residual: residual(list), ServerTTL: e.server, Position: measure.PositionUnknown}
 	describe(&l, list)
 	l.Hops = hops(list, e)
-	if e.far == 0 && e.server == 0 {
-		l.Outcome = measure.NoPath
-		return l
-	}
-	if len(e.tests) == 0 {
+	if len(e.tests) == 0 || e.far == 0 && e.server == 0 && !e.reacted {
 		l.Outcome = measure.NoPath
 		return l
 	}
 	p := posterior(e)
 	if p.none > 1-claim {
 		l.Outcome = measure.NoDifference
-		if p.none < 0.5 {
+		switch {
+		case p.none < 0.5:
 			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyFewPairs}
+		case e.server > 0 && !slices.ContainsFunc(e.tests, e.reaches):
+			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyInterrupted}
 		}
 		return l
 	}
 	l.Kind, l.CopiesTTL = p.kind()
 	l.Set = p.set(e, l.Hops)
+	if ap, err := netip.ParseAddrPort(l.Remote); err == nil {
+		for i := range l.Set {
+			if s := &l.Set[i]; e.server > 0 && s.Low+1 == e.server && s.To == "" {
+				s.To = ap.Addr().String()
+			}
+		}
+	}
 	l.Outcome = measure.Located
 	if e.server > 0 && l.Set[0].Low+1 >= e.server {
 		l.Outcome = measure.AtEnd
 	}
-	if l.Set[0].PerMille < 500 && len(l.Set) > 3 {
+	if l.Set[0].PerMille < 500 && len(l.Set) > 4 {
 		l.Outcome = measure.NotLocated
 	}
 	l.Position = position(e, l)
@@ -144,6 +163,7 @@ func infer(list []*measure.Observation) measure.Location {
 		if r := t.Path.Outcome; r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
 			if r != "silent" || t.Path.Sends >= sendings {
 				l.Because = append(l.Because, t.ID)
+				l.Triggers++
 			}
 		}
 	}
@@ -155,6 +175,9 @@ func describe(l *measure.Location, list []*measure.Observation) {
 	for _, o := range list {
 		if o.Experiment != measure.ExpResidual {
 			l.Probes += max(1, o.Path.Sends)
+		}
+		if l.Remote == "" {
+			l.Remote, l.Family = o.Remote, o.Family
 		}
 		if o.Payload == "" || o.Experiment != measure.ExpLocate {
 			continue
@@ -190,6 +213,24 @@ func describe(l *measure.Location, list []*measure.Observation) {
 func gather(list []*measure.Observation) *evidence {
 	e := &evidence{answers: map[int]hop{}}
 	lost, sent := 0.0, 0.0
+	// The routers of the tested flow are known by its own probes; those of
+	// others stand in where there are none.
+	port := 0
+	for _, o := range list {
+		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate && o.TTL > 0 && port == 0 {
+			port = o.Path.LocalPort
+		}
+	}
+	others := map[int]hop{}
+	note := func(o *measure.Observation, answered, sent int) {
+		into := others
+		if o.Path.LocalPort == port || o.Path.Probe != "data" {
+			into = e.answers
+		}
+		h := into[o.TTL]
+		h.answered, h.sent = h.answered+answered, h.sent+sent
+		into[o.TTL] = h
+	}
 	triggered := false // from here on silence may be the device's
 	failed, tested := 0, 0
 	for _, o := range list {
@@ -211,12 +252,10 @@ func gather(list []*measure.Observation) *evidence {
 			if o.Failure != measure.Interrupted && p.Outcome != "unconnected" && p.Sends > 0 {
 				e.tests = append(e.tests, o)
 			}
+			e.reacted = e.reacted || reacted(o)
 			triggered = triggered || reacted(o) || p.Outcome == "silent" && p.Sends >= sendings
 			if p.Outcome == "expired" {
-				h := e.answers[o.TTL]
-				h.answered++
-				h.sent++
-				e.answers[o.TTL] = h
+				note(o, 1, 1)
 				e.far = max(e.far, o.TTL)
 			}
 			continue
@@ -229,18 +268,13 @@ func gather(list []*measure.Observation) *evidence {
 		}
 		switch p.Outcome {
 		case "expired":
-			h := e.answers[o.TTL]
-			h.answered++
-			h.sent += max(1, p.Sends)
-			e.answers[o.TTL] = h
+			note(o, 1, max(1, p.Sends))
 			e.far = max(e.far, o.TTL)
 		case "silent":
 			if triggered && o.Experiment == measure.ExpPath {
 				break
 			}
-			h := e.answers[o.TTL]
-			h.sent += max(1, p.Sends)
-			e.answers[o.TTL] = h
+			note(o, 0, max(1, p.Sends))
 		case "connected", "answered", "reset":
 			if triggered || p.Outcome == "reset" && o.Experiment == measure.ExpPath {
 				break
@@ -253,8 +287,15 @@ func gather(list []*measure.Observation) *evidence {
 				e.arrived = p.ArrivedTTL
 			}
 		}
-		if o.Experiment == measure.ExpLocate {
-			e.controls = append(e.controls, o)
+		if p.Probe == "syn" && o.Experiment == measure.ExpLocate && len(list) > 0 {
+			c, err1 := netip.ParseAddrPort(o.Remote)
+			t, err2 := netip.ParseAddrPort(remoteOf(list))
+			e.foreign = err1 == nil && err2 == nil && otherNetwork(c.Addr(), t.Addr())
+		}
+	}
+	for ttl, h := range others {
+		if e.answers[ttl].sent == 0 {
+			e.answers[ttl] = h
 		}
 	}
 	// The loss of the path: what routers that do answer left unanswered.
@@ -269,6 +310,20 @@ func gather(list []*measure.Observation) *evidence {
 	return e
 }
 
+// remoteOf is where the tests went.
+func remoteOf(list []*measure.Observation) string {
+	for _, o := range list {
+		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate {
+			return o.Remote
+		}
+	}
+	return ""
+}
+
+// apart is how likely a router that the control met is on the test's path,
+// where the two go to different networks.
+const apart = 0.7
+
 // answering is the share of probes that the router at a TTL answers.
 func (e *evidence) answering(ttl int) float64 {
 	h := e.answers[ttl]
@@ -278,7 +333,11 @@ func (e *evidence) answering(ttl int) float64 {
 	case h.answered == 0:
 		return least / float64(h.sent)
 	}
-	return min(most, max(least, (float64(h.answered)+1)/(float64(h.sent)+1.2)))
+	a := min(most, max(least, (float64(h.answered)+1)/(float64(h.sent)+1.2)))
+	if e.foreign {
+		a *= apart
+	}
+	return a
 }
 
 // The kinds of device that are weighed against each other.
@@ -389,6 +448,9 @@ func (e *evidence) clean(t *measure.Observation) float64 {
 	a := e.answering(t.TTL)
 	// A router that limits its errors is silent several times in a row.
 	silent := max(math.Pow(1-a, sends), stray/4)
+	if e.foreign {
+		silent = max(silent, 1-apart) // it may not be on this path at all
+	}
 	switch t.Path.Outcome {
 	case "expired":
 		return 1 - silent
@@ -547,7 +609,7 @@ func followed(hops []measure.Hop, ttl int) (string, int) {
 				return r.Address, r.ASN
 			}
 		}
-		if len(h.Routers) == 1 {
+		if len(h.Routers) > 0 {
 			return h.Routers[0].Address, h.Routers[0].ASN
 		}
 	}
@@ -575,10 +637,13 @@ func position(e *evidence, l measure.Location) measure.Position {
 			passed = true
 		}
 		if t.DNS != nil && t.Path.Outcome == "answered" {
-			if n := len(distinct(t.DNS.Replies)); n > 1 {
+			switch n := len(distinct(t.DNS.Replies)); {
+			case n > 1:
 				passed = true
-			} else if t.TTL > 0 && t.TTL < e.server && t.Path.ICMP == nil && e.answering(t.TTL) > 0.8 {
-				silent = true
+			case e.reaches(t):
+				silent = forged(t, e.arrived)
+			default:
+				silent = t.Path.ICMP == nil && e.answering(t.TTL) > 0.8
 			}
 		}
 		switch {
@@ -591,8 +656,8 @@ func position(e *evidence, l measure.Location) measure.Position {
 	switch {
 	case through > 0 && swallowed == 0:
 		return measure.OnPath
-	case swallowed > 0 && through == 0:
-		return measure.InPath
+	case swallowed > 1 && through == 0, swallowed > 0 && through == 0 && l.CopiesTTL:
+		return measure.InPath // one router's word may be lost, two may not
 	}
 	return measure.PositionUnknown
 }

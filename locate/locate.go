@@ -16,7 +16,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"strconv"
+	"sync"
 	"time"
 
 	"govah/measure"
@@ -88,7 +88,7 @@ type hop struct {
 	rtt            time.Duration
 }
 
-func (h *hop) answers() bool { return h.answered > 0 }
+func (h hop) answers() bool { return h.answered > 0 }
 
 // run is one search.
 type run struct {
@@ -99,13 +99,12 @@ type run struct {
 	rng     *rand.Rand
 	control Control
 
+	mu        sync.Mutex // of what two flows learn: hops, rtt, triggered
 	hops      map[int]*hop
-	server    int                  // the lowest TTL that reached the server, 0 unknown
-	arrived   int                  // the TTL with which its datagrams arrive, 0 unknown
-	rtt       time.Duration        // to the server, or the farthest hop
-	port      uint16               // of the followed flow
-	used      map[uint16]time.Time // when a port was used last
-	asking    bool                 // for residual blocking: the port must not change
+	server    int           // the lowest TTL that reached the server, 0 unknown
+	arrived   int           // the TTL with which its datagrams arrive, 0 unknown
+	rtt       time.Duration // to the server, or the farthest hop
+	port      uint16        // of the followed flow
 	triggered int
 }
 
@@ -137,7 +136,7 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 		}
 	}
 	spec.Remote = netip.AddrPortFrom(spec.Remote.Addr().Unmap(), spec.Remote.Port())
-	r := &run{n: n, log: log, spec: spec, view: n.View(), rng: rand.New(rand.NewPCG(spec.Seed, 0x6c6f63)), hops: map[int]*hop{}, used: map[uint16]time.Time{}}
+	r := &run{n: n, log: log, spec: spec, view: n.View(), rng: rand.New(rand.NewPCG(spec.Seed, 0x6c6f63)), hops: map[int]*hop{}}
 	if !r.view.SetTTL {
 		return fmt.Errorf("locate: this system cannot limit the TTL of a connection: %w", errors.ErrUnsupported)
 	}
@@ -155,7 +154,11 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 
 // newPort is a port of ours for a flow of its own, outside the range from
 // which Linux gives ports to others.
-func (r *run) newPort() uint16 { return uint16(20000 + r.rng.IntN(12000)) }
+func (r *run) newPort() uint16 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return uint16(20000 + r.rng.IntN(12000))
+}
 
 func (r *run) local(port uint16) netip.AddrPort {
 	if r.spec.Remote.Addr().Is4() {
@@ -171,18 +174,25 @@ func (r *run) pace(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (r *run) hop(ttl int) *hop {
+// hop is what is known of a TTL by now.
+func (r *run) hop(ttl int) hop {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.hops[ttl]; h != nil {
+		return *h
+	}
+	return hop{}
+}
+
+// heard notes a sending that should have drawn ICMP at a TTL.
+func (r *run) heard(ttl int, icmp bool, rtt time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	h := r.hops[ttl]
 	if h == nil {
 		h = &hop{}
 		r.hops[ttl] = h
 	}
-	return h
-}
-
-// heard notes a sending that should have drawn ICMP at a TTL.
-func (r *run) heard(ttl int, icmp bool, rtt time.Duration) {
-	h := r.hop(ttl)
 	h.sent++
 	if icmp {
 		h.answered++
@@ -192,16 +202,25 @@ func (r *run) heard(ttl int, icmp bool, rtt time.Duration) {
 	}
 }
 
+// farther notes a round trip time.
+func (r *run) farther(rtt time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rtt = max(r.rtt, rtt)
+}
+
 // The clock of a probe.
 const (
 	// settle is how much later than an honest answer a device may react.
-	settle = 150 * time.Millisecond
+	settle = 120 * time.Millisecond
 	// hurry is the least time to wait for anything.
 	hurry = 60 * time.Millisecond
 )
 
 // patience is how long an answer from a TTL may take.
 func (r *run) patience(ttl int) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	rtt := r.rtt
 	if h := r.hops[ttl]; h != nil && h.rtt > 0 {
 		rtt = h.rtt
@@ -245,7 +264,7 @@ func (r *run) payload(role measure.Role, id uint16) ([]byte, error) {
 }
 
 // begin opens the observation of one probe.
-func (r *run) begin(exp measure.Experiment, role measure.Role, ttl int, probe string) *measure.Observation {
+func (r *run) begin(exp measure.Experiment, role measure.Role, ttl int, probe string, port uint16) *measure.Observation {
 	m := wire.Meta{Role: role, Stage: measure.StageLocate, Experiment: exp}
 	if role == measure.RoleControl && exp == measure.ExpLocate {
 		m.ControlKind = r.control.Kind
@@ -256,7 +275,7 @@ func (r *run) begin(exp measure.Experiment, role measure.Role, ttl int, probe st
 	o := r.log.Begin(measure.StepPath, m)
 	o.Remote, o.Family, o.ASN = r.spec.Remote.String(), wire.FamilyOf(r.spec.Remote.Addr()), r.log.ASN(r.spec.Remote.Addr().String())
 	o.TTL, o.Payload = ttl, string(r.spec.Payload)
-	o.Path = &measure.Path{Probe: probe, Outcome: "silent", LocalPort: int(r.port), ServerTTL: r.server}
+	o.Path = &measure.Path{Probe: probe, Outcome: "silent", LocalPort: int(port), ServerTTL: r.server}
 	r.name(o, role)
 	return o
 }
@@ -311,5 +330,3 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	}
 }
-
-func portText(p uint16) string { return strconv.Itoa(int(p)) }

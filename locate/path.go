@@ -36,7 +36,7 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 		switch p.Outcome {
 		case "expired":
 			r.heard(ttl, true, rtt)
-			r.rtt = max(r.rtt, rtt)
+			r.farther(rtt)
 		case "silent":
 			r.heard(ttl, false, 0)
 		}
@@ -51,7 +51,7 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 		switch {
 		case end:
 			r.server = ttl
-			r.rtt = max(r.rtt, time.Duration(p.RTTUS)*time.Microsecond)
+			r.farther(time.Duration(p.RTTUS) * time.Microsecond)
 			// A SYN that was lost at a lower TTL may hide the true one.
 			for ttl > 1 {
 				last := r.hop(ttl - 1)
@@ -66,8 +66,14 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 			}
 			ttl = maxTTL
 		case p.Outcome == "silent":
-			silent++
 			again = append(again, ttl)
+			if silent++; silent == silences {
+				// A server that answers is waited for behind any number of
+				// routers that do not.
+				if o := r.synAt(ctx, r.spec.Remote, r.newPort(), 0, connectTime); o.Path.Outcome == "connected" {
+					silent = -maxTTL
+				}
+			}
 		default:
 			silent = 0
 		}
@@ -89,6 +95,8 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 
 // farthest is the highest TTL at which a router answered.
 func (r *run) farthest() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	far := 0
 	for ttl, h := range r.hops {
 		if h.answers() {

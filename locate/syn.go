@@ -10,14 +10,23 @@ import (
 )
 
 // bySYN looks for a device that reacts to an address or a port: the control
-// goes to another address of the same network, or to another port. Packets
-// towards a neighbouring address meet the same routers whether or not anybody
-// lives there.
+// goes to another address of the same network, to another port, or, where all
+// of that network is blocked, to a server elsewhere, whose path is the same
+// for the first routers. Packets towards a neighbouring address meet the same
+// routers whether or not anybody lives there.
 func (r *run) bySYN(ctx context.Context) error {
 	if len(r.spec.Controls) == 0 {
 		return nil
 	}
 	r.control = r.spec.Controls[0]
+	for _, c := range r.spec.Controls {
+		// One that answers meets no device of its own.
+		o := r.syn(ctx, measure.RoleControl, c.At, 0, 2)
+		if o.Path.Outcome == "connected" || o.Path.Outcome == "reset" {
+			r.control = c
+			break
+		}
+	}
 	at := r.control.At
 	silent := 0
 	for k := 1; k <= maxTTL && silent < silences && ctx.Err() == nil; k++ {
@@ -60,6 +69,12 @@ func (r *run) confirmSYN(ctx context.Context, k int, t *measure.Observation) {
 	if k > 1 {
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, k-1, 2)
 	}
+	if t.Path.Outcome == "silent" && otherNetwork(r.control.At.Addr(), r.spec.Remote.Addr()) {
+		// The two paths may part here: then the next routers answer.
+		for ttl := k + 1; ttl <= k+3; ttl++ {
+			r.syn(ctx, measure.RoleTest, r.spec.Remote, ttl, 2)
+		}
+	}
 	if t.Path.Outcome == "silent" && r.mayTrigger() {
 		r.triggered++
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, 0, 1)
@@ -78,7 +93,7 @@ func (r *run) confirmSYN(ctx context.Context, k int, t *measure.Observation) {
 // syn sends a SYN with a TTL, at most so often, until anybody answers, as one
 // observation.
 func (r *run) syn(ctx context.Context, role measure.Role, at netip.AddrPort, ttl, tries int) *measure.Observation {
-	o := r.begin(measure.ExpLocate, role, ttl, "syn")
+	o := r.begin(measure.ExpLocate, role, ttl, "syn", r.port)
 	o.Remote, o.ASN = at.String(), r.log.ASN(at.Addr().String())
 	o.Path.Sends = 0
 	defer func() {
@@ -106,13 +121,23 @@ func (r *run) syn(ctx context.Context, role measure.Role, at netip.AddrPort, ttl
 		o.Path, o.Failure, o.Detail = p, failure, detail
 		if p.Outcome != "silent" {
 			if p.Outcome == "expired" {
-				r.rtt = max(r.rtt, time.Duration(p.RTTUS)*time.Microsecond)
+				r.farther(time.Duration(p.RTTUS) * time.Microsecond)
 			}
 			return o
 		}
-		if role == measure.RoleTest && ttl > 0 && !r.hop(ttl).answers() {
+		if role == measure.RoleTest && ttl > 0 && !r.hop(ttl).answers() && !otherNetwork(r.control.At.Addr(), at.Addr()) {
 			return o // silence says nothing here
 		}
 	}
 	return o
+}
+
+// otherNetwork says that two addresses are of different networks, as far as their
+// first bits tell: routes are announced for a /24 or a /48 at the longest.
+func otherNetwork(a, b netip.Addr) bool {
+	bits := 24
+	if a.Is6() {
+		bits = 48
+	}
+	return a.Is4() != b.Is4() || !netip.PrefixFrom(a, bits).Masked().Contains(b)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	"govah/measure"
@@ -21,7 +22,17 @@ const tick = 4 * time.Millisecond
 // connectTime lets a lost SYN be sent again after 1 s (RFC 6298).
 const connectTime = 2400 * time.Millisecond
 
+// flow is a sequence of connections that share the port of ours.
+type flow struct {
+	port uint16
+	used time.Time // when last
+	// fixed says that the port must not change.
+	fixed bool
+}
+
 // overTCP looks for a device that reacts to the first bytes of a connection.
+// The control goes ahead in a flow of its own; once the two differ, it is
+// repeated in the test's.
 func (r *run) overTCP(ctx context.Context) error {
 	if err := r.ladder(ctx, r.port); err != nil {
 		return nil
@@ -29,43 +40,66 @@ func (r *run) overTCP(ctx context.Context) error {
 	if r.server == 0 {
 		return nil // no connection, no first bytes
 	}
-	if !r.chooseControl(ctx) {
+	test, control := &flow{port: r.port}, &flow{port: r.newPort()}
+	if !r.chooseControl(ctx, control) {
 		return nil
 	}
 	size := window
 	if !r.view.TCPInfo {
 		size = 1 // retransmissions cannot be told from the first sending
 	}
-	for from := 1; from <= r.server && ctx.Err() == nil; from += size {
-		to := min(from+size-1, r.server)
-		c := r.sweep(ctx, measure.RoleControl, 0, seq(from, to)...)
-		if from > 1 && severed(c) {
-			// The last test was noticed after all, behind routers that do not
-			// answer, and what remains of it blocks harmless connections.
-			r.triggered++
-			r.residualKey(ctx)
-			r.siblings(ctx, from-size, from-1)
-			return nil
+	end := r.server
+	ahead, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	passed := make(chan []*measure.Observation, end)
+	wg.Go(func() {
+		defer close(passed)
+		for from := 1; from <= end && ahead.Err() == nil; from += size {
+			passed <- r.sweep(ahead, control, measure.RoleControl, 0, seq(from, min(from+size-1, end))...)
 		}
+	})
+	found, last := 0, []*measure.Observation(nil)
+	for from := 1; from <= end && ctx.Err() == nil; from += size {
+		to := min(from+size-1, end)
+		c := <-passed
 		for _, o := range c {
 			// What answers harmless bytes is the server, or ends connections
 			// in its place: there is nothing to follow beyond it.
-			if o.Path.Outcome == "answered" && o.TTL < r.server {
-				to = min(to, o.TTL)
-				r.server = o.TTL
+			if o.Path.Outcome == "answered" && o.TTL < end {
+				to, end = min(to, o.TTL), o.TTL
 			}
 		}
-		t := r.sweep(ctx, measure.RoleTest, 0, seq(from, to)...)
-		if k := r.difference(t); k > 0 {
-			r.confirmTCP(ctx, k, t)
-			return nil
+		t := r.sweep(ctx, test, measure.RoleTest, 0, seq(from, to)...)
+		if from > 1 && (severed(t) || severed(c)) {
+			// The last test was noticed after all, behind routers that do not
+			// answer, and what remains of it blocks other connections.
+			found = -from
+			break
+		}
+		if found, last = r.difference(t), t; found > 0 {
+			break
 		}
 	}
-	// Not a difference up to the server: either there is none, or the device
-	// copies the TTL of what it reacts to, so that its packets die on the way
-	// back.
-	if ctx.Err() == nil && r.server > 0 {
-		r.beyond(ctx)
+	stop()
+	for range passed {
+	}
+	wg.Wait()
+	if end < r.server {
+		r.server = end
+	}
+	switch {
+	case ctx.Err() != nil:
+	case found < 0:
+		r.triggered++
+		r.residualKey(ctx, test)
+		r.siblings(ctx, -found-size, -found-1)
+	case found > 0:
+		r.confirmTCP(ctx, test, found, last)
+	default:
+		// Not a difference up to the server: either there is none, or the
+		// device copies the TTL of what it reacts to, so that its packets die
+		// on the way back.
+		r.beyond(ctx, test)
 	}
 	return nil
 }
@@ -98,11 +132,11 @@ func (r *run) difference(t []*measure.Observation) int {
 }
 
 // chooseControl takes the first control that draws an answer.
-func (r *run) chooseControl(ctx context.Context) bool {
+func (r *run) chooseControl(ctx context.Context, f *flow) bool {
 	for _, c := range r.spec.Controls {
 		r.control = c
 		for range 2 {
-			for _, o := range r.sweep(ctx, measure.RoleControl, 0, 0) {
+			for _, o := range r.sweep(ctx, f, measure.RoleControl, 0, 0) {
 				if o.Path.Outcome == "answered" {
 					return true
 				}
@@ -138,7 +172,7 @@ func outcomeOf(a incoming) string {
 // first TTL, lets each further one carry a retransmission, and stops at the
 // first reaction. TTL 0 is the system's own. Each TTL becomes an observation.
 // The connection ends with a reset at full TTL: nothing of it is sent again.
-func (r *run) sweep(ctx context.Context, role measure.Role, minTTL int, ttls ...int) (list []*measure.Observation) {
+func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int, ttls ...int) (list []*measure.Observation) {
 	if role == measure.RoleTest && !r.mayTrigger() {
 		return nil
 	}
@@ -146,13 +180,14 @@ func (r *run) sweep(ctx context.Context, role measure.Role, minTTL int, ttls ...
 	if err != nil {
 		return nil
 	}
-	conn := r.connect(ctx, role, ttls[0], &list)
+	conn := r.connect(ctx, f, role, ttls[0], &list)
 	if conn == nil {
 		return list
 	}
 	defer func() {
 		conn.SetTTL(64)
 		conn.Abort()
+		f.used = time.Now()
 	}()
 	if minTTL > 0 && conn.SetMinTTL(minTTL) != nil {
 		return list
@@ -164,7 +199,7 @@ func (r *run) sweep(ctx context.Context, role measure.Role, minTTL int, ttls ...
 		arrived <- incoming{n, err}
 	}()
 	conn.PathErrors() // of the handshake
-	s := &sweeping{r: r, conn: conn, role: role, bytes: bytes, minTTL: minTTL, arrived: arrived}
+	s := &sweeping{r: r, port: f.port, conn: conn, role: role, bytes: bytes, minTTL: minTTL, arrived: arrived}
 	if conn.SetTTL(orDefault(ttls[0])) != nil {
 		return list
 	}
@@ -214,44 +249,44 @@ func (r *run) answering(ttl int) int {
 	return 0
 }
 
-// reopen is how long a port rests before it is used again: the reset that
-// ended its last connection must have arrived.
+// reopen is how long a port rests before it is used again: the server must
+// have dealt with the reset that ended its last connection.
 const reopen = 25 * time.Millisecond
 
 // connects is how often a connection is tried before it cannot be made.
 const connects = 3
 
-// connect opens a connection of the followed flow. Where a server keeps its
-// port busy, as it does if that reset was lost, the flow moves to another one.
-// What failed is an observation.
-func (r *run) connect(ctx context.Context, role measure.Role, ttl int, list *[]*measure.Observation) wire.Conn {
+// connect opens a connection of a flow. Where a server keeps its port busy, as
+// it does if that reset was lost, the flow moves to another one. What failed
+// is an observation.
+func (r *run) connect(ctx context.Context, f *flow, role measure.Role, ttl int, list *[]*measure.Observation) wire.Conn {
 	for try := range connects {
-		if r.pace(ctx) != nil {
-			return nil
-		}
-		if rest := r.used[r.port]; !rest.IsZero() && sleep(ctx, reopen+r.rtt/2-time.Since(rest)) != nil {
+		if r.pace(ctx) != nil || !f.used.IsZero() && sleep(ctx, reopen-time.Since(f.used)) != nil {
 			return nil
 		}
 		limited, cancel := context.WithTimeout(ctx, connectTime)
-		conn, err := r.n.Dial(limited, wire.DialSpec{Flow: wire.Flow{Local: r.local(r.port), Remote: r.spec.Remote}})
+		conn, err := r.n.Dial(limited, wire.DialSpec{Flow: wire.Flow{Local: r.local(f.port), Remote: r.spec.Remote}})
 		cancel()
-		r.used[r.port] = time.Now()
+		f.used = time.Now()
 		if err == nil {
 			return conn
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		failure, detail := wire.Classify(err)
-		if failure != measure.AddressInUse || r.asking {
-			o := r.begin(measure.ExpLocate, role, ttl, "data")
+		if failure != measure.AddressInUse || f.fixed {
+			o := r.begin(measure.ExpLocate, role, ttl, "data", f.port)
 			o.Path.Outcome = "unconnected"
 			o.Failure, o.Detail = failure, detail
 			r.log.End(o)
 			*list = append(*list, o)
 		}
-		if ctx.Err() != nil || r.asking && try == 1 {
+		if f.fixed && try == 1 {
 			return nil
 		}
-		if !r.asking && (try == 1 || failure == measure.AddressInUse) {
-			r.port = r.newPort()
+		if !f.fixed && (try == 1 || failure == measure.AddressInUse) {
+			f.port = r.newPort()
 		}
 	}
 	return nil
@@ -260,6 +295,7 @@ func (r *run) connect(ctx context.Context, role measure.Role, ttl int, list *[]*
 // sweeping is a connection under way.
 type sweeping struct {
 	r        *run
+	port     uint16
 	conn     wire.Conn
 	role     measure.Role
 	bytes    []byte
@@ -277,7 +313,7 @@ type sweeping struct {
 }
 
 func (s *sweeping) start(ttl int) {
-	s.now = s.r.begin(measure.ExpLocate, s.role, ttl, "data")
+	s.now = s.r.begin(measure.ExpLocate, s.role, ttl, "data", s.port)
 	s.now.Path.Sends, s.now.Path.MinTTL, s.now.Sent = 1, s.minTTL, int64(len(s.bytes))
 	s.icmp = nil
 }
@@ -304,7 +340,7 @@ func (s *sweeping) end(outcome string) {
 	s.done = append(s.done, o)
 	if outcome == "expired" || outcome == "silent" {
 		// Of a trigger only silence says nothing about the hop.
-		if s.role == measure.RoleControl || outcome == "expired" {
+		if (s.role == measure.RoleControl || outcome == "expired") && s.port == s.r.port {
 			s.r.heard(o.TTL, outcome == "expired", time.Duration(o.Path.RTTUS)*time.Microsecond)
 		}
 	}
@@ -446,38 +482,37 @@ func (s *sweeping) raise(ctx context.Context, ttl int) bool {
 // afterwards, the same TTL with the harmless token, and the trigger one
 // router earlier, where it must not be noticed. It repeats the trigger only
 // while that is not certain enough.
-func (r *run) confirmTCP(ctx context.Context, k int, t []*measure.Observation) {
-	key := r.residualKey(ctx)
-	usable := key == measure.ResidualNone
+func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Observation) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.siblings(ctx, k-1, k) })
+	key := r.residualKey(ctx, f)
 	if key == measure.Residual4Tuple {
-		r.port = r.newPort()
-		usable = true
+		f = &flow{port: r.newPort()}
+	} else if key != measure.ResidualNone {
+		return
 	}
-	if usable {
-		r.sweep(ctx, measure.RoleControl, 0, k)
-		if below := k - 1; below > 0 {
-			for range 2 {
-				if !r.quiet(ctx, below) {
-					break
-				}
-			}
+	r.sweep(ctx, f, measure.RoleControl, 0, k)
+	sure := false
+	for range 2 {
+		if k < 2 || sure || !r.quiet(ctx, f, k-1) {
+			break
 		}
-		last := t[len(t)-1]
-		// A device that copies TTLs stands at half the distance: it is heard
-		// from k only if k is odd, and then with a TTL of 1.
-		if k >= 3 && k%2 == 1 && reacted(last) && k < r.server && r.view.MinTTL && r.mayTrigger() {
-			r.sweep(ctx, measure.RoleTest, 3, k)
-		}
-		for before := -1; r.mayTrigger() && ctx.Err() == nil; {
-			sure, certainty := r.certain()
-			if sure || certainty <= before {
-				break
-			}
-			before = certainty
-			r.sweep(ctx, measure.RoleTest, 0, k)
-		}
+		sure, _ = r.certain()
 	}
-	r.siblings(ctx, k-1, k)
+	// A device that copies TTLs stands at half the distance: it is heard from
+	// k only if k is odd, and then with a TTL of 1.
+	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k < r.server && r.view.MinTTL && r.mayTrigger() {
+		r.sweep(ctx, f, measure.RoleTest, 3, k)
+	}
+	for before := -1; r.mayTrigger() && ctx.Err() == nil; {
+		sure, certainty := r.certain()
+		if sure || certainty <= before {
+			break
+		}
+		before = certainty
+		r.sweep(ctx, f, measure.RoleTest, 0, k)
+	}
 }
 
 func (r *run) mayTrigger() bool { return r.triggered < r.spec.Triggers }
@@ -496,8 +531,8 @@ func (r *run) certain() (bool, int) {
 
 // quiet sends the trigger with a TTL that does not reach the device. It says
 // whether that went as expected.
-func (r *run) quiet(ctx context.Context, ttl int) bool {
-	for _, o := range r.sweep(ctx, measure.RoleTest, 0, ttl) {
+func (r *run) quiet(ctx context.Context, f *flow, ttl int) bool {
+	for _, o := range r.sweep(ctx, f, measure.RoleTest, 0, ttl) {
 		if o.Path.Outcome != "expired" && !(o.Path.Outcome == "silent" && !r.hop(ttl).answers()) {
 			return false
 		}
@@ -508,9 +543,9 @@ func (r *run) quiet(ctx context.Context, ttl int) bool {
 // beyond sends the trigger with the system's TTL, and, if that is answered
 // otherwise than the control, looks for the lowest TTL beyond the server's
 // that is.
-func (r *run) beyond(ctx context.Context) {
+func (r *run) beyond(ctx context.Context, f *flow) {
 	blocked := func(ttl int) (bool, bool) {
-		for _, o := range r.sweep(ctx, measure.RoleTest, 0, ttl) {
+		for _, o := range r.sweep(ctx, f, measure.RoleTest, 0, ttl) {
 			switch o.Path.Outcome {
 			case "reset", "closed":
 				return true, true
@@ -550,15 +585,11 @@ const copySearch = 4
 
 // residualKey finds out what stays blocked after a trigger, with harmless
 // bytes only: the same flow, another port of ours, another port there.
-func (r *run) residualKey(ctx context.Context) measure.ResidualKey {
-	saved := r.port
-	r.asking = true
-	defer func() { r.port, r.asking = saved, false }()
-	if r.harmless(ctx, "same-flow") {
+func (r *run) residualKey(ctx context.Context, f *flow) measure.ResidualKey {
+	if r.harmless(ctx, &flow{port: f.port, used: f.used, fixed: true}, "same-flow") {
 		return measure.ResidualNone
 	}
-	r.port = r.newPort()
-	if r.harmless(ctx, "new-port") {
+	if r.harmless(ctx, &flow{port: r.newPort(), fixed: true}, "new-port") {
 		return measure.Residual4Tuple
 	}
 	if r.spec.OtherPort == 0 {
@@ -576,8 +607,8 @@ func (r *run) residualKey(ctx context.Context) measure.ResidualKey {
 }
 
 // harmless sends the control at full TTL and says whether it drew an answer.
-func (r *run) harmless(ctx context.Context, label string) (ok bool) {
-	for _, o := range r.sweep(ctx, measure.RoleControl, 0, 0) {
+func (r *run) harmless(ctx context.Context, f *flow, label string) (ok bool) {
+	for _, o := range r.sweep(ctx, f, measure.RoleControl, 0, 0) {
 		r.label(o, label)
 		ok = ok || o.Path.Outcome == "answered"
 	}
