@@ -194,18 +194,29 @@ func (p ListProblem) Error() string { return fmt.Sprintf("line %d: %v", p.Line, 
 
 // List is what a target list holds.
 type List struct {
-	Targets  []measure.Target
+	Targets []measure.Target
+	// Problems are the first of the bad lines, of which Skipped is the number.
 	Problems []ListProblem
+	Skipped  int
+	Double   int // targets that were there already, and left out
 	// Sensitive is how many targets were left out for their category.
 	Sensitive int
 }
 
-const maxListLine = 64 << 10
+const (
+	maxListLine = 64 << 10 // longer is a bad line
+	maxNoLine   = 1 << 20  // longer is no list
+	// maxProblems bounds the bad lines that are kept. After as many, a list
+	// that holds more bad lines than good ones is none.
+	maxProblems = 1000
+)
 
 // ParseList reads targets one a line ("#" starts a comment), or Citizen Lab's
 // CSV (a header with a "url" column and optionally "category_code").
 // categories chooses among the categories of a CSV; nil means all but the
-// sensitive ones. Bad lines are reported and skipped, double ones dropped.
+// sensitive ones. Bad lines are reported and skipped, double ones dropped. The
+// error also says of what cannot be a list that it is none, without reading it
+// to its end, if it has one.
 func ParseList(r io.Reader, categories []string) (List, error) {
 	var list List
 	in := bufio.NewReaderSize(r, maxListLine)
@@ -213,10 +224,15 @@ func ParseList(r io.Reader, categories []string) (List, error) {
 		in.Discard(3)
 	}
 	seen := map[string]bool{}
+	bad := func(line int, err error) {
+		if list.Skipped++; len(list.Problems) < maxProblems {
+			list.Problems = append(list.Problems, ListProblem{line, err})
+		}
+	}
 	add := func(line int, text, category string) {
 		t, err := ParseTarget(text)
 		if err != nil {
-			list.Problems = append(list.Problems, ListProblem{line, err})
+			bad(line, err)
 			return
 		}
 		t.Category = category
@@ -224,19 +240,24 @@ func ParseList(r io.Reader, categories []string) (List, error) {
 			list.Sensitive++
 			return
 		}
-		if !seen[t.URL] {
-			seen[t.URL] = true
-			list.Targets = append(list.Targets, t)
+		if seen[t.URL] {
+			list.Double++
+			return
 		}
+		seen[t.URL] = true
+		list.Targets = append(list.Targets, t)
 	}
 	urlColumn, categoryColumn := -1, -1
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = in.ReadSlice('\n')
+			for length := len(line); errors.Is(err, bufio.ErrBufferFull); length += len(line) {
+				if length > maxNoLine {
+					return list, fmt.Errorf("line %d is longer than %d bytes: this is no list of targets", n, maxNoLine)
+				}
+				line, err = in.ReadSlice('\n')
 			}
-			list.Problems = append(list.Problems, ListProblem{n, fmt.Errorf("it is longer than %d bytes", maxListLine)})
+			bad(n, fmt.Errorf("it is longer than %d bytes", maxListLine))
 			line = nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -259,7 +280,7 @@ func ParseList(r io.Reader, categories []string) (List, error) {
 			c.LazyQuotes, c.FieldsPerRecord = true, -1
 			fields, cerr := c.Read()
 			if cerr != nil || len(fields) <= urlColumn {
-				list.Problems = append(list.Problems, ListProblem{n, errors.New("it has no url column")})
+				bad(n, errors.New("it has no url column"))
 				break
 			}
 			category := ""
@@ -278,6 +299,9 @@ func ParseList(r io.Reader, categories []string) (List, error) {
 		}
 		if err != nil {
 			return list, nil
+		}
+		if list.Skipped > maxProblems && list.Skipped > len(list.Targets)+list.Sensitive+list.Double {
+			return list, fmt.Errorf("%d of the first %d lines are no targets: this is no list of targets", list.Skipped, n)
 		}
 	}
 }

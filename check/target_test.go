@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -51,6 +52,35 @@ func TestParseList(t *testing.T) {
 	l, _ = ParseList(strings.NewReader(cl), []string{"porn"})
 	if len(l.Targets) != 1 || l.Targets[0].Category != "PORN" {
 		t.Fatalf("csv with a chosen category: %+v", l)
+	}
+}
+
+// endless repeats its text without end.
+type endless string
+
+func (e endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = e[i%len(e)]
+	}
+	return len(p), nil
+}
+
+// What has no end and is no list is refused, and what is kept of it bounded.
+func TestParseListRefusesWhatIsNone(t *testing.T) {
+	for _, in := range []endless{"\x00", "x\x00\n\n"} {
+		l, err := ParseList(in, nil)
+		if err == nil || !strings.Contains(err.Error(), "no list") || len(l.Problems) > maxProblems {
+			t.Errorf("%q: %d problems, %v", string(in), len(l.Problems), err)
+		}
+	}
+	// A long list with many bad lines is one.
+	var b strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&b, "a%d.example\nb%d.example\nbad line\n", i, i)
+	}
+	l, err := ParseList(strings.NewReader(b.String()+"a1.example\n"), nil)
+	if err != nil || len(l.Targets) != 6000 || l.Skipped != 3000 || len(l.Problems) != maxProblems || l.Double != 1 {
+		t.Errorf("%d targets, %d skipped, %d problems, %d double, %v", len(l.Targets), l.Skipped, len(l.Problems), l.Double, err)
 	}
 }
 

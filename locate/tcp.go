@@ -432,7 +432,7 @@ func (s *sweeping) more() bool {
 		return false
 	}
 	i, err := s.conn.Info()
-	return err == nil && s.sent.Add(i.RTO).Sub(time.Now()) > settle
+	return err == nil && time.Until(s.sent.Add(i.RTO)) > settle
 }
 
 // raise sets another TTL and waits for a retransmission to carry it. What

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -36,8 +37,6 @@ type boxKind struct {
 	rule     string
 	drops    bool // only routers that answer tell where
 	residual measure.ResidualKey
-	position measure.Position // what can be known without a privilege
-	helper   bool             // needs the far end to be seen at all
 }
 
 var boxKinds = []boxKind{
@@ -188,10 +187,10 @@ func (t topology) find(ctx context.Context, seed uint64, privileged bool) (*meas
 
 // tally counts how one kind fared.
 type tally struct {
-	n, exact, possible, segment, held, claimed, triggers3, wrongKind, wrongResidual, wrongPosition, unknownPosition int
-	triggers, probes                                                                                                []int
-	took                                                                                                            []time.Duration
-	bytes                                                                                                           []int64
+	n, exact, possible, segment, held, claimed, residual, wrongResidual, known, wrongPosition int
+	triggers, probes                                                                          []int
+	took                                                                                      []time.Duration
+	bytes                                                                                     []int64
 }
 
 // TestTopologies locates devices in random topologies. With -topologies it is
@@ -300,8 +299,20 @@ func (y *tally) count(top topology, m *measure.Measurement, l measure.Location, 
 	} else {
 		wrong += " not in the set"
 	}
+	if onPath := strings.Contains(top.kind.rule, "on-path = true") || strings.Contains(top.kind.rule, `when = "before"`); l.Position == measure.OnPath || l.Position == measure.InPath {
+		y.known++
+		if (l.Position == measure.OnPath) != onPath {
+			y.wrongPosition++
+			wrong += " said to be " + string(l.Position)
+		}
+	}
+	if want := top.kind.residual; want != "" {
+		y.residual++
+		if l.Residual != want {
+			y.wrongResidual++
+		}
+	}
 	if want := top.kind.residual; want != "" && l.Residual != want {
-		y.wrongResidual++
 		wrong += " residual " + string(l.Residual)
 	}
 	return wrong
@@ -328,14 +339,43 @@ func report(t *testing.T, tallies map[string]*tally) {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	fmt.Printf("%-32s %5s %7s %8s %7s %7s %9s %7s %7s\n", "kind", "n", "claimed", "exact", "segment", "in set", "residual", "probes", "seconds")
+	fmt.Printf("%-31s %5s %8s %8s %8s %7s %9s %9s %7s %7s %8s\n", "kind", "n", "claimed", "exact", "segment", "in set", "in/on", "residual", "probes", "trigger", "seconds")
 	var all tally
 	for _, name := range names {
 		y := tallies[name]
-		fmt.Printf("%-32s %5d %7d %4d/%-3d %7d %7d %9d %7d %7.1f\n", name, y.n, y.claimed, y.exact, y.possible, y.segment, y.held, y.n-y.wrongResidual, median(y.probes), median(y.took).Seconds())
+		residual := "-"
+		if y.residual > 0 {
+			residual = fmt.Sprintf("%d/%d", y.residual-y.wrongResidual, y.residual)
+		}
+		fmt.Printf("%-31s %5d %8d %8s %8d %7d %9s %9s %7d %7d %8.1f\n", name, y.n, y.claimed, fmt.Sprintf("%d/%d", y.exact, y.possible), y.segment, y.held,
+			fmt.Sprintf("%d/%d", y.known-y.wrongPosition, y.known), residual, median(y.probes), median(y.triggers), median(y.took).Seconds())
 		if name != "clean" {
-			all.n, all.claimed, all.exact, all.possible, all.segment, all.held = all.n+y.n, all.claimed+y.claimed, all.exact+y.exact, all.possible+y.possible, all.segment+y.segment, all.held+y.held
+			for _, p := range []struct{ into, from *int }{{&all.n, &y.n}, {&all.claimed, &y.claimed}, {&all.exact, &y.exact}, {&all.possible, &y.possible}, {&all.segment, &y.segment},
+				{&all.held, &y.held}, {&all.known, &y.known}, {&all.wrongPosition, &y.wrongPosition}, {&all.residual, &y.residual}, {&all.wrongResidual, &y.wrongResidual}} {
+				*p.into += *p.from
+			}
+			all.triggers = append(all.triggers, y.triggers...)
 		}
 	}
-	fmt.Printf("%-32s %5d %7d %4d/%-3d %7d %7d\n", "all devices", all.n, all.claimed, all.exact, all.possible, all.segment, all.held)
+	if all.n > 0 {
+		fmt.Printf("%-31s %5d %8d %8s %8d %7d %9s %9s %7s %7d\n", "all devices", all.n, all.claimed, fmt.Sprintf("%d/%d", all.exact, all.possible), all.segment, all.held,
+			fmt.Sprintf("%d/%d", all.known-all.wrongPosition, all.known), fmt.Sprintf("%d/%d", all.residual-all.wrongResidual, all.residual), "", median(all.triggers))
+	}
+	// The bounds of a small draw leave room for chance; a large one has the
+	// bounds of the table's text.
+	slack := func(n int, share float64) int {
+		return int(share*float64(n) + 3*math.Sqrt(share*(1-share)*float64(n)) + 1)
+	}
+	if wrong := all.possible - all.exact; wrong > slack(all.possible, 0.05) {
+		t.Errorf("%d of %d links wrong", wrong, all.possible)
+	}
+	if missing := all.n - all.held; missing > slack(all.n, 0.015) {
+		t.Errorf("%d of %d credible sets without the truth", missing, all.n)
+	}
+	if c := tallies["clean"]; c != nil && c.claimed > slack(c.n, 0.005) {
+		t.Errorf("%d of %d clean paths accused", c.claimed, c.n)
+	}
+	if all.wrongPosition > slack(all.known, 0.01) {
+		t.Errorf("in-path and on-path: %d of %d wrong", all.wrongPosition, all.known)
+	}
 }

@@ -35,6 +35,10 @@ type Source struct {
 	// Skipped counts the lines of the input that could not be read; it is
 	// looked at after the first pass.
 	Skipped int
+
+	locations map[string][]*measure.Location // by measurementKey
+	located   []string                       // its keys in the order in which they came
+	where     surroundings                   // of measurements without a verdict
 }
 
 const (
@@ -47,9 +51,9 @@ const (
 
 // HTML writes one self-contained file: no external resource, a content
 // security policy that forbids any, readable without the script that filters.
-// Memory grows by one short row a target.
+// Memory grows by one short row a target, and by the locations.
 func HTML(w io.Writer, o Options, src *Source) error {
-	d := &document{w: bufio.NewWriterSize(w, 64<<10), l: o.lang()}
+	d := &document{w: bufio.NewWriterSize(w, 64<<10), l: o.lang(), judged: map[string]bool{}}
 	if err := d.count(src); err != nil {
 		return err
 	}
@@ -62,20 +66,46 @@ func HTML(w io.Writer, o Options, src *Source) error {
 			return err
 		}
 	}
+	d.alone(src)
 	d.tail(src)
 	return d.w.Flush()
 }
 
-// document writes markup; errors of the writer stay in it until Flush.
-type document struct {
-	w       *bufio.Writer
-	l       i18n.Lang
-	tally   tally
-	rows    []row
-	rules   []string
+// surroundings are the networks that measurements were made from, and what
+// holds for all that was measured there. Each is listed once.
+type surroundings struct {
 	places  []place
 	notices []sentence
 }
+
+const mostListed = 8 // of what is listed at the top
+
+func (s *surroundings) add(places []place, notices []sentence) {
+	for _, p := range places {
+		if !slices.Contains(s.places, p) && len(s.places) < mostListed {
+			s.places = append(s.places, p)
+		}
+	}
+	for _, n := range notices {
+		if len(s.notices) < mostListed && !slices.ContainsFunc(s.notices, func(o sentence) bool { return o.key == n.key }) {
+			s.notices = append(s.notices, n)
+		}
+	}
+}
+
+// document writes markup; errors of the writer stay in it until Flush.
+type document struct {
+	w     *bufio.Writer
+	l     i18n.Lang
+	tally tally
+	rows  []row
+	rules []string
+	surroundings
+	judged map[string]bool // the measurementKeys of all verdicts
+}
+
+// measurementKey tells measurements of different runs in one file apart.
+func measurementKey(run, id string) string { return run + "\x00" + id }
 
 // row is one line of the index.
 type row struct {
@@ -122,28 +152,21 @@ func plainText(s string) i18n.Markup {
 }
 
 func (d *document) count(src *Source) error {
-	const most = 8 // of what is listed at the top
 	for e, err := range src.Entries {
 		if err != nil {
 			return err
 		}
 		d.tally.add(d.l, e.Verdict)
+		d.judged[measurementKey(e.Verdict.Run, e.Verdict.Measurement)] = true
 		d.rows = append(d.rows, row{clip(e.Verdict.Target, 300), StateOf(e.Verdict), methodNames(d.l, e.Verdict)})
-		if r := clip(e.Verdict.Rules, 60); !slices.Contains(d.rules, r) && len(d.rules) < most {
+		if r := clip(e.Verdict.Rules, 60); !slices.Contains(d.rules, r) && len(d.rules) < mostListed {
 			d.rules = append(d.rules, r)
 		}
 		if m := e.Measurement; m != nil {
-			p := place{m.Vantage, m.View}
-			if !slices.Contains(d.places, p) && len(d.places) < most {
-				d.places = append(d.places, p)
-			}
-			for _, n := range notices(m) {
-				if len(d.notices) < most && !slices.ContainsFunc(d.notices, func(o sentence) bool { return o.key == n.key }) {
-					d.notices = append(d.notices, n)
-				}
-			}
+			d.surroundings.add([]place{{m.Vantage, m.View}}, notices(m))
 		}
 	}
+	d.surroundings.add(src.where.places, src.where.notices)
 	return nil
 }
 
@@ -178,6 +201,14 @@ func (d *document) head(src *Source) {
 	}
 	d.raw(`</p>`)
 	summary := d.tally.words()
+	if places, searches := src.found(); searches > 0 {
+		s := say("location.summary", i18n.Num("n", places), i18n.Num("total", searches))
+		if d.tally.total == 0 {
+			summary[0] = s
+		} else {
+			summary = append(summary, s)
+		}
+	}
 	d.raw(`<h1>`, summary[0].markup(l), `</h1>`)
 	if len(summary) > 1 {
 		d.raw(`<p class="sum">`)
@@ -302,10 +333,11 @@ func (d *document) group(src *Source, s State) error {
 		if StateOf(e.Verdict) != s {
 			continue
 		}
+		locations := src.locations[measurementKey(e.Verdict.Run, e.Verdict.Measurement)]
 		if s == StateFine {
-			d.fine(i, e, n <= maxFineDetail)
+			d.fine(i, e, locations, n <= maxFineDetail)
 		} else {
-			d.card(i, e)
+			d.card(i, e, locations)
 		}
 	}
 	if s == StateFine {
@@ -320,7 +352,7 @@ func (d *document) open(tag, class i18n.Markup, i int, v *measure.Verdict) {
 	d.raw("\n<", tag, ` id="t`, number(i), `" class="`, class, state, `" data-s="`, state, `" data-t="`, attr(clip(v.Target, 300)), `">`)
 }
 
-func (d *document) fine(i int, e Entry, detail bool) {
+func (d *document) fine(i int, e Entry, locations []*measure.Location, detail bool) {
 	d.open("li", "", i, e.Verdict)
 	title := func() {
 		d.raw(`<span class="sym" aria-hidden="true">✓</span> `, i18n.BDI(clip(e.Verdict.Target, 300)))
@@ -328,13 +360,19 @@ func (d *document) fine(i int, e Entry, detail bool) {
 			d.raw(` <span class="small">`, i18n.EscapeHTML(names), `</span>`)
 		}
 	}
-	if detail && e.Measurement != nil {
+	if detail && e.Measurement != nil || len(locations) > 0 {
 		d.raw(`<details><summary>`)
 		title()
 		d.raw(`</summary>`)
-		d.account(tell(d.l, e.Verdict))
-		d.pictures(e)
-		d.steps(e)
+		a := tell(d.l, e.Verdict)
+		d.account(a)
+		for _, l := range locations {
+			d.location(l, a)
+		}
+		if detail && e.Measurement != nil {
+			d.pictures(e)
+			d.steps(e)
+		}
 		d.raw(`</details>`)
 	} else {
 		title()
@@ -342,9 +380,13 @@ func (d *document) fine(i int, e Entry, detail bool) {
 	d.raw(`</li>`)
 }
 
-func (d *document) card(i int, e Entry) {
+func (d *document) card(i int, e Entry, locations []*measure.Location) {
 	v := e.Verdict
 	a := tell(d.l, v)
+	if slices.ContainsFunc(locations, func(l *measure.Location) bool { return l.Outcome == measure.Located }) {
+		// What the verdict alone does not show is shown below.
+		a.not = slices.DeleteFunc(a.not, func(s sentence) bool { return s.key == "scope.unknown" })
+	}
 	d.open("article", "card ", i, v)
 	d.raw(`<h3><bdi class="url" dir="ltr">`, attr(clip(v.Target, 2048)), `</bdi> <span class="badge"><span aria-hidden="true">`, attr(a.state.Symbol()), `</span> `)
 	d.words("state." + string(a.state))
@@ -357,6 +399,9 @@ func (d *document) card(i int, e Entry) {
 		d.raw(`<p class="`, class, `">`, s.markup(d.l), `</p>`)
 	}
 	d.account(a)
+	for _, l := range locations {
+		d.location(l, a)
+	}
 	if e.Measurement != nil {
 		d.pictures(e)
 		d.steps(e)

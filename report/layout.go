@@ -54,6 +54,12 @@ func cells(s string) int {
 	return n
 }
 
+// Wrap lays s out for a terminal of 80 columns: its first line is indented by
+// first cells, what follows by rest.
+func Wrap(s string, first, rest int) string {
+	return strings.Repeat(" ", first) + strings.Join(wrap(s, 80, first, rest), "\n"+strings.Repeat(" ", rest))
+}
+
 // wrap breaks s into lines of at most limit cells, at spaces where possible,
 // else inside a word. A directional isolate that spans a break is closed at
 // the end of the line and opened again on the next, because each line of a

@@ -66,11 +66,15 @@ type Text struct {
 	list    map[State][]string
 	notices map[string]bool
 	open    bool // the last line printed belongs to a list of lines
+	// Locations printed, the ones among them that name a place, and the
+	// targets that they are of.
+	searches, places int
+	searched         map[string]bool
 }
 
 // NewText prints to w.
 func NewText(w io.Writer, o Options) *Text {
-	return &Text{w: w, o: o, l: o.lang(), list: map[State][]string{}, notices: map[string]bool{}}
+	return &Text{w: w, o: o, l: o.lang(), list: map[State][]string{}, notices: map[string]bool{}, searched: map[string]bool{}}
 }
 
 // File is a file that a run wrote.
@@ -159,15 +163,23 @@ func (t *Text) Begin(run *measure.Run) error {
 	return t.err
 }
 
+// Measured prints, once for all, what of the network that m was made in (a VPN,
+// a login page) holds for everything measured there. Add does so by itself;
+// AddLocation, which knows no measurement, needs it before.
+func (t *Text) Measured(m *measure.Measurement) error {
+	for _, n := range notices(m) {
+		t.notice(n.key, n.args...)
+	}
+	return t.err
+}
+
 // Add prints the block of one target. m may be nil, where only the verdict is
 // known.
 func (t *Text) Add(m *measure.Measurement, v *measure.Verdict) error {
 	state := StateOf(v)
 	t.tally.add(t.l, v)
 	if m != nil {
-		for _, n := range notices(m) {
-			t.notice(n.key, n.args...)
-		}
+		t.Measured(m)
 	}
 	if state != StateFine {
 		entry := t.l.IsolateLTR(clip(v.Target, 200))
@@ -250,8 +262,15 @@ func (t *Text) End(s Summary) error {
 	if t.open {
 		t.write("\n")
 	}
-	if t.tally.total == 0 {
+	searched := say("location.summary", i18n.Num("n", t.places), i18n.Num("total", t.searches))
+	if t.tally.total == 0 && t.searches == 0 {
 		t.line(bold, l.Text("summary.empty"), 0, 2)
+	} else if t.tally.total == 0 {
+		t.line(bold, searched.text(l), 0, 2)
+		if s.ElapsedMS > 0 {
+			t.line("", l.Text("summary.tested", i18n.Num("n", len(t.searched)), i18n.Took("time", s.ElapsedMS*1000),
+				i18n.Size("sent", s.BytesSent), i18n.Size("received", s.BytesReceived)), 0, 2)
+		}
 	} else {
 		for i, sentence := range t.tally.words() {
 			style := ""
@@ -259,6 +278,9 @@ func (t *Text) End(s Summary) error {
 				style = bold
 			}
 			t.line(style, sentence.text(l), 0, 2)
+		}
+		if t.searches > 0 {
+			t.line("", searched.text(l), 0, 2)
 		}
 		for _, state := range States {
 			n := t.tally.count[state]

@@ -176,7 +176,7 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		add(&a.not, say("scope.unknown"))
 	}
 
-	commands := commandsFor(v.Target)
+	commands := commandsFor("check", v.Target)
 	step := func(key string) sentence { return say(key, commands...) }
 	var fromWhy []sentence
 	for _, w := range whys {
@@ -338,14 +338,15 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	return out
 }
 
-// commandsFor are the commands that a next step can name, ready to be copied.
-func commandsFor(target string) []i18n.Arg {
+// commandsFor are the commands that a next step can name, ready to be copied;
+// command is the one that measured.
+func commandsFor(command, target string) []i18n.Arg {
 	quoted := "TARGET"
 	if len(target) <= 2048 && i18n.Escape(target) == target {
 		quoted = shellQuote(target)
 	}
 	return []i18n.Arg{
-		i18n.Command("again", "govah check "+quoted),
+		i18n.Command("again", "govah "+command+" "+quoted),
 		i18n.Command("diff", "govah diff OLD NEW"),
 		i18n.Command("helper", "govah check --helper URL "+quoted),
 	}

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"govah/check"
+	"govah/internal/i18n"
 	"govah/measure"
 )
 
@@ -39,6 +41,7 @@ type checkOptions struct {
 	resume     bool
 	html       string
 	ooni       string
+	locate     bool
 	exitCode   bool
 	consent    bool
 	loss       int // of a lab's line, per thousand; for tests
@@ -94,6 +97,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringVar(&o.caFile, "ca-file", "", "trust these roots too (PEM), for servers of your own")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
+	f.BoolVar(&o.locate, "locate", false, "for what is found, say between which two routers it sits")
 	f.StringVar(&o.pace, "pace", "", "gentle or fast (default: gentle; fast with --lab)")
 	f.Int64Var(&o.maxBytes, "max-bytes", 0, "start no further target after this many bytes")
 	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 10m, and write what there is")
@@ -136,11 +140,20 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	if o.resume && o.output == "" {
 		return usage("add -o FILE, the file of the interrupted run", "--resume needs -o")
 	}
+	if o.resume && o.ooni != "" {
+		return usage("leave --ooni out", "--ooni and --resume exclude each other: the file would hold only what was left")
+	}
+	if len(o.helpers) > 1 && slices.Contains(o.helpers, "none") {
+		return usage("give the helpers, or none alone", "--helper none and another --helper exclude each other")
+	}
+	if err := apart(o); err != nil {
+		return err
+	}
 	lang, err := a.language()
 	if err != nil {
 		return usage("it is en or fa", "%v", err)
 	}
-	targets, skipped, err := a.targets(args, o)
+	targets, skipped, err := a.targets(lang, args, o)
 	if err != nil {
 		return err
 	}
@@ -217,6 +230,7 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		if dir, err = newFolder("govah-" + p.labName); err != nil {
 			return hint(err, "run it in a folder that you can write to, or give -o FILE")
 		}
+		defer os.Remove(dir) // which fails unless nothing was written
 		o.output = filepath.Join(dir, "measurements.jsonl")
 		o.html = filepath.Join(dir, "report.html")
 	}
@@ -226,9 +240,25 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 // given says whether a flag stands on the command line.
 func given(cmd *cobra.Command, flag string) bool { return cmd != nil && cmd.Flags().Changed(flag) }
 
-// targets reads the arguments and the list. Bad lines are told and skipped; a
-// bad argument is a usage error.
-func (a *app) targets(args []string, o *checkOptions) (targets []measure.Target, skipped int, err error) {
+// apart refuses one file for two outputs: the later would replace the earlier.
+func apart(o *checkOptions) error {
+	taken := map[string]string{}
+	for _, x := range []struct{ flag, path string }{{"-o", o.output}, {"--report", o.html}, {"--ooni", o.ooni}} {
+		path, err := filepath.Abs(x.path)
+		if x.path == "" || err != nil {
+			continue
+		}
+		if other := taken[path]; other != "" {
+			return usage("give each a file of its own", "%s and %s name the same file, %s", other, x.flag, x.path)
+		}
+		taken[path] = x.flag
+	}
+	return nil
+}
+
+// targets reads the arguments and the list. Bad lines are told and skipped, as
+// are targets given twice; a bad argument is a usage error.
+func (a *app) targets(lang i18n.Lang, args []string, o *checkOptions) (targets []measure.Target, skipped int, err error) {
 	for _, arg := range args {
 		t, err := check.ParseTarget(arg)
 		if err != nil {
@@ -236,37 +266,44 @@ func (a *app) targets(args []string, o *checkOptions) (targets []measure.Target,
 		}
 		targets = append(targets, t)
 	}
-	if o.list == "" {
-		return targets, 0, nil
-	}
-	in := a.in
-	if o.list != "-" {
-		f, err := os.Open(o.list)
+	var list check.List
+	if o.list != "" {
+		in, err := a.open(a.ctx, o.list)
 		if err != nil {
 			return nil, 0, hint(err, "-i takes a file with one target a line, or - for standard input")
 		}
-		defer f.Close()
-		in = f
-	}
-	list, err := check.ParseList(in, o.categories)
-	if err != nil {
-		return nil, 0, hint(fmt.Errorf("%s: %w", o.list, err), "check that the list is readable")
+		defer in.Close()
+		if list, err = check.ParseList(in, o.categories); err != nil {
+			return nil, 0, hint(fmt.Errorf("%s: %w", o.list, err), "-i takes one target a line, or Citizen Lab's CSV")
+		}
 	}
 	for i, p := range list.Problems {
 		if i == 10 {
-			fmt.Fprintf(a.err, "govah: … and %d more lines\n", len(list.Problems)-i)
+			fmt.Fprintf(a.err, "govah: … and %d more lines\n", list.Skipped-i)
 			break
 		}
-		fmt.Fprintf(a.err, "govah: %s, %s; skipped\n", clean(o.list), clean(p.Error()))
+		a.note(fmt.Sprintf("govah: %s, %s; skipped", clean(o.list), clean(p.Error())))
 	}
 	if list.Sensitive > 0 && !a.quiet {
-		fmt.Fprintf(a.err, "govah: %d targets of sensitive categories (%s) left out; choose with --categories\n",
-			list.Sensitive, strings.Join(check.SensitiveCategories, ", "))
+		a.note(fmt.Sprintf("govah: %d targets of sensitive categories (%s) left out; choose with --categories",
+			list.Sensitive, strings.Join(check.SensitiveCategories, ", ")))
 	}
-	if len(list.Targets) == 0 && len(targets) == 0 {
+	if o.list != "" && len(list.Targets) == 0 && len(targets) == 0 {
 		return nil, 0, hint(fmt.Errorf("%s holds no target", o.list), "one URL or host name a line, or Citizen Lab's CSV")
 	}
-	return append(targets, list.Targets...), len(list.Problems), nil
+	seen, double := map[string]bool{}, list.Double
+	targets = slices.DeleteFunc(append(targets, list.Targets...), func(t measure.Target) bool {
+		if seen[t.URL] {
+			double++
+			return true
+		}
+		seen[t.URL] = true
+		return false
+	})
+	if double > 0 && !a.quiet {
+		a.note("govah: " + lang.Text("cli.double", i18n.Num("n", double)))
+	}
+	return targets, list.Skipped, nil
 }
 
 // newFolder makes a folder that did not exist, next to where the person is.

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -59,6 +58,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 type app struct {
 	ctx      context.Context
 	in       io.Reader
+	input    *interruptible // of in, once it is read
 	out, err io.Writer
 	quiet    bool
 	verbose  bool
@@ -68,19 +68,25 @@ type app struct {
 
 // Main runs the command and returns its exit code.
 func Main(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	a := &app{ctx: ctx, in: in, out: out, err: errOut}
+	stdout := &output{Writer: out}
+	a := &app{ctx: ctx, in: in, out: stdout, err: errOut}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	root.SetOut(stdout)
 	root.SetErr(errOut)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
-		return exitDone
-	}
 	var code exitCode
-	if errors.As(err, &code) {
+	if stdout.err != nil && (err == nil || errors.As(err, &code) || errors.Is(err, stdout.err)) {
+		err = hint(fmt.Errorf("printing the results: %w", stdout.err), "is the disk full?")
+	}
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &code):
 		return int(code)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
 	}
 	var h *hinted
 	if !errors.As(err, &h) {
@@ -92,26 +98,17 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errOut io.Write
 		}
 	}
 	if a.json {
-		line, _ := json.Marshal(map[string]any{"type": "error", "schema": 1, "error": h.err.Error(), "hint": h.hint, "exit": h.code})
-		fmt.Fprintf(errOut, "%s\n", line)
+		line, _ := jsonLine(map[string]any{"type": "error", "schema": 1, "error": h.err.Error(), "hint": h.hint, "exit": h.code})
+		errOut.Write(line)
 		return h.code
 	}
-	fmt.Fprintf(errOut, "govah: error: %s\n", clean(h.err.Error()))
+	// Some errors of other packages are of several lines.
+	flat := func(s string) string { return unbroken(clean(strings.NewReplacer("\n", " ", "\t", " ").Replace(s))) }
+	a.note("govah: error: " + flat(h.err.Error()))
 	if h.hint != "" {
-		fmt.Fprintf(errOut, "govah: hint: %s\n", clean(h.hint))
+		a.note("govah: hint: " + flat(h.hint))
 	}
 	return h.code
-}
-
-// clean keeps control characters, which may come from a file or the network,
-// off the terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && !(r >= 0x80 && r < 0xa0) && !(r >= 0x202a && r <= 0x202e) && !(r >= 0x2066 && r <= 0x2069) {
-			return r
-		}
-		return '\uFFFD'
-	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // Version is the program's version as built.
@@ -133,7 +130,7 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
              govah check example.org         your own connection; asks first
              govah check -h                  lists, and a helper of your own`,
 		SilenceErrors: true, SilenceUsage: true,
-		Version:           fmt.Sprintf("%s (rules %s, %s)", Version(), judge.Rules, geo.Credit),
+		Version:           fmt.Sprintf("%s\nrules %s\n%s", Version(), judge.Rules, geo.Credit),
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return cmd.Help()
@@ -153,7 +150,7 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("see `"+cmd.CommandPath()+" -h`", "%v", err)
 	})
-	root.AddCommand(a.checkCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.helperCommand(), a.labCommand(), a.manCommand())
+	root.AddCommand(a.checkCommand(), a.locateCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.helperCommand(), a.labCommand(), a.manCommand())
 	return root
 }
 
@@ -195,16 +192,6 @@ func usageText(c *cobra.Command) error {
 // language is the language of what is printed.
 func (a *app) language() (i18n.Lang, error) {
 	return i18n.Choose(a.lang, os.Getenv)
-}
-
-// isTerminal says whether w is a terminal.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
 func (a *app) colour() bool {

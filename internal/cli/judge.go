@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,6 +13,7 @@ import (
 
 	"govah/internal/i18n"
 	"govah/judge"
+	"govah/locate"
 	"govah/measure"
 	"govah/ooni"
 	"govah/record"
@@ -85,11 +86,8 @@ type account struct {
 
 func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool) (err error) {
 	for _, path := range paths {
-		if path == "-" {
-			continue
-		}
-		if _, err := os.Stat(path); err != nil {
-			return hint(err, "give files of `govah check -o` or of OONI, or - for standard input")
+		if err := readable(path, "give files of `govah check -o` or of OONI, or - for standard input"); err != nil {
+			return err
 		}
 	}
 	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
@@ -113,9 +111,6 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool)
 		judged += n.judged
 		if err != nil {
 			return err
-		}
-		if a.ctx.Err() != nil {
-			return exitCode(exitInterrupted)
 		}
 	}
 	if r.run != nil {
@@ -150,20 +145,14 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool)
 // file is in the account.
 func (r *rejudging) file(path string) (n account, err error) {
 	n.skipped = map[string]int{}
-	var in io.Reader = r.a.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			n.bad(err)
-			return n, nil
-		}
-		defer f.Close()
-		in = f
+	in, err := r.a.open(r.a.ctx, path)
+	if err != nil {
+		return n, n.unreadable(r.a.ctx, err)
 	}
+	defer in.Close()
 	reader, err := record.NewReader(in)
 	if err != nil {
-		n.bad(err)
-		return n, nil
+		return n, n.unreadable(r.a.ctx, err)
 	}
 	defer reader.Close()
 	clear(r.bodies)
@@ -174,8 +163,8 @@ func (r *rejudging) file(path string) (n account, err error) {
 	for x := range record.Ordered(reader, len(parsers), func(worker int, line record.Line) decoded {
 		return decode(&parsers[worker], line)
 	}) {
-		if r.a.ctx.Err() != nil {
-			return n, nil
+		if err := r.a.ctx.Err(); err != nil {
+			return n, err
 		}
 		if x.Err != nil {
 			n.bad(x.Err)
@@ -237,8 +226,42 @@ func (r *rejudging) again(m *measure.Measurement) error {
 		b, ok := r.bodies[hash]
 		return b, ok
 	}
+	located := locate.Infer(m, r.country(m))
+	if len(located) > 0 {
+		return r.located(m, located)
+	}
 	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
 	return r.take(m, &v, bodies)
+}
+
+// country finds the country of a router, where the addresses are real ones.
+func (r *rejudging) country(m *measure.Measurement) func(netip.Addr) string {
+	if m.Vantage.Geo == "lab" {
+		return nil
+	}
+	return func(a netip.Addr) string {
+		_, c := networkOf(a)
+		return c
+	}
+}
+
+// located writes and prints where a saved search finds its device.
+func (r *rejudging) located(m *measure.Measurement, list []measure.Location) error {
+	if r.out != nil {
+		if err := writeLocated(r.out, m, list); err != nil {
+			return hint(err, "is the disk full?")
+		}
+	}
+	for i := range list {
+		if r.a.json {
+			if err := r.a.line(&list[i]); err != nil {
+				return err
+			}
+		} else if err := r.text.AddLocation(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // decoded is what one line holds: one of its fields is set.
@@ -268,7 +291,7 @@ func decode(p *ooni.Parser, line record.Line) (d decoded) {
 			d.imported, d.bodies = m, p.Body
 			d.verdict = judge.Judge(judge.Input{Measurement: m, Bodies: p.Body})
 		}
-	case record.KindVerdict:
+	case record.KindVerdict, record.KindLocation:
 		// A new one takes its place.
 	case record.KindRun, record.KindMeasurement, record.KindBody, record.KindEnd:
 		d.entry, d.err = record.Decode(line.Data)
@@ -405,13 +428,23 @@ func (n *account) bad(err error) {
 	}
 }
 
+// unreadable counts a file that cannot be read at all, unless the person ended
+// that: then it is what ends the command.
+func (n *account) unreadable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	n.bad(err)
+	return nil
+}
+
 // tell says on stderr what came of a file.
 func (r *rejudging) tell(path string, n account) {
 	if r.a.quiet && n.broken == 0 {
 		return
 	}
 	name := i18n.LTR("file", path)
-	fmt.Fprintln(r.a.err, r.lang.Text("cli.judge.judged", name, i18n.Num("n", n.judged)))
+	r.a.note(r.lang.Text("cli.judge.judged", name, i18n.Num("n", n.judged)))
 	if len(n.skipped) > 0 {
 		total := 0
 		var names []string
@@ -420,15 +453,21 @@ func (r *rejudging) tell(path string, n account) {
 			names = append(names, fmt.Sprintf("%s %d", clean(test[:min(len(test), 64)]), k))
 		}
 		slices.Sort(names)
-		fmt.Fprintln(r.a.err, r.lang.Text("cli.judge.skipped", name, i18n.Num("n", total), i18n.LTR("tests", strings.Join(names, ", "))))
+		r.a.note(r.lang.Text("cli.judge.skipped", name, i18n.Num("n", total), i18n.LTR("tests", strings.Join(names, ", "))))
 	}
-	if n.broken > 0 {
-		fmt.Fprintln(r.a.err, r.lang.Text("cli.judge.broken", name, i18n.Num("n", n.broken)))
-		for _, line := range n.first {
-			fmt.Fprintln(r.a.err, "  "+r.lang.IsolateLTR(clean(line)))
-		}
-		if more := n.broken - len(n.first); more > 0 {
-			fmt.Fprintln(r.a.err, "  "+r.lang.Text("cli.judge.more", i18n.Num("n", more)))
-		}
+	r.a.tellBroken(r.lang, path, &n)
+}
+
+// tellBroken names the broken lines of a file on stderr, if it has any.
+func (a *app) tellBroken(lang i18n.Lang, path string, n *account) {
+	if n.broken == 0 {
+		return
+	}
+	a.note(lang.Text("cli.judge.broken", i18n.LTR("file", path), i18n.Num("n", n.broken)))
+	for _, line := range n.first {
+		a.item(lang.IsolateLTR(clean(line)))
+	}
+	if more := n.broken - len(n.first); more > 0 {
+		a.item(lang.Text("cli.judge.more", i18n.Num("n", more)))
 	}
 }

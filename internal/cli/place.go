@@ -39,7 +39,8 @@ func publicRoots() *x509.CertPool {
 	return pool
 }
 
-func locate(a netip.Addr) (int, string) {
+// networkOf is the AS and country of an address, as the bundled table has them.
+func networkOf(a netip.Addr) (int, string) {
 	info, _ := geo.Lookup(a)
 	return info.ASN, info.Country
 }
@@ -54,7 +55,7 @@ func (a *app) hostPlace(o *checkOptions) (*place, error) {
 	}
 	p := &place{close: func() {}, cfg: check.Config{
 		Network: n, Trust: wire.Trust{Public: publicRoots(), System: roots, Now: time.Now},
-		ASN: locate, Geo: geo.Version, Seed: uint64(o.seed),
+		ASN: networkOf, Geo: geo.Version, Seed: uint64(o.seed),
 		Surroundings: check.Surroundings{Tunnel: facts.Tunnel != "", Proxy: facts.Proxy != "", Link: facts.Link},
 	}}
 	for _, r := range facts.Resolvers {
@@ -87,6 +88,9 @@ func (a *app) adjust(o *checkOptions, p *place) error {
 				return usage("for example --resolver 192.0.2.53 or 192.0.2.53:5353", "--resolver %q is no address", o.resolver)
 			}
 			ap = netip.AddrPortFrom(addr, 53)
+		}
+		if ap.Port() == 0 {
+			return usage("leave the port out for 53", "--resolver %s: a port is 1 to 65535", o.resolver)
 		}
 		p.cfg.Surroundings.Resolvers = []netip.AddrPort{ap}
 	}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -25,20 +24,28 @@ import (
 func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p *place, n int) error {
 	pace := lang.Text("cli.pace." + string(p.cfg.Pace))
 	if !a.quiet {
-		fmt.Fprintln(a.err, lang.Text("cli.plan", i18n.Num("targets", n), i18n.Size("bytes", plan.Bytes),
+		a.note(lang.Text("cli.plan", i18n.Num("targets", n), i18n.Size("bytes", plan.Bytes),
 			i18n.Took("time", plan.Duration.Microseconds()), i18n.Num("triggers", plan.Triggers), i18n.Word("pace", pace)))
-		fmt.Fprintln(a.err, lang.Text("cli.plan-contacts"))
+		a.note(lang.Text("cli.plan-contacts"))
 		for _, c := range append(append([]string(nil), plan.Contacts...), p.cfg.Helpers...) {
-			fmt.Fprintln(a.err, "  "+lang.IsolateLTR(c))
+			a.item(lang.IsolateLTR(c))
 		}
 	}
 	if o.consent || consent.Given() {
 		return nil
 	}
-	if !isTerminal(a.in) {
-		return hint(consent.ErrNeeded, "read what `govah check -h` says, then add --consent; --lab needs none")
+	const read = "read what `govah check -h` says, then add --consent; --lab needs none"
+	if a.json {
+		return hint(fmt.Errorf("%w, and with --json nobody is asked", consent.ErrNeeded), read)
 	}
-	err := consent.Ask(a.in, a.err, "\n"+lang.Text("cli.consent")+" ", "yes", "y", "بله", "بلی", "آری")
+	if !isTerminal(a.in) {
+		return hint(fmt.Errorf("%w, and there is no terminal to ask on", consent.ErrNeeded), read)
+	}
+	err := consent.Ask(a.stdin(), a.err, "\n"+report.Wrap(lang.Text("cli.consent"), 0, 0)+" ", "yes", "y", "بله", "بلی", "آری")
+	if a.ctx.Err() != nil {
+		fmt.Fprintln(a.err) // the question has no newline
+		return a.ctx.Err()
+	}
 	if errors.Is(err, consent.ErrRefused) {
 		return hint(err, "`govah check --lab iran-2017` shows what it does without sending anything")
 	}
@@ -65,6 +72,22 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		previous []measure.Verdict
 	)
 	output := o.output
+	begun := false // something may have been written
+	var ooniFile *os.File
+	if o.ooni != "" {
+		if p.cfg.Surroundings.Tunnel || p.cfg.Surroundings.Proxy {
+			return usage("turn the VPN or proxy off, or leave --ooni out", "--ooni is refused through a VPN or a proxy: it would describe that exit as this network")
+		}
+		if ooniFile, err = os.OpenFile(o.ooni, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600); err != nil {
+			return hint(err, "--ooni writes a new file")
+		}
+		defer func() {
+			ooniFile.Close()
+			if !begun {
+				os.Remove(o.ooni)
+			}
+		}()
+	}
 	if o.html != "" {
 		if _, err := os.Stat(o.html); err == nil && !o.resume {
 			return hint(fmt.Errorf("%s exists already and is not overwritten", o.html), "choose another file with --report")
@@ -83,7 +106,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 	if output != "" {
 		if o.resume {
 			var done map[string]bool
-			if done, previous, err = finished(output); err != nil {
+			if done, previous, err = finished(output, run); err != nil {
 				return err
 			}
 			kept := targets[:0:0]
@@ -93,7 +116,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				}
 			}
 			if !a.quiet && len(done) > 0 {
-				fmt.Fprintln(a.err, lang.Text("cli.resume", i18n.Num("done", len(targets)-len(kept)), i18n.Num("left", len(kept))))
+				a.note(lang.Text("cli.resume", i18n.Num("done", len(targets)-len(kept)), i18n.Num("left", len(kept))))
 			}
 			targets = kept
 		}
@@ -114,17 +137,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return hint(err, "is the disk full?")
 		}
 	}
-	var ooniFile *os.File
-	if o.ooni != "" {
-		if p.cfg.Surroundings.Tunnel || p.cfg.Surroundings.Proxy {
-			return usage("turn the VPN or proxy off, or leave --ooni out", "--ooni is refused through a VPN or a proxy: it would describe that exit as this network")
-		}
-		if ooniFile, err = os.OpenFile(o.ooni, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600); err != nil {
-			return hint(err, "--ooni writes a new file")
-		}
-		defer ooniFile.Close()
-	}
-
+	begun = true
 	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
 	text := report.NewText(a.out, opts)
 	progress := report.NewProgress(a.err, opts, isTerminal(a.err) && !a.quiet && !a.json)
@@ -149,8 +162,12 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		notForOONI int
 		sum        check.Summary
 	)
+	var toLocate locatable
 	emit := func(r check.Result) error {
 		measured++
+		if o.locate {
+			toLocate.add(r)
+		}
 		if out != nil {
 			for _, b := range r.Bodies {
 				if err := out.Body(&b); err != nil {
@@ -197,6 +214,35 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return err
 		}
 	}
+	if o.locate && ctx.Err() == nil {
+		s := &search{cfg: &p.cfg, run: run.Run}
+		err := a.locateFound(ctx, s, &toLocate, func(m *measure.Measurement, list []measure.Location) error {
+			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
+			if out != nil {
+				if err := writeLocated(out, m, list); err != nil {
+					return hint(err, "is the disk full?")
+				}
+			}
+			if a.json {
+				if err := a.line(m); err != nil {
+					return err
+				}
+			}
+			for i := range list {
+				if a.json {
+					if err := a.line(&list[i]); err != nil {
+						return err
+					}
+				} else if err := text.AddLocation(&list[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	for _, v := range previous {
 		worst = worse(worst, v.Interference)
 	}
@@ -226,7 +272,8 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		if err := out.Flush(); err != nil {
 			return hint(err, "is the disk full?")
 		}
-		if err := writeHTMLFromFile(o.html, output, lang); err != nil {
+		// Also of an interrupted run.
+		if _, err := a.writeHTMLFromFile(context.WithoutCancel(ctx), o.html, output, lang); err != nil {
 			return err
 		}
 		files = append(files, report.File{Kind: "report", Path: o.html})
@@ -253,7 +300,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		}
 	}
 	if notForOONI > 0 && !a.quiet {
-		fmt.Fprintln(a.err, lang.Text("cli.ooni-skipped", i18n.Num("n", notForOONI)))
+		a.note(lang.Text("cli.ooni-skipped", i18n.Num("n", notForOONI)))
 	}
 	switch {
 	case interrupted:
@@ -276,13 +323,6 @@ func lean() func() {
 	}
 	before := debug.SetGCPercent(50)
 	return func() { debug.SetGCPercent(before) }
-}
-
-// line prints one JSON line.
-func (a *app) line(v any) error {
-	enc := json.NewEncoder(a.out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }
 
 func worse(a, b measure.Interference) measure.Interference {
@@ -310,8 +350,30 @@ func settings(o *checkOptions) string {
 	return strings.Join(s, " ")
 }
 
-// finished reads which targets of an interrupted file are complete.
-func finished(path string) (map[string]bool, []measure.Verdict, error) {
+// another says in which option a run that is to be gone on with differs; what
+// was measured in one way and what in another must not stand in one file. The
+// pace and what chance decides may differ.
+func another(was, is *measure.Run) string {
+	named := func(s string) string {
+		if s == "" {
+			return "none"
+		}
+		return s
+	}
+	for _, x := range []struct{ what, was, is string }{
+		{"--lab", was.Lab, is.Lab}, {"--client", was.Client, is.Client}, {"other options", was.Settings, is.Settings},
+		{"--helper", strings.Join(was.Helpers, " "), strings.Join(is.Helpers, " ")},
+	} {
+		if x.was != x.is {
+			return fmt.Sprintf("%s: %s there, %s here", x.what, named(x.was), named(x.is))
+		}
+	}
+	return ""
+}
+
+// finished reads which targets of an interrupted file are complete. A file
+// that is not of such a run is refused.
+func finished(path string, run *measure.Run) (map[string]bool, []measure.Verdict, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil, nil
@@ -327,11 +389,18 @@ func finished(path string) (map[string]bool, []measure.Verdict, error) {
 	done := map[string]bool{}
 	complete := map[string]string{}
 	var verdicts []measure.Verdict
+	own, foreign := false, false
 	for entry, err := range r.All() {
 		if err != nil {
+			foreign = foreign || !errors.Is(err, record.ErrTruncated)
 			continue
 		}
 		switch {
+		case entry.Run != nil:
+			own = true
+			if differs := another(entry.Run, run); differs != "" {
+				return nil, nil, usage("give the options that it was begun with, or choose a new file", "%s is of another run (%s)", path, differs)
+			}
 		case entry.Measurement != nil && entry.Measurement.Complete:
 			complete[entry.Measurement.ID] = entry.Measurement.Target
 		case entry.Verdict != nil:
@@ -342,6 +411,9 @@ func finished(path string) (map[string]bool, []measure.Verdict, error) {
 		case entry.End != nil:
 			return nil, nil, usage("leave --resume out and choose a new file", "%s is complete; there is nothing to resume", path)
 		}
+	}
+	if foreign && !own {
+		return nil, nil, usage("leave --resume out and choose a new file", "%s is no measurement file", path)
 	}
 	return done, verdicts, nil
 }

@@ -27,9 +27,17 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "mode": mode, "columns": columns, "garbage": garbage, "lines": lines, "cut": cut,
+			"await": await, "mode": mode, "columns": columns, "garbage": garbage, "lines": lines, "cut": cut, "told": told,
 		},
 	})
+}
+
+// told REGEXP: a message on stderr matches, whatever the lines it is laid out in.
+func told(ts *testscript.TestScript, neg bool, args []string) {
+	text := strings.Join(strings.Fields(ts.ReadFile("stderr")), " ")
+	if regexp.MustCompile(args[0]).MatchString(text) == neg {
+		ts.Fatalf("%s is not told, or should not be, in %s", args[0], text)
+	}
 }
 
 // await FILE REGEXP waits until the file has it, for 30 seconds at most.

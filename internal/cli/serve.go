@@ -32,7 +32,7 @@ requests nor addresses.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := host.New()
-			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: locate, Version: Version()}
+			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: networkOf, Version: Version()}
 			if (cert == "") != (key == "") {
 				return usage("give both, or neither for a key of its own", "--cert and --key belong together")
 			}
@@ -55,7 +55,7 @@ requests nor addresses.`,
 			if udp, err := net.ListenPacket("udp", tcp.Addr().String()); err == nil {
 				l.UDP = append(l.UDP, udp)
 			} else if !a.quiet {
-				fmt.Fprintf(a.err, "govah: no HTTP/3: %v\n", err)
+				a.note("govah: no HTTP/3: " + clean(err.Error()))
 			}
 			authority := tcp.Addr().String()
 			ap, err := netip.ParseAddrPort(authority)
@@ -128,7 +128,9 @@ func (a *app) labCommand() *cobra.Command {
 			if err != nil {
 				return badScenario(args[0], err)
 			}
-			fmt.Fprint(a.out, clean(s.Describe()))
+			for line := range strings.Lines(s.Describe()) {
+				fmt.Fprintln(a.out, clean(strings.TrimSuffix(line, "\n")))
+			}
 			return nil
 		},
 	})

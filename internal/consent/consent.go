@@ -15,8 +15,9 @@ import (
 // Version is the version of the text. Consent to an older one does not count.
 const Version = "1"
 
-// ErrNeeded says that no consent is stored and nobody can be asked.
-var ErrNeeded = errors.New("measuring on a real network needs consent, and there is no terminal to ask on")
+// ErrNeeded says that no consent is stored; who returns it adds why nobody is
+// asked.
+var ErrNeeded = errors.New("measuring on a real network needs consent")
 
 // ErrRefused says that the person said no.
 var ErrRefused = errors.New("consent was not given; nothing was sent")
@@ -60,7 +61,7 @@ func Store() error {
 func Ask(in io.Reader, out io.Writer, text string, yes ...string) error {
 	fmt.Fprint(out, text)
 	line, err := bufio.NewReader(io.LimitReader(in, 1024)).ReadString('\n')
-	if err != nil && line == "" {
+	if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
 		return ErrRefused
 	}
 	line = strings.ToLower(strings.TrimSpace(line))

@@ -1,0 +1,572 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"govah/check"
+	"govah/locate"
+	"govah/measure"
+	"govah/record"
+	"govah/report"
+	"govah/wire"
+)
+
+// locateOptions are the flags of `govah locate`, besides those of check.
+type locateOptions struct {
+	checkOptions
+	payload string
+	address string
+	pcap    bool
+}
+
+func (a *app) locateCommand() *cobra.Command {
+	var o locateOptions
+	cmd := &cobra.Command{
+		Use:   "locate TARGET | --pcap CONTROL TEST",
+		Short: "Say between which two routers a device sits that blocks a target",
+		Long: `Follows the path to TARGET (a URL, a host name, host:port) with packets that
+die on the way, then sends what is blocked and something harmless of the same
+length with a growing TTL until the two fare differently: there is the device.
+It needs no rights. Every packet goes to the server; none is addressed to a
+router. The device is made to react once where the path is clean, and never
+more often than --budget says.
+
+  govah locate https://example.org              what reacts to the TLS name
+  govah locate --payload dns example.org        what answers the question
+  govah locate --lab iran-2017 https://telegram.org
+                                                in an emulated internet
+  govah locate --pcap CONTROL.pcap TEST.pcap    from two saved traceroutes,
+                                                CenTrace's for example
+
+What is found: the two routers, how sure that is, their networks and
+countries, whether the device stands in the path or beside it if that can be
+known, and what stays blocked for a while after a trigger.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case o.pcap && len(args) != 2:
+				return usage("for example: govah locate --pcap control.pcap test.pcap", "--pcap takes two captures: the harmless traceroute, then the blocked one")
+			case o.pcap:
+				return a.locateCaptures(cmd, args[0], args[1], &o)
+			case len(args) != 1:
+				return usage("for example: govah locate https://example.org", "locate takes one target")
+			}
+			return a.locateTarget(cmd, args[0], &o)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp (default: by the URL)")
+	f.StringVar(&o.address, "address", "", "follow the path to this address instead of the name's")
+	f.BoolVar(&o.pcap, "pcap", false, "take two saved captures instead of measuring; sends nothing")
+	f.StringVar(&o.lab, "lab", "", "measure in this emulated internet: a name (see govah lab list) or a file")
+	f.StringVar(&o.client, "client", "", "with --lab: whose line to measure from")
+	f.StringVar(&o.at, "at", "", "with --lab: the date there, as 2018-01-03 or 2018-01-03T12:00:00Z")
+	f.Int64Var(&o.seed, "seed", 0, "fix what is random (default: random; 1 with --lab)")
+	f.StringArrayVar(&o.controls, "control", nil, "host that surely works here, instead of the built-in ones")
+	f.StringArrayVar(&o.doh, "doh", nil, "encrypted resolver to ask for the address, may be repeated")
+	f.StringVar(&o.resolver, "resolver", "", "with --payload dns: the resolver to send questions to (IP or IP:PORT)")
+	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
+	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
+	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often")
+	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 2m, and say what is known by then")
+	f.BoolVar(&a.json, "json", false, "print the measurement and the location as JSON lines")
+	f.StringVarP(&o.output, "output", "o", "", "write the measurement file (.jsonl, .jsonl.gz or .jsonl.zst)")
+	f.StringVar(&o.html, "report", "", "write the report (one HTML file)")
+	f.BoolVar(&o.consent, "consent", false, "I know the risks; do not ask")
+	return cmd
+}
+
+// payloadOf is what carries the trigger of a target by default.
+func payloadOf(t measure.Target, given string) (locate.Payload, error) {
+	if given != "" {
+		if p := locate.Payload(given); p != locate.Raw && slices.Contains(locate.Payloads, p) {
+			return p, nil
+		}
+		return "", usage("it is tls, http, dns, quic or tcp", "--payload %q is not known", given)
+	}
+	switch _, err := netip.ParseAddr(t.Host); {
+	case err == nil:
+		return locate.TCP, nil
+	case t.Scheme == "http":
+		return locate.HTTP, nil
+	}
+	return locate.TLS, nil
+}
+
+func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (err error) {
+	lang, err := a.language()
+	if err != nil {
+		return usage("it is en or fa", "%v", err)
+	}
+	if o.only4 && o.only6 {
+		return usage("leave both out to use what works", "-4 and -6 exclude each other")
+	}
+	if o.triggers < 1 || o.triggers > 100 {
+		return usage(fmt.Sprintf("the default is %d", locate.DefaultTriggers), "--budget must be 1 to 100")
+	}
+	target, err := check.ParseTarget(arg)
+	if err != nil {
+		return usage("for example: govah locate https://example.org", "%v", err)
+	}
+	payload, err := payloadOf(target, o.payload)
+	if err != nil {
+		return err
+	}
+	o.helpers = []string{"none"}
+	var p *place
+	if o.lab != "" {
+		p, err = a.labPlace(&o.checkOptions)
+	} else {
+		for _, only := range []struct{ flag, value string }{{"--client", o.client}, {"--at", o.at}} {
+			if only.value != "" {
+				return usage("add --lab SCENARIO", "%s needs --lab", only.flag)
+			}
+		}
+		p, err = a.hostPlace(&o.checkOptions)
+	}
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	p.cfg.Only4, p.cfg.Only6, p.cfg.Pace = o.only4, o.only6, check.PaceGentle
+	p.cfg.Run = newRunID()
+	if p.cfg.Seed == 0 {
+		p.cfg.Seed = mathrand.Uint64()
+	}
+	if o.lab == "" {
+		// Some 60 probes of at most 1 kB, at most 20 s.
+		plan := check.Estimate{Bytes: 60_000, Duration: 20 * time.Second, Triggers: o.triggers, Contacts: []string{target.Host}}
+		for _, d := range p.cfg.Controls.DoH {
+			plan.Contacts = append(plan.Contacts, d.URL)
+		}
+		if err := a.askConsent(lang, &o.checkOptions, plan, p, 1); err != nil {
+			return err
+		}
+	}
+	ctx := a.ctx
+	if o.deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.deadline)
+		defer cancel()
+	}
+	out, path, done, err := a.locationFile(&o.checkOptions)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if derr := done(); err == nil {
+			err = derr
+		}
+	}()
+	run := &measure.Run{Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(), Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
+		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload)}
+	text := report.NewText(a.out, report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet})
+	began := time.Now()
+	s := &search{cfg: &p.cfg, run: run.Run}
+	log := s.log()
+	spec, err := s.spec(ctx, log, target, payload, o)
+	if err != nil {
+		return err
+	}
+	spec.Triggers = o.triggers
+	m, list, err := s.find(ctx, log, "m1", target.URL, spec)
+	if err != nil {
+		return hint(err, "see `govah locate -h`")
+	}
+	interrupted := ctx.Err() != nil
+	end := &measure.End{Type: "end", Schema: 1, Run: run.Run, Ended: p.cfg.Trust.Now().UTC().Format(time.RFC3339), Measurements: 1,
+		BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Interrupted: interrupted}
+	if out != nil {
+		if err := writeLocations(out, run, m, list, end); err != nil {
+			return hint(err, "is the disk full?")
+		}
+	}
+	if o.html != "" {
+		if _, err := a.writeHTMLFromFile(context.WithoutCancel(ctx), o.html, path, lang); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		for _, v := range []any{run, m} {
+			if err := a.line(v); err != nil {
+				return err
+			}
+		}
+		for i := range list {
+			if err := a.line(&list[i]); err != nil {
+				return err
+			}
+		}
+		err = a.line(end)
+	} else {
+		if err := text.Begin(run); err != nil {
+			return err
+		}
+		if err := text.Measured(m); err != nil {
+			return err
+		}
+		for i := range list {
+			if err := text.AddLocation(&list[i]); err != nil {
+				return err
+			}
+		}
+		var files []report.File
+		if o.output != "" {
+			files = append(files, report.File{Kind: "measurements", Path: o.output})
+		}
+		if o.html != "" {
+			files = append(files, report.File{Kind: "report", Path: o.html})
+		}
+		err = text.End(report.Summary{ElapsedMS: time.Since(began).Milliseconds(), BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Files: files, Interrupted: interrupted})
+	}
+	if err == nil && a.ctx.Err() != nil {
+		err = exitCode(exitInterrupted)
+	}
+	return err
+}
+
+// newRunID is the id of a run.
+func newRunID() string {
+	var id [5]byte
+	rand.Read(id[:])
+	return "r" + hex.EncodeToString(id[:])
+}
+
+// locationFile opens the file of -o, or a scratch one for the report. done
+// closes and, if it was scratch, removes it.
+func (a *app) locationFile(o *checkOptions) (out *record.Writer, path string, done func() error, err error) {
+	done = func() error { return nil }
+	path = o.output
+	if o.html != "" {
+		if _, err := os.Stat(o.html); err == nil {
+			return nil, "", done, hint(fmt.Errorf("%s exists already and is not overwritten", o.html), "choose another file with --report")
+		}
+		if path == "" {
+			scratch, err := os.MkdirTemp(filepath.Dir(o.html), ".govah-*")
+			if err != nil {
+				return nil, "", done, hint(fmt.Errorf("writing the report: %w", err), "choose a folder that you can write to")
+			}
+			path = filepath.Join(scratch, "measurements.jsonl")
+			done = func() error { return os.RemoveAll(scratch) }
+		}
+	}
+	if path == "" {
+		return nil, "", done, nil
+	}
+	if out, err = record.Create(path); err != nil {
+		done()
+		return nil, "", func() error { return nil }, hint(err, "choose another file")
+	}
+	clear := done
+	return out, path, func() error {
+		err := out.Close()
+		if cerr := clear(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return hint(err, "the lines before it are whole and can be judged")
+		}
+		return nil
+	}, nil
+}
+
+func writeLocations(out *record.Writer, run *measure.Run, m *measure.Measurement, list []measure.Location, end *measure.End) error {
+	if err := out.Run(run); err != nil {
+		return err
+	}
+	if err := writeLocated(out, m, list); err != nil {
+		return err
+	}
+	if err := out.End(end); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func writeLocated(out *record.Writer, m *measure.Measurement, list []measure.Location) error {
+	if err := out.Measurement(m); err != nil {
+		return err
+	}
+	for i := range list {
+		if err := out.Location(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// search locates on the network of a run.
+type search struct {
+	cfg *check.Config
+	run string
+}
+
+func (s *search) log() *wire.Log {
+	return wire.NewLog(time.Now(), func(addr string) int {
+		a, err := netip.ParseAddr(addr)
+		if err != nil || s.cfg.ASN == nil {
+			return 0
+		}
+		asn, _ := s.cfg.ASN(a)
+		return asn
+	})
+}
+
+func (s *search) country(a netip.Addr) string {
+	if s.cfg.ASN == nil {
+		return ""
+	}
+	_, c := s.cfg.ASN(a)
+	return c
+}
+
+// find runs one search. The log may hold how the address was found.
+func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spec locate.Spec) (*measure.Measurement, []measure.Location, error) {
+	if err := locate.Run(ctx, s.cfg.Network, log, spec); err != nil {
+		return nil, nil, err
+	}
+	m := &measure.Measurement{Type: "measurement", Schema: 1, Run: s.run, ID: id, Target: target,
+		Started: s.cfg.Trust.Now().Add(-time.Since(log.Started())).UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
+		Vantage: measure.Vantage{ASN: s.cfg.Surroundings.ASN, Country: s.cfg.Surroundings.Country, ASNSource: s.cfg.Surroundings.Source,
+			Link: s.cfg.Surroundings.Link, Tunnel: s.cfg.Surroundings.Tunnel, Proxy: s.cfg.Surroundings.Proxy, Geo: s.cfg.Geo},
+		View: s.cfg.Network.View(), Screened: 1, Observations: log.Observations(), Complete: ctx.Err() == nil, ElapsedMS: time.Since(log.Started()).Milliseconds()}
+	m.BytesSent, m.BytesReceived = log.Bytes()
+	return m, locate.Infer(m, s.country), nil
+}
+
+// spec is what to look for on behalf of a person: the address is asked for at
+// an encrypted resolver, so that a lying one has no part in it.
+func (s *search) spec(ctx context.Context, log *wire.Log, t measure.Target, payload locate.Payload, o *locateOptions) (locate.Spec, error) {
+	var addrs []netip.Addr
+	switch {
+	case o.address != "":
+		a, err := netip.ParseAddr(o.address)
+		if err != nil {
+			return locate.Spec{}, usage("for example --address 192.0.2.7", "--address %q is no address", o.address)
+		}
+		addrs = []netip.Addr{a.Unmap()}
+	case payload == locate.DNS:
+		if o.resolver != "" {
+			addrs = []netip.Addr{s.cfg.Surroundings.Resolvers[0].Addr()}
+		} else {
+			for _, r := range s.cfg.Controls.Resolvers {
+				addrs = append(addrs, r.Addr())
+			}
+			addrs = append(addrs, s.cfg.Controls.Nowhere...)
+		}
+	default:
+		addrs = check.Resolve(ctx, *s.cfg, log, t.Host)
+	}
+	addr, ok := s.pick(addrs)
+	if !ok {
+		return locate.Spec{}, hint(fmt.Errorf("no address of %s was found", clean(t.Host)), "give one with --address")
+	}
+	return s.towards(addr, t, payload), nil
+}
+
+// pick takes the first address of a family that works here, IPv4 first.
+func (s *search) pick(addrs []netip.Addr) (netip.Addr, bool) {
+	view := s.cfg.Network.View()
+	for _, v4 := range []bool{true, false} {
+		for _, a := range addrs {
+			if a.Is4() == v4 && (v4 && view.IPv4 && !s.cfg.Only6 || !v4 && view.IPv6 && !s.cfg.Only4) {
+				return a, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// towards is the search for what reacts to a target at an address.
+func (s *search) towards(addr netip.Addr, t measure.Target, payload locate.Payload) locate.Spec {
+	spec := locate.Spec{Payload: payload, Name: t.Host, Path: "/", Seed: s.cfg.Seed}
+	port := uint16(443)
+	switch payload {
+	case locate.HTTP:
+		port, spec.OtherPort = 80, 443
+		if u, err := url.Parse(t.URL); err == nil && t.Scheme == "http" {
+			spec.Path = u.RequestURI()
+		}
+	case locate.DNS:
+		port = 53
+	default:
+		spec.OtherPort = 80
+	}
+	if t.Port != 0 && payload != locate.DNS && (payload == locate.HTTP) == (t.Scheme == "http") {
+		port = uint16(t.Port)
+	}
+	spec.Remote = netip.AddrPortFrom(addr, port)
+	rng := mathrand.New(mathrand.NewPCG(s.cfg.Seed, 0x636f6e74726f6c))
+	if payload == locate.TCP {
+		// A neighbour in the same network meets the same routers.
+		b := addr.AsSlice()
+		b[len(b)-1] ^= 1
+		next, _ := netip.AddrFromSlice(b)
+		spec.Controls = []locate.Control{{Kind: measure.ControlRandom, At: netip.AddrPortFrom(next, port)}}
+		for _, c := range s.cfg.Controls.Canaries {
+			for _, a := range c.Addrs {
+				if a.Is4() == addr.Is4() {
+					spec.Controls = append(spec.Controls, locate.Control{Kind: measure.ControlCanary, Name: c.Name, At: netip.AddrPortFrom(a, 443)})
+					break
+				}
+			}
+		}
+		return spec
+	}
+	spec.Controls = append(spec.Controls, locate.Control{Kind: measure.ControlRandom, Name: check.RandomName(rng, t.Host)})
+	for _, c := range s.cfg.Controls.Canaries {
+		spec.Controls = append(spec.Controls, locate.Control{Kind: measure.ControlKnown, Name: c.Name})
+		if !spec.Elsewhere.IsValid() {
+			if a, ok := s.pick(c.Addrs); ok {
+				spec.Elsewhere = netip.AddrPortFrom(a, 443)
+			}
+			break
+		}
+	}
+	if payload == locate.TLS {
+		spec.Controls = append(spec.Controls, locate.Control{Kind: measure.ControlNone})
+	}
+	return spec
+}
+
+// found is one finding that can be located, for all targets that share it.
+type found struct {
+	target  measure.Target
+	addr    netip.Addr
+	payload locate.Payload
+	also    int // further targets with the same method
+}
+
+// locatable collects findings as results come: one for each method and
+// family, since what one device does to many names is located once, with the
+// name that is least sensitive.
+type locatable struct {
+	mu    sync.Mutex
+	list  map[string]*found
+	order []string
+}
+
+func (l *locatable) add(r check.Result) {
+	target, err := check.ParseTarget(r.Verdict.Target)
+	if err != nil {
+		return
+	}
+	byID := map[string]*measure.Observation{}
+	for i := range r.Measurement.Observations {
+		byID[r.Measurement.Observations[i].ID] = &r.Measurement.Observations[i]
+	}
+	for _, f := range r.Verdict.Findings {
+		payload, ok := carrier(f)
+		if f.Interference != measure.InterferenceConfirmed || !ok {
+			continue
+		}
+		var addr netip.Addr
+		for _, id := range f.Because {
+			o := byID[id]
+			if o == nil || o.Role != measure.RoleTest {
+				continue
+			}
+			if ap, err := netip.ParseAddrPort(o.Remote); err == nil && (addr == netip.Addr{} || payload == locate.DNS && o.DNS != nil && o.DNS.NoResolver) {
+				addr = ap.Addr().Unmap()
+			}
+		}
+		if !addr.IsValid() && payload != locate.DNS {
+			continue
+		}
+		t := target
+		if f.Trigger.Value != "" && (f.Trigger.Kind == "sni" || f.Trigger.Kind == "host" || f.Trigger.Kind == "qname") {
+			t.Host = f.Trigger.Value
+		}
+		key := string(f.Method) + " " + string(f.Family)
+		l.mu.Lock()
+		if had := l.list[key]; had != nil {
+			had.also++
+		} else {
+			if l.list == nil {
+				l.list = map[string]*found{}
+			}
+			l.list[key] = &found{target: t, addr: addr, payload: payload}
+			l.order = append(l.order, key)
+		}
+		l.mu.Unlock()
+	}
+}
+
+// carrier is what carries the trigger of a finding.
+func carrier(f measure.Finding) (locate.Payload, bool) {
+	switch f.Method {
+	case measure.TLSReset, measure.TLSDrop, measure.TLSAlert:
+		return locate.TLS, true
+	case measure.HTTPReset, measure.HTTPDrop, measure.HTTPBlockPage, measure.HTTPRedirect:
+		return locate.HTTP, true
+	case measure.DNSInjection, measure.DNSDrop:
+		return locate.DNS, true
+	case measure.QUICDrop:
+		return locate.QUIC, true
+	case measure.IPDrop, measure.IPReset, measure.IPUnreachable:
+		return locate.TCP, true
+	}
+	return "", false
+}
+
+// locateFound looks for the devices behind a run's findings, side by side.
+func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took func(*measure.Measurement, []measure.Location) error) error {
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		first error
+	)
+	atOnce := make(chan struct{}, 4)
+	for i, key := range l.order {
+		f := l.list[key]
+		wg.Go(func() {
+			atOnce <- struct{}{}
+			defer func() { <-atOnce }()
+			if ctx.Err() != nil {
+				return
+			}
+			log := s.log()
+			addr := f.addr
+			if f.payload == locate.DNS {
+				var resolvers []netip.Addr
+				for _, r := range s.cfg.Controls.Resolvers {
+					resolvers = append(resolvers, r.Addr())
+				}
+				if r, ok := s.pick(append(resolvers, s.cfg.Controls.Nowhere...)); ok {
+					addr = r
+				}
+			}
+			if !addr.IsValid() {
+				return
+			}
+			spec := s.towards(addr, f.target, f.payload)
+			spec.Seed += uint64(i)
+			m, list, err := s.find(ctx, log, fmt.Sprintf("l%d", i+1), f.target.URL, spec)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				err = took(m, list)
+			}
+			if first == nil {
+				first = err
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}

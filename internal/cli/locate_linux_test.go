@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"govah/lab"
+	"govah/lab/kernel"
+	"govah/measure"
+)
+
+// The kinds of box that are located both in the lab and on the kernel's own
+// stack. All names, and the address for TCP, are blocked by one rule.
+var locateKinds = []struct {
+	name, payload, rule string
+	position            measure.Position
+}{
+	{"tls-reset", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "reset"`, measure.PositionUnknown},
+	{"tls-reset-on-path", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "reset"` + "\non-path = true\nends = \"client\"", measure.PositionUnknown},
+	{"tls-reset-late", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "reset"` + "\non-path = true\nflags = \"R RA RA\"\nafter = \"20ms\"", measure.OnPath},
+	{"tls-alert", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "alert"`, measure.PositionUnknown},
+	{"tls-drop", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "drop"`, measure.InPath},
+	{"tls-drop-out", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "drop"` + "\nside = \"out\"", measure.InPath},
+	{"tls-reset-copied-ttl", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "reset"` + "\non-path = true\nends = \"client\"\ncopy-ttl = true", ""},
+	{"tls-reset-then-3-tuple", "tls", `layer = "tls"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "reset"` + "\nresidual = \"3-tuple\"\nfor = \"60s\"", measure.PositionUnknown},
+	{"http-page", "http", `layer = "http"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "page"` + "\nbody = \"no\"", measure.PositionUnknown},
+	{"http-redirect", "http", `layer = "http"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "redirect"` + "\nto = \"http://10.10.34.34/\"", measure.PositionUnknown},
+	{"http-drop", "http", `layer = "http"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "drop"`, measure.InPath},
+	{"dns-answer", "dns", `layer = "dns"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "dns-answer"` + "\nanswers = [\"10.10.34.35\"]", measure.InPath},
+	{"dns-answer-on-path", "dns", `layer = "dns"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "dns-answer"` + "\nanswers = [\"10.10.34.35\"]\nwhen = \"before\"", measure.OnPath},
+	{"dns-nxdomain", "dns", `layer = "dns"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "dns-nxdomain"`, measure.InPath},
+	{"dns-drop", "dns", `layer = "dns"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "drop"`, measure.InPath},
+	{"quic-drop", "quic", `layer = "quic"` + "\n" + `names = ["blocked.example"]` + "\n" + `action = "drop"`, measure.InPath},
+	{"address-drop", "tcp", "layer = \"ip\"\naddresses = [\"45.10.0.10\"]\naction = \"drop\"", measure.InPath},
+	{"address-unreachable", "tcp", "layer = \"ip\"\naddresses = [\"45.10.0.10\"]\naction = \"unreachable\"\ncode = \"admin\"", measure.PositionUnknown},
+}
+
+// locateScenario has seven routers before the server, the third silent, and a
+// box before the fifth.
+const locateScenario = `schema = 1
+title = "a path"
+about = "One box on a path of seven routers."
+date = "2026-06-01T12:00:00Z"
+[[client-network]]
+name = "home"
+about = "A line."
+asn = 64496
+country = "NL"
+hops = 6
+silent = [2]
+delay = "3ms"
+[[client-network.box]]
+at = 4
+[[client-network.box.rule]]
+%s
+[[network]]
+name = "hosting"
+asn = 64500
+country = "DE"
+hops = 1
+delay = "2ms"
+[[site]]
+name = "open.example"
+addresses = ["45.10.0.10", "2a0e:1000::a"]
+http = "same"
+h3 = true
+[[site]]
+name = "blocked.example"
+shares = "open.example"
+http = "same"
+[[site]]
+name = "resolver.example"
+role = "resolver"
+addresses = ["45.10.0.20"]
+[[site]]
+name = "canary.example"
+role = "canary"
+`
+
+const boxBefore = 5 // TTL of the router behind the box
+
+// TestKernelLocate runs `govah locate` for each kind of box in the lab and on
+// the kernel's own network stack, without rights, in namespaces made here: the
+// answer must be the exact link, and the same.
+func TestKernelLocate(t *testing.T) {
+	if err := kernel.Supported(); err != nil {
+		if errors.Is(err, kernel.ErrUnavailable) {
+			t.Skipf("this machine does not let users make namespaces: %v", err)
+		}
+		t.Fatal(err)
+	}
+	turns := make(chan struct{}, 4)
+	for _, k := range locateKinds {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			text := fmt.Sprintf(locateScenario, k.rule)
+			file := t.TempDir() + "/path.toml"
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			args := []string{"locate", "--payload", k.payload, "--json", "--seed", "7", "-4", "--address", "45.10.0.10", "https://blocked.example/"}
+			if k.payload == "dns" {
+				args = []string{"locate", "--payload", "dns", "--json", "--seed", "7", "-4", "--address", "45.10.0.20", "https://blocked.example/"}
+			}
+			var out, errs bytes.Buffer
+			if code := Main(ctx, append(args, "--lab", file), strings.NewReader(""), &out, &errs); code != 0 {
+				t.Fatalf("exit code %d: %s", code, errs.String())
+			}
+			inLab := locationIn(t, out.String())
+			s, err := lab.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := lab.New(s, lab.Options{Raw: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, "--consent", "--control", "open.example")...)
+			cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir())
+			out.Reset()
+			errs.Reset()
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			if err := kernel.Run(ctx, kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1, Send: w.Inject, Attach: w.Port}, cmd); err != nil {
+				t.Fatalf("%v\n%s", err, errs.String())
+			}
+			onKernel := locationIn(t, out.String())
+			for _, c := range []struct {
+				where string
+				l     measure.Location
+				more  int // routers in front
+			}{{"lab", inLab, 0}, {"kernel", onKernel, 1}} {
+				if len(c.l.Set) == 0 {
+					t.Errorf("%s: %s", c.where, c.l.Outcome)
+					continue
+				}
+				if got := c.l.Set[0].Low + 1 - c.more; got != boxBefore {
+					t.Errorf("%s: link %d, not %d: %v", c.where, got, boxBefore, c.l.Set)
+				}
+				if k.position != "" && c.l.Position != k.position {
+					t.Errorf("%s: %s, not %s", c.where, c.l.Position, k.position)
+				}
+			}
+			if inLab.Kind != onKernel.Kind || inLab.CopiesTTL != onKernel.CopiesTTL {
+				t.Errorf("the lab says %s %v, the kernel %s %v", inLab.Kind, inLab.CopiesTTL, onKernel.Kind, onKernel.CopiesTTL)
+			}
+			if t.Failed() && *traces != "" {
+				os.WriteFile(*traces+"/"+k.name+".jsonl", out.Bytes(), 0o600)
+			}
+		})
+	}
+}
+
+// locationIn is the one location of a run's JSON lines.
+func locationIn(t *testing.T, out string) (l measure.Location) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, `{"type":"location"`) {
+			if err := json.Unmarshal([]byte(line), &l); err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+	}
+	t.Fatalf("no location in %q", out)
+	return l
+}
