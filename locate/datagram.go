@@ -27,6 +27,7 @@ func (r *run) overUDP(ctx context.Context) error {
 		c := s.probe(ctx, measure.RoleControl, k, 2)
 		if r.server == 0 && c.Path.Outcome == "answered" {
 			r.server, r.arrived = k, c.Path.ArrivedTTL
+			r.terminated(ctx)
 		}
 		if silent++; c.Path.Outcome != "silent" {
 			silent = 0

@@ -117,6 +117,11 @@ type evidence struct {
 	// made any more, 0 if they could; refused says that they were reset.
 	cut     int
 	refused bool
+	// mute says that the server does not answer the control either.
+	mute bool
+	// nearer are probes to another port of the server that routers ended where
+	// the tested port was answered.
+	nearer  []*measure.Observation
 	foreign bool // the control went to another network
 	reacted bool // a test was reacted to, or swallowed
 	arrived int  // the TTL with which the server's own answers arrive, 0 unknown
@@ -125,6 +130,7 @@ type evidence struct {
 func infer(list []*measure.Observation) measure.Location {
 	e := gather(list)
 	l := measure.Location{Residual: residual(list), ServerTTL: e.server, Position: measure.PositionUnknown}
+	l.ResidualMS = lasted(list)
 	describe(&l, list)
 	l.Hops = hops(list, e)
 	if len(e.tests) == 0 || e.far == 0 && e.server == 0 && !e.reacted {
@@ -132,6 +138,10 @@ func infer(list []*measure.Observation) measure.Location {
 		return l
 	}
 	p := posterior(e)
+	if p.none > 1-claim && len(e.nearer) >= 2 {
+		e.terminator(&l)
+		return l
+	}
 	if p.none > 1-claim {
 		l.Outcome = measure.NoDifference
 		switch {
@@ -170,10 +180,25 @@ func infer(list []*measure.Observation) measure.Location {
 	return l
 }
 
+// terminator concludes that what answers is nearer than the server, and in its
+// place for every name.
+func (e *evidence) terminator(l *measure.Location) {
+	l.Outcome, l.Kind, l.Position = measure.Located, measure.Terminates, measure.InPath
+	p := measure.Place{Low: e.server - 1, PerMille: 999}
+	p.From, p.FromASN = followed(l.Hops, p.Low)
+	if i := e.nearer[0].Path.ICMP; i != nil { // the router beyond it
+		p.To, p.ToASN = i.From, i.ASN
+	}
+	l.Set = []measure.Place{p}
+	for _, o := range e.nearer {
+		l.Because = append(l.Because, o.ID)
+	}
+}
+
 // describe copies what was looked for.
 func describe(l *measure.Location, list []*measure.Observation) {
 	for _, o := range list {
-		if o.Experiment != measure.ExpResidual {
+		if o.Experiment != measure.ExpResidual { // those have no limit
 			l.Probes += max(1, o.Path.Sends)
 		}
 		if l.Remote == "" {
@@ -238,6 +263,12 @@ func gather(list []*measure.Observation) *evidence {
 			continue
 		}
 		p := o.Path
+		if o.Experiment == measure.ExpProxyTTL {
+			if p.Outcome == "expired" {
+				e.nearer = append(e.nearer, o)
+			}
+			continue
+		}
 		if p.Probe == "data" {
 			if failed++; p.Outcome != "unconnected" {
 				failed = 0
@@ -259,6 +290,9 @@ func gather(list []*measure.Observation) *evidence {
 				e.far = max(e.far, o.TTL)
 			}
 			continue
+		}
+		if o.Experiment == measure.ExpLocate && (o.TTL == 0 || e.server > 0 && o.TTL >= e.server) && !triggered {
+			e.mute = p.Outcome == "silent"
 		}
 		if o.TTL == 0 {
 			if p.ArrivedTTL > 0 && !triggered {
@@ -439,6 +473,9 @@ func (e *evidence) clean(t *measure.Observation) float64 {
 			}
 			return 1 - quiet
 		case "silent":
+			if e.mute {
+				return 1 - stray
+			}
 			return quiet
 		case "expired": // the path grew longer
 			return stray
@@ -636,6 +673,9 @@ func position(e *evidence, l measure.Location) measure.Position {
 		if l.CopiesTTL && t.Path.Outcome == "expired" {
 			passed = true
 		}
+		if t.Path.Captured && reacted(t) && t.TTL > 0 && !e.reaches(t) && t.Path.ICMP == nil && e.answering(t.TTL) > 0.8 {
+			silent = true
+		}
 		if t.DNS != nil && t.Path.Outcome == "answered" {
 			switch n := len(distinct(t.DNS.Replies)); {
 			case n > 1:
@@ -709,6 +749,26 @@ func residual(list []*measure.Observation) measure.ResidualKey {
 	return measure.ResidualUnknown
 }
 
+// lasted is how long something stayed blocked after the trigger before it was
+// asked for, in milliseconds, 0 if that was not found out: half-way between
+// the last request that failed and the first that did not.
+func lasted(list []*measure.Observation) int64 {
+	trigger, failed := int64(-1), int64(-1)
+	for _, o := range list {
+		switch {
+		case o.Experiment == measure.ExpResidual && len(o.Differs) > 1 && o.Differs[1] == "lasting":
+			if o.Path.Outcome != "answered" && o.Path.Outcome != "connected" {
+				failed = o.StartUS
+			} else if trigger >= 0 && failed >= 0 {
+				return max(1, ((failed+o.StartUS)/2-trigger)/1000)
+			}
+		case o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate && failed < 0 && (reacted(o) || o.Path.Outcome == "silent" && o.Path.Sends >= sendings):
+			trigger = o.StartUS
+		}
+	}
+	return 0
+}
+
 // hops is the table of the path.
 func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 	// The tested flow is that of the last test before a difference; where
@@ -722,7 +782,7 @@ func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 	table := map[int]*measure.Hop{}
 	last := e.far
 	for _, o := range list {
-		if o.TTL == 0 || o.Experiment == measure.ExpResidual || e.server > 0 && o.TTL > e.server {
+		if o.TTL == 0 || o.Experiment == measure.ExpResidual || o.Experiment == measure.ExpProxyTTL || e.server > 0 && o.TTL > e.server {
 			continue
 		}
 		h := table[o.TTL]

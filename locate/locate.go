@@ -105,6 +105,8 @@ type run struct {
 	arrived   int           // the TTL with which its datagrams arrive, 0 unknown
 	rtt       time.Duration // to the server, or the farthest hop
 	port      uint16        // of the followed flow
+	capture   wire.Capture  // nil without the privilege
+	mute      bool          // the server does not answer the control
 	triggered int
 }
 

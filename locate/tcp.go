@@ -26,8 +26,8 @@ const connectTime = 2400 * time.Millisecond
 type flow struct {
 	port uint16
 	used time.Time // when last
-	// fixed says that the port must not change.
-	fixed bool
+	// fixed says that the port must not change, once that there is one try.
+	fixed, once bool
 }
 
 // overTCP looks for a device that reacts to the first bytes of a connection.
@@ -40,6 +40,8 @@ func (r *run) overTCP(ctx context.Context) error {
 	if r.server == 0 {
 		return nil // no connection, no first bytes
 	}
+	r.terminated(ctx)
+	defer r.overhearing(ctx)()
 	test, control := &flow{port: r.port}, &flow{port: r.newPort()}
 	if !r.chooseControl(ctx, control) {
 		return nil
@@ -124,7 +126,7 @@ func (r *run) difference(t []*measure.Observation) int {
 		case o.Path.Outcome == "unconnected":
 		case reacted(o) && o.TTL < r.server, o.Path.Outcome == "reset" || o.Path.Outcome == "closed":
 			return o.TTL
-		case o.Path.Outcome == "silent" && o.Path.Sends >= 3 && (r.hop(o.TTL).answers() || o.TTL >= r.server):
+		case o.Path.Outcome == "silent" && o.Path.Sends >= sendings && (r.hop(o.TTL).answers() || o.TTL >= r.server && !r.mute):
 			return o.TTL
 		}
 	}
@@ -137,7 +139,11 @@ func (r *run) chooseControl(ctx context.Context, f *flow) bool {
 		r.control = c
 		for range 2 {
 			for _, o := range r.sweep(ctx, f, measure.RoleControl, 0, 0) {
-				if o.Path.Outcome == "answered" {
+				switch {
+				case o.Path.Outcome == "answered":
+					return true
+				case o.Path.Outcome == "silent" && r.spec.Payload == Raw:
+					r.mute = true // many servers wait for more
 					return true
 				}
 			}
@@ -282,7 +288,7 @@ func (r *run) connect(ctx context.Context, f *flow, role measure.Role, ttl int, 
 			r.log.End(o)
 			*list = append(*list, o)
 		}
-		if f.fixed && try == 1 {
+		if f.once || f.fixed && try == 1 {
 			return nil
 		}
 		if !f.fixed && (try == 1 || failure == measure.AddressInUse) {
@@ -347,7 +353,7 @@ func (s *sweeping) end(outcome string) {
 }
 
 // look takes what has come. It says whether that ends the connection.
-func (s *sweeping) look() bool {
+func (s *sweeping) look(ctx context.Context) bool {
 	select {
 	case a := <-s.arrived:
 		s.got = &a
@@ -367,6 +373,7 @@ func (s *sweeping) look() bool {
 		}
 	}
 	if s.got != nil {
+		s.listen(ctx, true)
 		s.end(outcomeOf(*s.got))
 		return true
 	}
@@ -396,7 +403,7 @@ func (s *sweeping) follow(ctx context.Context, last bool) bool {
 	}
 	first := s.sent
 	for {
-		if s.look() {
+		if s.look(ctx) {
 			return false
 		}
 		if ctx.Err() != nil {
@@ -413,6 +420,7 @@ func (s *sweeping) follow(ctx context.Context, last bool) bool {
 		case s.icmp != nil:
 			// The router has spoken; a device may still be slower than it.
 			if s.role == measure.RoleControl || time.Since(s.icmpAt) >= settle || !last && s.more() {
+				s.listen(ctx, false)
 				s.end("expired")
 				return true
 			}
@@ -453,6 +461,7 @@ func (s *sweeping) raise(ctx context.Context, ttl int) bool {
 				s.start(ttl)
 				s.sent = time.Now()
 				s.got, s.reaction = &a, true
+				s.listen(ctx, true)
 				s.end(outcomeOf(a))
 				return false
 			}
@@ -486,7 +495,9 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.siblings(ctx, k-1, k) })
+	began := time.Now()
 	key := r.residualKey(ctx, f)
+	r.lasting(ctx, f, key, began)
 	if key == measure.Residual4Tuple {
 		f = &flow{port: r.newPort()}
 	} else if key != measure.ResidualNone {
@@ -502,7 +513,7 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 	}
 	// A device that copies TTLs stands at half the distance: it is heard from
 	// k only if k is odd, and then with a TTL of 1.
-	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k < r.server && r.view.MinTTL && r.mayTrigger() {
+	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k < r.server && t[len(t)-1].Path.ArrivedTTL == 0 && r.view.MinTTL && r.mayTrigger() {
 		r.sweep(ctx, f, measure.RoleTest, 3, k)
 	}
 	for before := -1; r.mayTrigger() && ctx.Err() == nil; {
@@ -604,6 +615,27 @@ func (r *run) residualKey(ctx context.Context, f *flow) measure.ResidualKey {
 		r.label(r.synAt(ctx, r.spec.Elsewhere, r.newPort(), 0, connectTime), "elsewhere")
 	}
 	return measure.ResidualDestination
+}
+
+// lasting asks with harmless bytes until what stays blocked is free again, at
+// most for Spec.Residual. It asks seldom enough to be within a twentieth; what
+// a device restarts with every packet lasts as long as it is asked.
+func (r *run) lasting(ctx context.Context, f *flow, key measure.ResidualKey, began time.Time) {
+	if key == measure.ResidualNone {
+		return
+	}
+	for time.Since(began) < r.spec.Residual {
+		if sleep(ctx, max(time.Second, time.Since(began)/20)) != nil {
+			return
+		}
+		port := f.port
+		if key != measure.Residual4Tuple {
+			port = r.newPort()
+		}
+		if r.harmless(ctx, &flow{port: port, fixed: true, once: true}, "lasting") {
+			return
+		}
+	}
 }
 
 // harmless sends the control at full TTL and says whether it drew an answer.

@@ -25,6 +25,7 @@ import (
 
 var (
 	topologies = flag.Int("topologies", 0, "locate devices in so many random topologies, half as many clean ones, and print a table")
+	privileged = flag.Bool("privileged", false, "let the client capture packets")
 	only       = flag.String("kind", "", "only this kind of box")
 	drawn      = flag.Uint64("drawn", 0, "draw with this seed instead of a random one")
 	keep       = flag.String("keep", "", "write the observations of each wrong answer into this folder")
@@ -37,6 +38,7 @@ type boxKind struct {
 	rule     string
 	drops    bool // only routers that answer tell where
 	residual measure.ResidualKey
+	far      bool // acts on what reaches the server: only the far end could tell where
 }
 
 var boxKinds = []boxKind{
@@ -51,6 +53,8 @@ var boxKinds = []boxKind{
 	{name: "tls reset, then 3-tuple", payload: locate.TLS, residual: measure.Residual3Tuple, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\nresidual = \"3-tuple\"\nfor = \"60s\""},
 	{name: "tls reset, then 4-tuple", payload: locate.TLS, residual: measure.Residual4Tuple, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\nresidual = \"4-tuple\"\nfor = \"60s\"\nthen = \"drop\""},
 	{name: "tls drop, then destination", payload: locate.TLS, drops: true, residual: measure.ResidualDestination, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"drop\"\nresidual = \"destination\"\nfor = \"60s\""},
+	{name: "tls reset, server only", payload: locate.TLS, far: true, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\non-path = true\nends = \"server\""},
+	{name: "tls drop, in only", payload: locate.TLS, far: true, rule: "layer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"drop\"\nside = \"in\""},
 	{name: "http page, in-path", payload: locate.HTTP, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"page\"\nbody = \"no\""},
 	{name: "http page, on-path", payload: locate.HTTP, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"page\"\nbody = \"no\"\non-path = true"},
 	{name: "http redirect", payload: locate.HTTP, rule: "layer = \"http\"\nnames = [\"blocked.example\"]\naction = \"redirect\"\nto = \"http://10.10.34.34/\""},
@@ -117,6 +121,9 @@ func draw(r *rand.Rand, kind *boxKind) topology {
 // what swallows packets is seen by the routers that answer alone.
 func (t topology) identifiable() (low, high int) {
 	low, high = t.link, t.link
+	if t.kind != nil && t.kind.far {
+		return 1, t.hops
+	}
 	if t.kind == nil || !t.kind.drops {
 		return low, high
 	}
@@ -221,7 +228,7 @@ func TestTopologies(t *testing.T) {
 			top := draw(r, kind)
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			m, l, took, err := top.find(ctx, uint64(i+1), false)
+			m, l, took, err := top.find(ctx, uint64(i+1), *privileged)
 			if err != nil {
 				t.Errorf("topology %d: %v", i, err)
 				return

@@ -344,6 +344,9 @@ type Path struct {
 	LocalPort int `json:"local_port,omitempty"`
 	// ArrivedTTL is the TTL of the answer as it arrived, where visible.
 	ArrivedTTL int `json:"arrived_ttl,omitempty"`
+	// Captured says that the packets themselves were seen, so that a router's
+	// word that is missing here did not come.
+	Captured bool `json:"captured,omitempty"`
 	// MinTTL is the least TTL with which an answer could be seen, 0 any.
 	MinTTL int `json:"min_ttl,omitempty"`
 }

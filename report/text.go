@@ -23,6 +23,8 @@ type Options struct {
 	Verbose bool
 	// Quiet leaves out the targets that work.
 	Quiet bool
+	// Locates says that where on the path it happens follows below.
+	Locates bool
 }
 
 func (o Options) width() int {
@@ -206,6 +208,9 @@ func (t *Text) Add(m *measure.Measurement, v *measure.Verdict) error {
 		return t.err
 	}
 	a := tell(t.l, v)
+	if t.o.Locates {
+		a.not = slices.DeleteFunc(a.not, func(s sentence) bool { return s.key == "scope.unknown" })
+	}
 	for _, s := range a.headline {
 		t.line("", s.text(t.l), 2, 0)
 	}

@@ -199,21 +199,36 @@ func (d *DoH) connection(ctx context.Context, l *Log, o *measure.Observation) (c
 		d.mu.Unlock()
 		return nil, false, net.ErrClosed
 	}
-	addr := d.addrs[d.next%len(d.addrs)]
 	d.mu.Unlock()
-	c, err = d.connect(ctx, l, o, netip.AddrPortFrom(addr, d.port))
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	for range d.addrs {
+		c, err = d.connect(ctx, l, o, netip.AddrPortFrom(d.address(err != nil), d.port))
+		// A family that this device does not have costs nothing to find out.
+		if failure, _ := Classify(err); err == nil || failure != measure.NetworkUnreachable {
+			break
+		}
+	}
 	if err != nil {
-		d.next++ // the next question tries the next address
+		d.address(true) // the next question tries the next address
 		return nil, true, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.closed {
 		c.client.Close()
 		return nil, true, net.ErrClosed
 	}
 	d.live = c
 	return c, true, nil
+}
+
+// address is the one to connect to, or, if that failed, the next.
+func (d *DoH) address(failed bool) netip.Addr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if failed {
+		d.next++
+	}
+	return d.addrs[d.next%len(d.addrs)]
 }
 
 func (d *DoH) usable() *dohConn {

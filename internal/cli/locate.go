@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
 	"net/netip"
 	"net/url"
@@ -27,9 +28,12 @@ import (
 // locateOptions are the flags of `govah locate`, besides those of check.
 type locateOptions struct {
 	checkOptions
-	payload string
-	address string
-	pcap    bool
+	payload  string
+	test     string // files with first bytes
+	harmless string
+	address  string
+	residual time.Duration
+	pcap     bool
 }
 
 func (a *app) locateCommand() *cobra.Command {
@@ -71,6 +75,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp (default: by the URL)")
+	f.StringVar(&o.test, "first-bytes", "", "send the bytes of this file first, as the trigger; needs --control-bytes")
+	f.StringVar(&o.harmless, "control-bytes", "", "with --first-bytes: harmless bytes of the same length")
 	f.StringVar(&o.address, "address", "", "follow the path to this address instead of the name's")
 	f.BoolVar(&o.pcap, "pcap", false, "take two saved captures instead of measuring; sends nothing")
 	f.StringVar(&o.lab, "lab", "", "measure in this emulated internet: a name (see govah lab list) or a file")
@@ -83,6 +89,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often")
+	f.DurationVar(&o.residual, "residual", 0, "find out how long something stays blocked after a trigger, waiting at most so long, as 5m")
 	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 2m, and say what is known by then")
 	f.BoolVar(&a.json, "json", false, "print the measurement and the location as JSON lines")
 	f.StringVarP(&o.output, "output", "o", "", "write the measurement file (.jsonl, .jsonl.gz or .jsonl.zst)")
@@ -108,6 +115,34 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 	return locate.TLS, nil
 }
 
+// maxFirstBytes is what fits into one segment.
+const maxFirstBytes = 1200
+
+// firstBytes reads the two files of first bytes.
+func firstBytes(test, control string) (a, b []byte, err error) {
+	read := func(path string) []byte {
+		if err != nil {
+			return nil
+		}
+		var f *os.File
+		if f, err = os.Open(path); err != nil {
+			err = hint(err, "--first-bytes and --control-bytes each take a file")
+			return nil
+		}
+		defer f.Close()
+		var data []byte
+		if data, err = io.ReadAll(io.LimitReader(f, maxFirstBytes+1)); err == nil && (len(data) == 0 || len(data) > maxFirstBytes) {
+			err = usage("a device looks at the first bytes of a connection", "%s must hold 1 to %d bytes", path, maxFirstBytes)
+		}
+		return data
+	}
+	a, b = read(test), read(control)
+	if err == nil && len(a) != len(b) {
+		err = usage("make them equal, so that length is not what is reacted to", "%s has %d bytes and %s %d", test, len(a), control, len(b))
+	}
+	return a, b, err
+}
+
 func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (err error) {
 	lang, err := a.language()
 	if err != nil {
@@ -115,6 +150,9 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	}
 	if o.only4 && o.only6 {
 		return usage("leave both out to use what works", "-4 and -6 exclude each other")
+	}
+	if o.residual < 0 || o.residual > time.Hour {
+		return usage("for example --residual 5m", "--residual must be at most 1h")
 	}
 	if o.triggers < 1 || o.triggers > 100 {
 		return usage(fmt.Sprintf("the default is %d", locate.DefaultTriggers), "--budget must be 1 to 100")
@@ -126,6 +164,16 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	payload, err := payloadOf(target, o.payload)
 	if err != nil {
 		return err
+	}
+	var first, harmless []byte
+	if o.test != "" || o.harmless != "" {
+		if o.payload != "" {
+			return usage("leave --payload out", "--payload does not go with --first-bytes")
+		}
+		payload = locate.Raw
+		if first, harmless, err = firstBytes(o.test, o.harmless); err != nil {
+			return err
+		}
 	}
 	o.helpers = []string{"none"}
 	var p *place
@@ -183,7 +231,8 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	if err != nil {
 		return err
 	}
-	spec.Triggers = o.triggers
+	spec.RawTest, spec.RawControl = first, harmless
+	spec.Triggers, spec.Residual = o.triggers, o.residual
 	m, list, err := s.find(ctx, log, "m1", target.URL, spec)
 	if err != nil {
 		return hint(err, "see `govah locate -h`")
@@ -403,7 +452,7 @@ func (s *search) towards(addr netip.Addr, t measure.Target, payload locate.Paylo
 			spec.Path = u.RequestURI()
 		}
 	case locate.DNS:
-		port = 53
+		port, spec.OtherPort = 53, 443
 	default:
 		spec.OtherPort = 80
 	}
@@ -426,6 +475,10 @@ func (s *search) towards(addr netip.Addr, t measure.Target, payload locate.Paylo
 				}
 			}
 		}
+		return spec
+	}
+	if payload == locate.Raw {
+		spec.Controls = []locate.Control{{Kind: measure.ControlKnown}}
 		return spec
 	}
 	spec.Controls = append(spec.Controls, locate.Control{Kind: measure.ControlRandom, Name: check.RandomName(rng, t.Host)})

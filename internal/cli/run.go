@@ -138,7 +138,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		}
 	}
 	begun = true
-	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
+	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet, Locates: o.locate}
 	text := report.NewText(a.out, opts)
 	progress := report.NewProgress(a.err, opts, isTerminal(a.err) && !a.quiet && !a.json)
 	if !a.json {
