@@ -115,8 +115,9 @@ type evidence struct {
 	loss    float64                // of a probe or its answer
 	// cut is the highest TTL of the tests after which no connection could be
 	// made any more, 0 if they could; refused says that they were reset.
-	cut     int
-	refused bool
+	cut      int
+	refused  bool
+	residual measure.ResidualKey
 	// mute says that the server does not answer the control either.
 	mute bool
 	// nearer are probes to another port of the server that routers ended where
@@ -137,6 +138,7 @@ func infer(list []*measure.Observation) measure.Location {
 		l.Outcome = measure.NoPath
 		return l
 	}
+	e.residual = l.Residual
 	p := posterior(e)
 	if p.none > 1-claim && len(e.nearer) >= 2 {
 		e.terminator(&l)
@@ -413,6 +415,12 @@ func posterior(e *evidence) *belief {
 	}
 	b := &belief{}
 	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) }) + math.Log(e.severed(-1, 0))
+	switch e.residual {
+	case measure.Residual4Tuple:
+		none += math.Log(stray) // or the port was still busy
+	case measure.Residual3Tuple, measure.ResidualDestination, measure.ResidualClient:
+		none += math.Log(twice) // harmless connections that worked before
+	}
 	best := none
 	for kind := range kinds {
 		b.at[kind] = make([]float64, links)
@@ -669,7 +677,7 @@ func position(e *evidence, l measure.Location) measure.Position {
 		passed := t.Path.ICMP != nil && (t.Path.Outcome == "answered" || t.Path.Outcome == "reset" || t.Path.Outcome == "closed") && icmpExpired(t)
 		// A device that copies TTLs is not heard at first: a router is, if
 		// the device only watches.
-		silent := l.CopiesTTL && t.Path.Outcome == "silent" && t.Path.Sends >= sendings
+		silent := l.CopiesTTL && t.Path.Outcome == "silent" && t.Path.Sends >= sendings && t.Path.MinTTL == 0 && e.answering(t.TTL) > 0.8
 		if l.CopiesTTL && t.Path.Outcome == "expired" {
 			passed = true
 		}

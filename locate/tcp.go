@@ -50,54 +50,50 @@ func (r *run) overTCP(ctx context.Context) error {
 	if !r.view.TCPInfo {
 		size = 1 // retransmissions cannot be told from the first sending
 	}
-	end := r.server
+	border := r.server
 	ahead, stop := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	passed := make(chan []*measure.Observation, end)
-	wg.Go(func() {
+	passed := make(chan []*measure.Observation, border)
+	go func() {
 		defer close(passed)
-		for from := 1; from <= end && ahead.Err() == nil; from += size {
-			passed <- r.sweep(ahead, control, measure.RoleControl, 0, seq(from, min(from+size-1, end))...)
+		for from := 1; from <= border && ahead.Err() == nil; from += size {
+			passed <- r.sweep(ahead, control, measure.RoleControl, 0, seq(from, min(from+size-1, border))...)
 		}
-	})
-	found, last := 0, []*measure.Observation(nil)
-	for from := 1; from <= end && ctx.Err() == nil; from += size {
-		to := min(from+size-1, end)
+	}()
+	halt := func() {
+		stop()
+		for range passed {
+		}
+	}
+	defer halt()
+	for from := 1; from <= r.server && ctx.Err() == nil; from += size {
 		c := <-passed
 		for _, o := range c {
 			// What answers harmless bytes is the server, or ends connections
 			// in its place: there is nothing to follow beyond it.
-			if o.Path.Outcome == "answered" && o.TTL < end {
-				to, end = min(to, o.TTL), o.TTL
+			if o.Path.Outcome == "answered" && o.TTL < r.server {
+				halt()
+				r.server = o.TTL
 			}
 		}
-		t := r.sweep(ctx, test, measure.RoleTest, 0, seq(from, to)...)
+		t := r.sweep(ctx, test, measure.RoleTest, 0, seq(from, min(from+size-1, r.server))...)
 		if from > 1 && (severed(t) || severed(c)) {
 			// The last test was noticed after all, behind routers that do not
 			// answer, and what remains of it blocks other connections.
-			found = -from
-			break
+			halt()
+			r.triggered++
+			r.residualKey(ctx, test)
+			r.siblings(ctx, from-size, from-1)
+			return nil
 		}
-		if found, last = r.difference(t), t; found > 0 {
-			break
+		if k := r.difference(t); k > 0 {
+			r.confirmTCP(ctx, test, k, t)
+			if _, certainty := r.certain(); certainty > 0 || !r.mayTrigger() {
+				return nil
+			}
+			// It was loss. What is farther is still to be seen.
 		}
 	}
-	stop()
-	for range passed {
-	}
-	wg.Wait()
-	if end < r.server {
-		r.server = end
-	}
-	switch {
-	case ctx.Err() != nil:
-	case found < 0:
-		r.triggered++
-		r.residualKey(ctx, test)
-		r.siblings(ctx, -found-size, -found-1)
-	case found > 0:
-		r.confirmTCP(ctx, test, found, last)
-	default:
+	if halt(); ctx.Err() == nil {
 		// Not a difference up to the server: either there is none, or the
 		// device copies the TTL of what it reacts to, so that its packets die
 		// on the way back.
@@ -232,7 +228,7 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 			break
 		}
 	}
-	if role == measure.RoleTest && (swallowed || s.reaction && !s.server()) {
+	if role == measure.RoleTest && (swallowed || minTTL > 0 || s.reaction && !s.server()) {
 		r.triggered++
 	}
 	return append(list, s.done...)
@@ -424,9 +420,9 @@ func (s *sweeping) follow(ctx context.Context, last bool) bool {
 				s.end("expired")
 				return true
 			}
-		case expect && r.view.TCPInfo && s.now.Path.Sends < sendings:
+		case r.view.TCPInfo && (expect && s.now.Path.Sends < sendings || s.minTTL > 0 && s.now.Path.Sends < 2):
 			// its silence may be loss
-		case time.Since(s.sent) > r.reactionBy(ttl) || !expect && time.Since(first) > r.reactionBy(ttl):
+		case time.Since(s.sent) > r.reactionBy(ttl) || !expect && s.minTTL == 0 && time.Since(first) > r.reactionBy(ttl):
 			s.end("silent")
 			return true
 		}
@@ -513,8 +509,12 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 	}
 	// A device that copies TTLs stands at half the distance: it is heard from
 	// k only if k is odd, and then with a TTL of 1.
-	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k < r.server && t[len(t)-1].Path.ArrivedTTL == 0 && r.view.MinTTL && r.mayTrigger() {
-		r.sweep(ctx, f, measure.RoleTest, 3, k)
+	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k < r.server && t[len(t)-1].Path.ArrivedTTL == 0 && r.view.MinTTL {
+		for range 2 { // its answer may have been lost
+			if list := r.sweep(ctx, f, measure.RoleTest, 3, k); len(list) == 0 || reacted(list[len(list)-1]) {
+				break
+			}
+		}
 	}
 	for before := -1; r.mayTrigger() && ctx.Err() == nil; {
 		sure, certainty := r.certain()

@@ -15,6 +15,7 @@ import (
 
 	"govah/check"
 	"govah/internal/i18n"
+	"govah/locate"
 	"govah/measure"
 )
 
@@ -220,6 +221,11 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	}
 
 	plan := check.Plan(p.cfg, len(targets))
+	if o.locate {
+		plan.Triggers += mostLocated * locate.DefaultTriggers
+		plan.Bytes += mostLocated * locateBytes
+		plan.Duration += locateTime
+	}
 	if o.lab == "" {
 		if err := a.askConsent(lang, o, plan, p, len(targets)); err != nil {
 			return err

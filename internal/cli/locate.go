@@ -115,6 +115,14 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 	return locate.TLS, nil
 }
 
+// What a search takes at most: some 60 probes of at most 1 kB; and how many
+// are made for one run of check.
+const (
+	locateBytes = 60_000
+	locateTime  = 20 * time.Second
+	mostLocated = 8
+)
+
 // maxFirstBytes is what fits into one segment.
 const maxFirstBytes = 1200
 
@@ -197,8 +205,7 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		p.cfg.Seed = mathrand.Uint64()
 	}
 	if o.lab == "" {
-		// Some 60 probes of at most 1 kB, at most 20 s.
-		plan := check.Estimate{Bytes: 60_000, Duration: 20 * time.Second, Triggers: o.triggers, Contacts: []string{target.Host}}
+		plan := check.Estimate{Bytes: locateBytes, Duration: locateTime, Triggers: o.triggers, Contacts: []string{target.Host}}
 		for _, d := range p.cfg.Controls.DoH {
 			plan.Contacts = append(plan.Contacts, d.URL)
 		}
@@ -549,7 +556,7 @@ func (l *locatable) add(r check.Result) {
 		l.mu.Lock()
 		if had := l.list[key]; had != nil {
 			had.also++
-		} else {
+		} else if len(l.order) < mostLocated {
 			if l.list == nil {
 				l.list = map[string]*found{}
 			}
