@@ -272,7 +272,11 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 			payload.as("payload"), family.as("family"), i18n.Num("triggers", max(loc.Triggers, 0))))
 	}
 	if loc.Trigger.Control != "" && loc.Outcome != measure.NoPath {
-		a.because = append(a.because, say("location.control", i18n.LTR("control", clip(loc.Trigger.Control, 300))))
+		key := "location.control"
+		if len(loc.Trigger.Control) != len(loc.Trigger.Value) {
+			key = "location.control-other" // somebody else's traceroutes
+		}
+		a.because = append(a.because, say(key, i18n.LTR("control", clip(loc.Trigger.Control, 300))))
 	}
 	for _, w := range loc.Unknown[:min(len(loc.Unknown), maxWhys)] {
 		a.open = append(a.open, why(l, w))

@@ -509,7 +509,9 @@ type found struct {
 	target  measure.Target
 	addr    netip.Addr
 	payload locate.Payload
-	also    int // further targets with the same method
+	// sensitive says that the target is of a category that it is risky to be
+	// seen with.
+	sensitive bool
 }
 
 // locatable collects findings as results come: one for each method and
@@ -553,14 +555,16 @@ func (l *locatable) add(r check.Result) {
 			t.Host = f.Trigger.Value
 		}
 		key := string(f.Method) + " " + string(f.Family)
+		one := &found{target: t, addr: addr, payload: payload, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
 		l.mu.Lock()
-		if had := l.list[key]; had != nil {
-			had.also++
-		} else if len(l.order) < mostLocated {
+		switch had := l.list[key]; {
+		case had != nil && had.sensitive && !one.sensitive:
+			l.list[key] = one
+		case had == nil && len(l.order) < mostLocated:
 			if l.list == nil {
 				l.list = map[string]*found{}
 			}
-			l.list[key] = &found{target: t, addr: addr, payload: payload}
+			l.list[key] = one
 			l.order = append(l.order, key)
 		}
 		l.mu.Unlock()
