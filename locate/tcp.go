@@ -509,7 +509,7 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 	}
 	// A device that copies TTLs stands at half the distance: it is heard from
 	// k only if k is odd, and then with a TTL of 1.
-	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k < r.server && t[len(t)-1].Path.ArrivedTTL == 0 && r.view.MinTTL {
+	if k >= 3 && k%2 == 1 && reacted(t[len(t)-1]) && k <= r.server && t[len(t)-1].Path.ArrivedTTL == 0 && r.view.MinTTL {
 		for range 2 { // its answer may have been lost
 			if list := r.sweep(ctx, f, measure.RoleTest, 3, k); len(list) == 0 || reacted(list[len(list)-1]) {
 				break

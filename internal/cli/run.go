@@ -163,8 +163,17 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		sum        check.Summary
 	)
 	var toLocate locatable
+	asked := map[string]int{} // helpers, and how often each answered
 	emit := func(r check.Result) error {
 		measured++
+		for i := range r.Measurement.Observations {
+			if ob := &r.Measurement.Observations[i]; ob.Step == measure.StepHelper && ob.Failure != measure.Interrupted {
+				asked[ob.Helper] += 0
+				if ob.Failure == measure.NoFailure {
+					asked[ob.Helper]++
+				}
+			}
+		}
 		if o.locate {
 			toLocate.add(r)
 		}
@@ -297,6 +306,11 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 					fmt.Fprintln(a.out, "  "+clean(q))
 				}
 			}
+		}
+	}
+	for _, h := range p.cfg.Helpers {
+		if n, was := asked[h]; was && n == 0 && !a.quiet {
+			a.note(lang.Text("cli.helper-silent", i18n.LTR("helper", h)))
 		}
 	}
 	if notForOONI > 0 && !a.quiet {
