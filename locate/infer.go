@@ -312,8 +312,8 @@ func gather(list []*measure.Observation) *evidence {
 			}
 			note(o, 0, max(1, p.Sends))
 		case "connected", "answered", "reset":
-			if triggered || p.Outcome == "reset" && o.Experiment == measure.ExpPath {
-				break
+			if p.Outcome == "reset" && (triggered || o.Experiment == measure.ExpPath) {
+				break // what remains of a trigger may do that
 			}
 			if e.server == 0 || o.TTL < e.server {
 				e.server = o.TTL
