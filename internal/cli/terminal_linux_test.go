@@ -80,13 +80,19 @@ func TestConsentPrompt(t *testing.T) {
 // Opening a named pipe waits for its writer, and ends as well.
 func TestInterruptedWhileOpening(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
+	pipe := func(name string) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
+	path := pipe("nobody")
 	if code, errOut := mainUntil(t, 200*time.Millisecond, strings.NewReader(""), "judge", path); code != exitInterrupted {
 		t.Errorf("exit %d, %s", code, errOut)
 	}
+	// Another pipe: on the first one a reader is still waiting.
+	path = pipe("written")
 	go func() {
 		if w, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
 			fmt.Fprintln(w, `{"type":"run","run":"r1"}`)
