@@ -440,18 +440,25 @@ func (c *packetConn) ttlOf(oob []byte) int {
 	return 0
 }
 
-// WriteTo sends a datagram. The error of an earlier one is not this one's: it
+// maxResent bounds the attempts at a datagram whose sending reports errors of
+// earlier ones. Each attempt takes one; as many can arrive meanwhile as there
+// are datagrams under way. An error of its own (no route) stays, and costs so
+// many calls.
+const maxResent = 64
+
+// WriteTo sends a datagram. The errors of earlier ones are not this one's: it
 // is tried again.
 func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	ua, ok := to.(*net.UDPAddr)
 	if !ok {
 		return 0, fmt.Errorf("host: write to %v: no UDP address", to)
 	}
-	n, err := c.udp.WriteToUDP(b, ua)
-	if err != nil && fromICMP(err) {
-		n, err = c.udp.WriteToUDP(b, ua)
+	for i := 0; ; i++ {
+		n, err := c.udp.WriteToUDP(b, ua)
+		if err == nil || i == maxResent || !fromICMP(err) {
+			return n, err
+		}
 	}
-	return n, err
 }
 
 func (c *packetConn) SetTTL(ttl int) error {
