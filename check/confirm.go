@@ -182,7 +182,7 @@ func (j *job) waitResidual(ctx context.Context, addr netip.Addr, harmless func(c
 		if time.Now().Add(wait).After(deadline) {
 			return false
 		}
-		if sleep(ctx, wait) != nil {
+		if wire.Sleep(ctx, wait) != nil {
 			return false
 		}
 		if harmless(ctx, meta) {
@@ -206,7 +206,7 @@ func (j *job) pairs(ctx context.Context, s suspect, key canaryKey, limit func(k 
 	var last time.Time
 	k := 1
 	for ; k <= maxPairs; k++ {
-		if k > 1 && sleep(ctx, max(apart-time.Since(last), rest)) != nil {
+		if k > 1 && wire.Sleep(ctx, max(apart-time.Since(last), rest)) != nil {
 			break
 		}
 		last = time.Now()
@@ -308,7 +308,7 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 	control := j.knownName()
 	hits, forged := 0, 0
 	for k := 1; k <= maxPairs; k++ {
-		if k > 1 && sleep(ctx, apart) != nil || !r.spend(1) {
+		if k > 1 && wire.Sleep(ctx, apart) != nil || !r.spend(1) {
 			break
 		}
 		hit := false

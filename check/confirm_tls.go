@@ -287,7 +287,7 @@ func (r *runner) terminator(ctx context.Context, log *wire.Log, addr netip.Addr,
 // names get at the same address, and which the same name gets elsewhere.
 func (j *job) confirmCertificate(ctx context.Context, s suspect) {
 	for k := 1; k <= 3; k++ {
-		if k > 1 && sleep(ctx, apart) != nil || !j.r.spend(1) {
+		if k > 1 && wire.Sleep(ctx, apart) != nil || !j.r.spend(1) {
 			return
 		}
 		j.bracket(ctx, canaryKey{step: measure.StepTLS, family: s.family}, time.Now().Add(-3*time.Second))

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"govah/wire"
 	"net/netip"
 	"sync"
 	"time"
@@ -78,22 +79,7 @@ func (p *pacer) wait(ctx context.Context) error {
 		delay = time.Duration(-p.tokens / p.limits.perSecond * float64(time.Second))
 	}
 	p.mu.Unlock()
-	return sleep(ctx, delay)
-}
-
-// sleep waits for d or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return wire.Sleep(ctx, delay)
 }
 
 // keyring remembers which addresses have been triggered and when, so that a

@@ -100,17 +100,10 @@ func (r *runner) preflight(ctx context.Context) {
 }
 
 func (r *runner) resolveCanary(ctx context.Context, name string) []netip.Addr {
-	var out []netip.Addr
-	for _, d := range r.doh {
-		for _, q := range []string{"A", "AAAA"} {
-			o := d.Ask(ctx, r.canaries.log, wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight}, name, q, dohTimeout)
-			out = append(out, addresses(o)...)
-		}
-		if len(out) > 0 {
-			return out
-		}
+	out := encrypted(ctx, r.doh, r.canaries.log, wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight}, name)
+	if len(out) == 0 {
+		out, _ = r.cfg.Network.Lookup(ctx, name)
 	}
-	out, _ = r.cfg.Network.Lookup(ctx, name)
 	return out
 }
 

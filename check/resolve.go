@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"govah/measure"
 	"govah/wire"
@@ -16,29 +17,29 @@ func Resolve(ctx context.Context, cfg Config, log *wire.Log, name string) []neti
 	if a, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{a.Unmap()}
 	}
-	meta := wire.Meta{Role: measure.RoleControl, Stage: measure.StagePreflight}
-	view := cfg.Network.View()
+	var servers []*wire.DoH
 	for _, d := range cfg.Controls.DoH {
-		server, err := wire.NewDoH(cfg.Network, d.URL, d.Addrs, &cfg.Trust)
-		if err != nil {
-			continue
-		}
-		var out []netip.Addr
-		for _, kind := range []string{"A", "AAAA"} {
-			if kind == "A" && (!view.IPv4 || cfg.Only6) || kind == "AAAA" && (!view.IPv6 || cfg.Only4) {
-				continue
-			}
-			out = append(out, addresses(server.Ask(ctx, log, meta, name, kind, dohTimeout))...)
-		}
-		server.Close()
-		if len(out) > 0 {
-			return out
+		if server, err := wire.NewDoH(cfg.Network, d.URL, d.Addrs, &cfg.Trust); err == nil {
+			defer server.Close()
+			servers = append(servers, server)
 		}
 	}
-	var out []netip.Addr
-	for _, a := range addresses(wire.LookupSystem(ctx, cfg.Network, log, meta, name, lookupTimeout)) {
-		if a.Is4() && !cfg.Only6 || a.Is6() && !cfg.Only4 {
-			out = append(out, a)
+	meta := wire.Meta{Role: measure.RoleControl, Stage: measure.StagePreflight}
+	out := encrypted(ctx, servers, log, meta, name)
+	if len(out) == 0 {
+		out = addresses(wire.LookupSystem(ctx, cfg.Network, log, meta, name, lookupTimeout))
+	}
+	return slices.DeleteFunc(out, func(a netip.Addr) bool { return a.Is4() && cfg.Only6 || a.Is6() && cfg.Only4 })
+}
+
+// encrypted asks resolvers for both kinds of address until one answers.
+func encrypted(ctx context.Context, servers []*wire.DoH, log *wire.Log, meta wire.Meta, name string) (out []netip.Addr) {
+	for _, d := range servers {
+		for _, kind := range []string{"A", "AAAA"} {
+			out = append(out, addresses(d.Ask(ctx, log, meta, name, kind, dohTimeout))...)
+		}
+		if len(out) > 0 {
+			break
 		}
 	}
 	return out

@@ -43,14 +43,14 @@ func (j *job) firstBytes(ctx context.Context, s suspect) {
 			conn.SetDeadline(time.Now().Add(3 * time.Second))
 			// Two packets: a filter may want to see more than one (IR-18).
 			n, err := conn.Write(first)
-			if err == nil && sleep(ctx, 300*time.Millisecond) == nil {
+			if err == nil && wire.Sleep(ctx, 300*time.Millisecond) == nil {
 				var m int
 				m, err = conn.Write(first)
 				n += m
 			}
 			o.Sent = int64(n)
 			if err == nil {
-				err = sleep(ctx, 1500*time.Millisecond)
+				err = wire.Sleep(ctx, 1500*time.Millisecond)
 			}
 			o.Failure, o.Detail = wire.Classify(err)
 			conn.Close()

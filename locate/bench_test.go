@@ -2,7 +2,6 @@ package locate_test
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"govah/lab"
 	"govah/locate"
 	"govah/measure"
-	"govah/wire"
 )
 
 // BenchmarkLocate looks for a device on a path of 12 hops with 80 ms RTT, on
@@ -77,36 +75,15 @@ func BenchmarkLocate(b *testing.B) {
 
 // twelve runs one search on the benchmark's path.
 func twelve(b *testing.B, payload locate.Payload, rule string, link int) (measure.Location, time.Duration, int64, error) {
-	s, err := lab.Parse(fmt.Appendf(nil, "schema = 1\ntitle = \"twelve hops\"\nabout = \"80 ms\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\nhops = 10\n[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\n%s\n"+
-		"[[network]]\nname = \"hosting\"\nhops = 1\n[[site]]\nname = \"open.example\"\nhttp = \"same\"\nh3 = true\n[[site]]\nname = \"blocked.example\"\nshares = \"open.example\"\nhttp = \"same\"\n[[site]]\nname = \"resolver.example\"\nrole = \"resolver\"\n", link-1, rule))
+	e, err := emulate(fmt.Sprintf("hops = 10\n[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\n%s\n[[network]]\nname = \"hosting\"\nhops = 1\n", link-1, rule),
+		lab.Options{Seed: uint64(link), RTT: 80 * time.Millisecond})
 	if err != nil {
 		return measure.Location{}, 0, 0, err
 	}
-	w, err := lab.New(s, lab.Options{Seed: uint64(link), RTT: 80 * time.Millisecond})
+	defer e.Close()
+	m, l, took, err := e.find(b.Context(), e.spec(payload, false, uint64(link)))
 	if err != nil {
-		return measure.Location{}, 0, 0, err
+		return l, took, 0, err
 	}
-	defer w.Close()
-	at := func(i int, port uint16) netip.AddrPort { return netip.AddrPortFrom(s.Sites[i].AllAddresses()[0], port) }
-	spec := locate.Spec{Payload: payload, Name: "blocked.example", Seed: uint64(link), Controls: []locate.Control{{Kind: measure.ControlKnown, Name: "opened1.example"}}, Elsewhere: at(2, 443)}
-	switch payload {
-	case locate.DNS:
-		spec.Remote = at(2, 53)
-	case locate.HTTP:
-		spec.Remote, spec.OtherPort = at(0, 80), 443
-	default:
-		spec.Remote, spec.OtherPort = at(0, 443), 80
-	}
-	began := time.Now()
-	log := wire.NewLog(began, nil)
-	if err := locate.Run(b.Context(), w.Network(), log, spec); err != nil {
-		return measure.Location{}, 0, 0, err
-	}
-	took := time.Since(began)
-	sent, _ := log.Bytes()
-	list := locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil)
-	if len(list) != 1 {
-		return measure.Location{}, 0, 0, fmt.Errorf("%d locations", len(list))
-	}
-	return list[0], took, sent, nil
+	return l, took, m.BytesSent, nil
 }

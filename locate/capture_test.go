@@ -1,9 +1,11 @@
 package locate_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/csv"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,42 +22,32 @@ import (
 
 const centrace = "../../shared/data/centrace"
 
-// readPcap reads the packets of a little-endian microsecond pcap file of link
-// type LINUX_SLL, as CenTrace's tcpdump wrote them. The reader of every format
-// is package packet/pcap, which this package may not import.
-func readPcap(b []byte) ([]locate.CapturedPacket, error) {
-	le := binary.LittleEndian
-	if len(b) < 24 || le.Uint32(b) != 0xa1b2c3d4 || le.Uint32(b[20:]) != 113 {
-		return nil, fmt.Errorf("not such a file")
-	}
-	var out []locate.CapturedPacket
-	for b = b[24:]; len(b) >= 16; {
-		n := int(le.Uint32(b[8:]))
-		if n < 16 || n > len(b)-16 {
-			return nil, fmt.Errorf("damaged after %d packets", len(out))
-		}
-		at := time.Unix(int64(le.Uint32(b)), int64(le.Uint32(b[4:]))*1000)
-		out = append(out, locate.CapturedPacket{At: at, Data: b[16+16 : 16+n]})
-		b = b[16+n:]
-	}
-	return out, nil
-}
-
 func realCapture(t testing.TB, pattern string) []locate.CapturedPacket {
 	t.Helper()
 	names, _ := filepath.Glob(filepath.Join(centrace, pattern))
 	if len(names) != 1 {
 		t.Fatalf("%d files fit %s", len(names), pattern)
 	}
-	b, err := os.ReadFile(names[0])
+	f, err := os.Open(names[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := readPcap(b)
+	defer f.Close()
+	r, err := packet.NewCaptureReader(f)
 	if err != nil {
 		t.Fatalf("%s: %v", names[0], err)
 	}
-	return list
+	var list []locate.CapturedPacket
+	for {
+		at, raw, err := r.Next()
+		if err == io.EOF {
+			return list
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", names[0], err)
+		}
+		list = append(list, locate.CapturedPacket{At: at, Data: bytes.Clone(raw)})
+	}
 }
 
 // conclude runs Infer over a pair.
@@ -156,7 +148,7 @@ func TestPublishedPairs(t *testing.T) {
 			t.Logf("published: %s", strings.Join(got[2:], " "))
 			t.Logf("inferred:  %s %s %s: %s", l.Outcome, l.Kind, l.Position, want.why)
 			for _, place := range l.Set[:min(2, len(l.Set))] {
-				t.Log("           ", locate.Sentence(place))
+				t.Logf("            before router %d (%s): %d per mille", place.Low+1, place.To, place.PerMille)
 			}
 		})
 	}

@@ -148,7 +148,11 @@ func (s *datagrams) chooseControl(ctx context.Context) bool {
 	}
 	// A path towards an address where nobody answers can be followed too:
 	// the routers on it do.
-	return len(s.r.spec.Controls) > 0
+	if len(s.r.spec.Controls) == 0 {
+		return false
+	}
+	s.r.control = s.r.spec.Controls[0]
+	return true
 }
 
 // probe sends a datagram with a TTL, at most so often, until a router or
@@ -171,7 +175,7 @@ func (s *datagrams) probe(ctx context.Context, role measure.Role, ttl, tries int
 		o.Failure = measure.Interrupted
 		return o
 	}
-	// Devices look at the first datagrams of a flow alone (CN-11, RU-04): each
+	// Devices look at the first datagrams of a flow alone (CN-07, RU-04): each
 	// Initial begins one.
 	if r.spec.Payload == QUIC && len(s.sent) > 0 && s.reopen(ctx) != nil {
 		o.Failure = measure.Unsupported
@@ -221,7 +225,6 @@ func (s *datagrams) await(ctx context.Context, o *measure.Observation, role meas
 		reaction = time.Second
 	}
 	end := sent.Add(reaction)
-	var icmpAt time.Time
 	for {
 		now := time.Now()
 		if now.After(end) || ctx.Err() != nil {
@@ -236,18 +239,15 @@ func (s *datagrams) await(ctx context.Context, o *measure.Observation, role meas
 			if o.Path.Outcome == "answered" {
 				// What follows an answer tells who gave it: a router's word
 				// that the question went on, or the true answer.
-				late := settle
-				if role == measure.RoleTest {
-					late = max(settle, r.patience(o.TTL))
-					if o.TTL == 0 {
-						late += settle
-					}
+				late := max(settle, r.patience(o.TTL))
+				if o.TTL == 0 {
+					late += settle
 				}
-				if e := now.Add(late); role == measure.RoleControl || e.After(end) {
-					end = e
-				}
-				if role == measure.RoleControl {
+				switch e := now.Add(late); {
+				case role == measure.RoleControl:
 					end = now
+				case e.After(end):
+					end = e
 				}
 			}
 		case <-time.After(tick):
@@ -256,32 +256,25 @@ func (s *datagrams) await(ctx context.Context, o *measure.Observation, role meas
 			if o.Path.ICMP != nil {
 				continue
 			}
-			o.Path.ICMP = &measure.ICMP{Type: int(e.Type), Code: int(e.Code), AtUS: r.log.Since(e.At)}
-			if e.From.IsValid() {
-				o.Path.ICMP.From, o.Path.ICMP.ASN = e.From.String(), r.log.ASN(e.From.String())
-			}
+			o.Path.ICMP = wire.ICMPOf(r.log, &e)
 			if o.Path.Outcome != "silent" {
 				continue
 			}
 			o.Path.RTTUS = max(1, e.At.Sub(sent).Microseconds())
 			o.Path.Outcome = "expired"
-			if !expired(e, r.spec.Remote.Addr()) {
+			if !e.Expired(r.spec.Remote.Addr()) {
 				o.Path.Outcome = "unreachable"
 			}
-			icmpAt = time.Now()
-			if role == measure.RoleControl {
-				end = icmpAt
-			} else if e := icmpAt.Add(settle); e.Before(end) {
+			switch e := now.Add(settle); {
+			case role == measure.RoleControl:
+				end = now
+			case e.Before(end):
 				end = e
 			}
 			r.farther(time.Duration(o.Path.RTTUS) * time.Microsecond)
 		}
 	}
 	return o.Path.Outcome != "silent"
-}
-
-func expired(e wire.PathError, remote netip.Addr) bool {
-	return remote.Is4() && e.Type == 11 || remote.Is6() && e.Type == 3
 }
 
 // take attributes a datagram to the probe that it answers.

@@ -2,7 +2,6 @@ package locate
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -14,12 +13,11 @@ import (
 // Rules is the version of the rules by which Infer concludes.
 const Rules = "2026.1"
 
-// The rates that nobody can measure on one path, per sending. They are bounds,
-// not fits: each makes a conclusion weaker than it may be.
+// The rates that nobody can measure on one path, per sending. They are guesses
+// on the side of caution; docs/design/locate.md says how conclusions fare.
 const (
 	// missed is how often a device lets a trigger pass that it should have
-	// reacted to, beyond what the path loses: the Great Firewall lets some 3 %
-	// pass (Bock 2020, Niaki 2020).
+	// reacted to, beyond what the path loses.
 	missed = 0.03
 	// stray is how often something comes that nobody explains: a reset of
 	// the server's own, a router's late word.
@@ -27,6 +25,11 @@ const (
 	// early is how often something answers in the server's place from nearer
 	// than the server, a harmless probe with the same TTL having met a router.
 	early = 0.00001
+	// tired is how often a server turns a client away after a dozen
+	// connections that were broken off.
+	tired = 0.02
+	// longer is how often the way of another flow is longer than this one's.
+	longer = 0.02
 	// least and most bound the share of probes that a router answers.
 	least, most = 0.02, 0.97
 )
@@ -115,9 +118,11 @@ type evidence struct {
 	loss    float64                // of a probe or its answer
 	// cut is the highest TTL of the tests after which no connection could be
 	// made any more, 0 if they could; refused says that they were reset.
-	cut      int
-	refused  bool
-	residual measure.ResidualKey
+	cut     int
+	refused bool
+	// passes says whether harmless SYNs still got past the device's place
+	// after a trigger, asked that it was tried.
+	passes, asked bool
 	// mute says that the server does not answer the control either.
 	mute bool
 	// nearer are probes to another port of the server that routers ended where
@@ -125,6 +130,7 @@ type evidence struct {
 	nearer  []*measure.Observation
 	foreign bool // the control went to another network
 	reacted bool // a test was reacted to, or swallowed
+	flow    int  // the port of the tested flow
 	arrived int  // the TTL with which the server's own answers arrive, 0 unknown
 }
 
@@ -138,7 +144,6 @@ func infer(list []*measure.Observation) measure.Location {
 		l.Outcome = measure.NoPath
 		return l
 	}
-	e.residual = l.Residual
 	p := posterior(e)
 	if p.none > 1-claim && len(e.nearer) >= 2 {
 		e.terminator(&l)
@@ -147,6 +152,8 @@ func infer(list []*measure.Observation) measure.Location {
 	if p.none > 1-claim {
 		l.Outcome = measure.NoDifference
 		switch {
+		case e.cut > 0 && e.passes:
+			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyServerRefuses}
 		case p.none < 0.5:
 			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyFewPairs}
 		case e.server > 0 && !slices.ContainsFunc(e.tests, e.reaches):
@@ -155,7 +162,7 @@ func infer(list []*measure.Observation) measure.Location {
 		return l
 	}
 	l.Kind, l.CopiesTTL = p.kind()
-	l.Set = p.set(e, l.Hops)
+	l.Set = p.set(l.Hops)
 	if ap, err := netip.ParseAddrPort(l.Remote); err == nil {
 		for i := range l.Set {
 			if s := &l.Set[i]; e.server > 0 && s.Low+1 == e.server && s.To == "" {
@@ -171,11 +178,15 @@ func infer(list []*measure.Observation) measure.Location {
 		l.Outcome = measure.NotLocated
 	}
 	l.Position = position(e, l)
+	flows := map[int]bool{} // SYNs of one flow are one attempt
 	for _, t := range e.tests {
 		if r := t.Path.Outcome; r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
 			if r != "silent" || t.Path.Sends >= sendings {
 				l.Because = append(l.Because, t.ID)
-				l.Triggers++
+				if t.Path.Probe != "syn" || !flows[t.Path.LocalPort] {
+					l.Triggers++
+				}
+				flows[t.Path.LocalPort] = true
 			}
 		}
 	}
@@ -186,7 +197,8 @@ func infer(list []*measure.Observation) measure.Location {
 // place for every name.
 func (e *evidence) terminator(l *measure.Location) {
 	l.Outcome, l.Kind, l.Position = measure.Located, measure.Terminates, measure.InPath
-	p := measure.Place{Low: e.server - 1, PerMille: 999}
+	// The other explanation: each of these probes went a longer way.
+	p := measure.Place{Low: e.server - 1, PerMille: int(math.Round(1000 / (1 + math.Pow(longer, float64(len(e.nearer))))))}
 	p.From, p.FromASN = followed(l.Hops, p.Low)
 	if i := e.nearer[0].Path.ICMP; i != nil { // the router beyond it
 		p.To, p.ToASN = i.From, i.ASN
@@ -228,9 +240,6 @@ func describe(l *measure.Location, list []*measure.Observation) {
 			if o.Payload == string(TCP) {
 				l.Trigger.Control = o.Remote
 			}
-			if l.Remote == "" {
-				l.Remote = o.Remote
-			}
 		}
 	}
 }
@@ -242,16 +251,18 @@ func gather(list []*measure.Observation) *evidence {
 	lost, sent := 0.0, 0.0
 	// The routers of the tested flow are known by its own probes; those of
 	// others stand in where there are none.
-	port := 0
+	var tested netip.AddrPort
 	for _, o := range list {
-		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate && o.TTL > 0 && port == 0 {
-			port = o.Path.LocalPort
+		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate && o.TTL > 0 {
+			e.flow = o.Path.LocalPort
+			tested, _ = netip.ParseAddrPort(o.Remote)
+			break
 		}
 	}
 	others := map[int]hop{}
 	note := func(o *measure.Observation, answered, sent int) {
 		into := others
-		if o.Path.LocalPort == port || o.Path.Probe != "data" {
+		if o.Path.LocalPort == e.flow || o.Path.Probe != "data" {
 			into = e.answers
 		}
 		h := into[o.TTL]
@@ -259,12 +270,15 @@ func gather(list []*measure.Observation) *evidence {
 		into[o.TTL] = h
 	}
 	triggered := false // from here on silence may be the device's
-	failed, tested := 0, 0
+	failed, reached := 0, 0
 	for _, o := range list {
+		p := o.Path
 		if o.Experiment == measure.ExpResidual {
+			if len(o.Differs) > 1 && o.Differs[1] == "routed" {
+				e.asked, e.passes = true, e.passes || p.Outcome == "expired"
+			}
 			continue
 		}
-		p := o.Path
 		if o.Experiment == measure.ExpProxyTTL {
 			if p.Outcome == "expired" {
 				e.nearer = append(e.nearer, o)
@@ -275,10 +289,10 @@ func gather(list []*measure.Observation) *evidence {
 			if failed++; p.Outcome != "unconnected" {
 				failed = 0
 				if o.Role == measure.RoleTest {
-					tested = max(tested, o.TTL)
+					reached = max(reached, o.TTL)
 				}
 			} else if failed == connects && e.cut == 0 {
-				e.cut, e.refused = tested, o.Failure != measure.GenericTimeout
+				e.cut, e.refused = reached, o.Failure != measure.GenericTimeout
 			}
 		}
 		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate {
@@ -323,10 +337,9 @@ func gather(list []*measure.Observation) *evidence {
 				e.arrived = p.ArrivedTTL
 			}
 		}
-		if p.Probe == "syn" && o.Experiment == measure.ExpLocate && len(list) > 0 {
-			c, err1 := netip.ParseAddrPort(o.Remote)
-			t, err2 := netip.ParseAddrPort(remoteOf(list))
-			e.foreign = err1 == nil && err2 == nil && otherNetwork(c.Addr(), t.Addr())
+		if p.Probe == "syn" && o.Experiment == measure.ExpLocate {
+			c, err := netip.ParseAddrPort(o.Remote)
+			e.foreign = err == nil && tested.IsValid() && otherNetwork(c.Addr(), tested.Addr())
 		}
 	}
 	for ttl, h := range others {
@@ -344,16 +357,6 @@ func gather(list []*measure.Observation) *evidence {
 	// A Beta prior of one loss in forty.
 	e.loss = (lost + 1) / (sent + 40)
 	return e
-}
-
-// remoteOf is where the tests went.
-func remoteOf(list []*measure.Observation) string {
-	for _, o := range list {
-		if o.Role == measure.RoleTest && o.Experiment == measure.ExpLocate {
-			return o.Remote
-		}
-	}
-	return ""
 }
 
 // apart is how likely a router that the control met is on the test's path,
@@ -386,9 +389,9 @@ const (
 	kinds
 )
 
-// prior is the share of each kind among devices, spread over the links. Facts:
-// most resets and block pages come with a TTL of the device's own; Iran's
-// boxes copy it (IR-07).
+// prior is the share of each kind among devices, spread over the links: most
+// are known to inject with a TTL of their own or to swallow, few to copy TTLs
+// (IR-05).
 var prior = [kinds]float64{injector: 0.48, dropper: 0.36, copier: 0.06, swallowing: 0.06, atServer: 0.04}
 
 // belief is the probability of no device, and of each kind at each link.
@@ -415,11 +418,8 @@ func posterior(e *evidence) *belief {
 	}
 	b := &belief{}
 	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) }) + math.Log(e.severed(-1, 0))
-	switch e.residual {
-	case measure.Residual4Tuple:
-		none += math.Log(stray) // or the port was still busy
-	case measure.Residual3Tuple, measure.ResidualDestination, measure.ResidualClient:
-		none += math.Log(twice) // harmless connections that worked before
+	if e.cut == 0 && e.asked && !e.passes {
+		none += math.Log(twice) // connections that worked, and now not even their SYNs get so far
 	}
 	best := none
 	for kind := range kinds {
@@ -447,11 +447,14 @@ func posterior(e *evidence) *belief {
 }
 
 // severed is the probability of what became of connections after the tests:
-// that none could be made any more is a device's memory of a trigger.
+// that none could be made any more is a device's memory of a trigger, or the
+// server's patience at its end, which lets routers speak.
 func (e *evidence) severed(kind, link int) float64 {
 	switch {
-	case e.cut == 0:
+	case e.cut == 0 || e.passes:
 		return 1
+	case kind < 0 && !e.asked:
+		return tired
 	case kind < 0 || link > e.cut, kind == copier, kind == atServer:
 		return twice
 	case kind == dropper && e.refused, kind == injector && !e.refused:
@@ -612,7 +615,7 @@ func (b *belief) kind() (measure.Kind, bool) {
 }
 
 // set is the smallest set of links that holds the credible share.
-func (b *belief) set(e *evidence, hops []measure.Hop) []measure.Place {
+func (b *belief) set(hops []measure.Hop) []measure.Place {
 	links := make([]measure.Place, len(b.at[0]))
 	share := make([]float64, len(links))
 	total := 0.0
@@ -779,14 +782,6 @@ func lasted(list []*measure.Observation) int64 {
 
 // hops is the table of the path.
 func hops(list []*measure.Observation, e *evidence) []measure.Hop {
-	// The tested flow is that of the last test before a difference; where
-	// tests name no router, their port's SYNs do.
-	flow := 0
-	for _, t := range e.tests {
-		if t.TTL > 0 && flow == 0 {
-			flow = t.Path.LocalPort
-		}
-	}
 	table := map[int]*measure.Hop{}
 	last := e.far
 	for _, o := range list {
@@ -818,7 +813,7 @@ func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 		if rtt := o.Path.RTTUS; o.Path.Outcome == "expired" && (r.RTTUS == 0 || rtt < r.RTTUS) {
 			r.RTTUS = rtt
 		}
-		r.Followed = r.Followed || o.Path.LocalPort == flow
+		r.Followed = r.Followed || o.Path.LocalPort == e.flow
 	}
 	var out []measure.Hop
 	for ttl := 1; ttl <= max(last, e.server); ttl++ {
@@ -829,18 +824,4 @@ func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 		}
 	}
 	return out
-}
-
-// Sentence says a place in words for logs and tests.
-func Sentence(p measure.Place) string {
-	name := func(s string, ttl int) string {
-		if ttl == 0 {
-			return "this device"
-		}
-		if s == "" {
-			s = "a router that does not answer"
-		}
-		return fmt.Sprintf("%s (TTL %d)", s, ttl)
-	}
-	return fmt.Sprintf("between %s and %s, %d.%d %%", name(p.From, p.Low), name(p.To, p.Low+1), p.PerMille/10, p.PerMille%10)
 }

@@ -25,9 +25,10 @@ import (
 
 // Defaults of Spec.
 const (
-	DefaultTriggers = 3
-	DefaultFlows    = 3
-	maxTTL          = 40
+	DefaultTriggers     = 3
+	DefaultCopyTriggers = 4
+	DefaultFlows        = 3
+	maxTTL              = 40
 )
 
 // Payload says what carries the trigger.
@@ -68,9 +69,15 @@ type Spec struct {
 	OtherPort uint16
 	// Elsewhere is another server that answers, for the same.
 	Elsewhere netip.AddrPort
-	// Triggers is the budget: how often a device may be made to react. 0 is
+	// Triggers is the budget: how often a device may be made to react. A
+	// trigger is one probe with its repetitions: a connection with its
+	// retransmissions, the SYNs of one flow, a question asked again. 0 is
 	// DefaultTriggers.
 	Triggers int
+	// CopyTriggers is how many more the search for a device that copies TTLs
+	// may take: what it does is not heard at lower TTLs, so that it cannot be
+	// approached from below. 0 is DefaultCopyTriggers, less is none.
+	CopyTriggers int
 	// Flows is how many flows look for equal-cost siblings, 0 is DefaultFlows.
 	Flows int
 	// Residual asks how long residual blocking lasts, at most so long; 0 does
@@ -99,7 +106,7 @@ type run struct {
 	rng     *rand.Rand
 	control Control
 
-	mu        sync.Mutex // of what two flows learn: hops, rtt, triggered
+	mu        sync.Mutex // of what two flows learn: hops, rtt; and of rng
 	hops      map[int]*hop
 	server    int           // the lowest TTL that reached the server, 0 unknown
 	arrived   int           // the TTL with which its datagrams arrive, 0 unknown
@@ -118,6 +125,9 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 	}
 	if spec.Triggers == 0 {
 		spec.Triggers = DefaultTriggers
+	}
+	if spec.CopyTriggers == 0 {
+		spec.CopyTriggers = DefaultCopyTriggers
 	}
 	if spec.Flows == 0 {
 		spec.Flows = DefaultFlows
@@ -319,16 +329,4 @@ func reacted(o *measure.Observation) bool {
 		return true
 	}
 	return false
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

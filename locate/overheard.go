@@ -86,6 +86,6 @@ func (s *sweeping) listen(ctx context.Context, reacted bool) {
 		if !reacted || icmp != nil || ctx.Err() != nil || s.now.TTL == 0 || s.now.TTL >= r.server || time.Since(s.sent) > r.reactionBy(s.now.TTL) {
 			return
 		}
-		sleep(ctx, tick)
+		wire.Sleep(ctx, tick)
 	}
 }

@@ -14,9 +14,8 @@ const silences = 6
 
 // synAt sends one SYN with a TTL in the followed flow, or in another one.
 func (r *run) synAt(ctx context.Context, remote netip.AddrPort, port uint16, ttl int, timeout time.Duration) *measure.Observation {
-	o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpPath},
+	return wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpPath},
 		wire.ConnectSpec{Remote: remote, Local: r.local(port), TTL: ttl, Timeout: timeout})
-	return o
 }
 
 // ladder follows the path of one flow by SYNs that die on the way (Jacobson's
@@ -127,21 +126,20 @@ func (r *run) siblings(ctx context.Context, low, high int) {
 // packet to another port of the same address, with the same TTL, dies at a
 // router if something nearer ends connections to the first port by itself
 // (Clayton 2006). Twice, because routes change.
-func (r *run) terminated(ctx context.Context) bool {
+func (r *run) terminated(ctx context.Context) {
 	if r.spec.OtherPort == 0 || r.server == 0 {
-		return false
+		return
 	}
 	at := netip.AddrPortFrom(r.spec.Remote.Addr(), r.spec.OtherPort)
 	for range 2 {
 		if r.pace(ctx) != nil {
-			return false
+			return
 		}
 		o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}},
 			wire.ConnectSpec{Remote: at, Local: r.local(r.newPort()), TTL: r.server, Timeout: max(300*time.Millisecond, r.patience(r.server))})
 		r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
 		if o.Path.Outcome != "expired" {
-			return false
+			return
 		}
 	}
-	return true
 }

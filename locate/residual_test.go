@@ -3,14 +3,11 @@ package locate_test
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"testing"
 	"time"
 
-	"govah/lab"
 	"govah/locate"
 	"govah/measure"
-	"govah/wire"
 )
 
 // TestResidual finds out what stays blocked after a trigger, and for how long,
@@ -31,27 +28,8 @@ func TestResidual(t *testing.T) {
 	} {
 		t.Run(c.key, func(t *testing.T) {
 			t.Parallel()
-			s, err := lab.Parse(fmt.Appendf(nil, "schema = 1\ntitle = \"residual\"\nabout = \"a memory\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\nhops = 5\ndelay = \"5ms\"\n[[client-network.box]]\nat = 3\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"blocked.example\"]\naction = %q\nresidual = %q\nfor = %q\nthen = %q\n"+
-				"[[network]]\nname = \"hosting\"\nhops = 1\n[[site]]\nname = \"open.example\"\nhttp = \"same\"\n[[site]]\nname = \"blocked.example\"\nshares = \"open.example\"\n[[site]]\nname = \"other.example\"\n", c.action, c.key, lasts, c.then))
-			if err != nil {
-				t.Fatal(err)
-			}
-			w, err := lab.New(s, lab.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer w.Close()
-			at := func(i int, port uint16) netip.AddrPort { return netip.AddrPortFrom(s.Sites[i].AllAddresses()[0], port) }
-			log := wire.NewLog(time.Now(), nil)
-			if err := locate.Run(t.Context(), w.Network(), log, locate.Spec{Payload: locate.TLS, Remote: at(0, 443), OtherPort: 80, Elsewhere: at(2, 443), Name: "blocked.example", Seed: 1,
-				Controls: []locate.Control{{Kind: measure.ControlKnown, Name: "opened1.example"}}, Residual: 2 * lasts}); err != nil {
-				t.Fatal(err)
-			}
-			list := locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil)
-			if len(list) != 1 {
-				t.Fatalf("%d locations", len(list))
-			}
-			l := list[0]
+			l := located(t, fmt.Sprintf("hops = 5\ndelay = \"5ms\"\n[[client-network.box]]\nat = 3\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"blocked.example\"]\naction = %q\nresidual = %q\nfor = %q\nthen = %q\n[[network]]\nname = \"hosting\"\nhops = 1\n",
+				c.action, c.key, lasts, c.then), func(_ *emulated, s *locate.Spec) { s.Residual = 2 * lasts })
 			if l.Residual != c.want {
 				t.Errorf("%s stays blocked, not %s", l.Residual, c.want)
 			}
@@ -61,6 +39,23 @@ func TestResidual(t *testing.T) {
 			}
 			if len(l.Set) == 0 || l.Set[0].Low+1 != 4 {
 				t.Errorf("found at %v", l.Set)
+			}
+		})
+	}
+}
+
+// TestTiredServer: a server that turns a client away after many broken
+// connections is no device on the path, whatever was sent just then.
+func TestTiredServer(t *testing.T) {
+	for _, action := range []string{"drop", "reset"} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			// The hoster's router, before which the rule stands, is silent: all
+			// others speak on.
+			l := located(t, fmt.Sprintf("hops = 9\ndelay = \"5ms\"\n[[client-network.box]]\nat = 9\n[[client-network.box.rule]]\nlayer = \"tcp\"\nsegment = \"syn\"\nports = [443]\ntimes = 9\naction = %q\n"+
+				"residual = \"destination\"\nfor = \"60s\"\n[[network]]\nname = \"hosting\"\nhops = 1\nsilent = [1]\n", action), func(*emulated, *locate.Spec) {})
+			if len(l.Set) > 0 || l.Outcome != measure.NotLocated {
+				t.Errorf("%s %s %v", l.Outcome, l.Kind, l.Set)
 			}
 		})
 	}

@@ -12,7 +12,8 @@ import (
 // bySYN looks for a device that reacts to an address or a port: the control
 // goes to another address of the same network, to another port, or, where all
 // of that network is blocked, to a server elsewhere, whose path is the same
-// for the first routers. Packets towards a neighbouring address meet the same
+// for the first routers. All SYNs of the test are of one flow, and so one
+// attempt to whoever watches. Packets towards a neighbouring address meet the same
 // routers whether or not anybody lives there.
 func (r *run) bySYN(ctx context.Context) error {
 	if len(r.spec.Controls) == 0 {
@@ -20,9 +21,9 @@ func (r *run) bySYN(ctx context.Context) error {
 	}
 	r.control = r.spec.Controls[0]
 	for _, c := range r.spec.Controls {
-		// One that answers meets no device of its own.
-		o := r.syn(ctx, measure.RoleControl, c.At, 0, 2)
-		if o.Path.Outcome == "connected" || o.Path.Outcome == "reset" {
+		// One that can be connected to meets no device of its own. A reset may
+		// be the device's.
+		if r.syn(ctx, measure.RoleControl, c.At, 0, 2).Path.Outcome == "connected" {
 			r.control = c
 			break
 		}
@@ -31,7 +32,7 @@ func (r *run) bySYN(ctx context.Context) error {
 	silent := 0
 	for k := 1; k <= maxTTL && silent < silences && ctx.Err() == nil; k++ {
 		c := r.syn(ctx, measure.RoleControl, at, k, 2)
-		if r.server == 0 && (c.Path.Outcome == "connected" || c.Path.Outcome == "reset") {
+		if c.Path.Outcome == "connected" || c.Path.Outcome == "reset" {
 			r.server = k
 		}
 		if silent++; c.Path.Outcome != "silent" {
@@ -39,7 +40,6 @@ func (r *run) bySYN(ctx context.Context) error {
 		}
 		t := r.syn(ctx, measure.RoleTest, r.spec.Remote, k, sendings)
 		if r.strange(t) {
-			r.triggered++
 			r.confirmSYN(ctx, k, t)
 			return nil
 		}
@@ -75,8 +75,7 @@ func (r *run) confirmSYN(ctx context.Context, k int, t *measure.Observation) {
 			r.syn(ctx, measure.RoleTest, r.spec.Remote, ttl, 2)
 		}
 	}
-	if t.Path.Outcome == "silent" && r.mayTrigger() {
-		r.triggered++
+	if t.Path.Outcome == "silent" {
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, 0, 1)
 		r.syn(ctx, measure.RoleTest, r.spec.Remote, k, sendings)
 	}

@@ -82,6 +82,7 @@ func (r *run) overTCP(ctx context.Context) error {
 			halt()
 			r.triggered++
 			r.residualKey(ctx, test)
+			r.routed(ctx, r.newPort(), from-1)
 			r.siblings(ctx, from-size, from-1)
 			return nil
 		}
@@ -263,7 +264,7 @@ const connects = 3
 // is an observation.
 func (r *run) connect(ctx context.Context, f *flow, role measure.Role, ttl int, list *[]*measure.Observation) wire.Conn {
 	for try := range connects {
-		if r.pace(ctx) != nil || !f.used.IsZero() && sleep(ctx, reopen-time.Since(f.used)) != nil {
+		if r.pace(ctx) != nil || !f.used.IsZero() && wire.Sleep(ctx, reopen-time.Since(f.used)) != nil {
 			return nil
 		}
 		limited, cancel := context.WithTimeout(ctx, connectTime)
@@ -358,13 +359,9 @@ func (s *sweeping) look(ctx context.Context) bool {
 	}
 	for _, e := range s.conn.PathErrors() {
 		if s.icmp == nil {
-			s.icmp = &measure.ICMP{Type: int(e.Type), Code: int(e.Code), AtUS: s.r.log.Since(e.At)}
-			s.icmpAt = e.At
+			s.icmp, s.icmpAt = wire.ICMPOf(s.r.log, &e), e.At
 			if s.icmpAt.Before(s.sent) {
 				s.icmpAt = time.Now()
-			}
-			if e.From.IsValid() {
-				s.icmp.From, s.icmp.ASN = e.From.String(), s.r.log.ASN(e.From.String())
 			}
 		}
 	}
@@ -393,10 +390,7 @@ const sendings = 3
 // False ends the connection.
 func (s *sweeping) follow(ctx context.Context, last bool) bool {
 	r, ttl := s.r, s.now.TTL
-	expect := !s.once && (ttl == 0 || ttl >= r.server || r.hop(ttl).answers() || s.role == measure.RoleControl && r.hop(ttl).sent < 2)
-	if s.minTTL > 0 {
-		expect = false
-	}
+	expect := !s.once && s.minTTL == 0 && (ttl == 0 || ttl >= r.server || r.hop(ttl).answers() || s.role == measure.RoleControl && r.hop(ttl).sent < 2)
 	first := s.sent
 	for {
 		if s.look(ctx) {
@@ -426,7 +420,7 @@ func (s *sweeping) follow(ctx context.Context, last bool) bool {
 			s.end("silent")
 			return true
 		}
-		sleep(ctx, tick)
+		wire.Sleep(ctx, tick)
 	}
 }
 
@@ -476,7 +470,7 @@ func (s *sweeping) raise(ctx context.Context, ttl int) bool {
 			s.sent = time.Now()
 			return true
 		}
-		if sleep(ctx, tick) != nil {
+		if wire.Sleep(ctx, tick) != nil {
 			return false
 		}
 	}
@@ -494,9 +488,13 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 	began := time.Now()
 	key := r.residualKey(ctx, f)
 	r.lasting(ctx, f, key, began)
-	if key == measure.Residual4Tuple {
+	switch key {
+	case measure.ResidualNone:
+	case measure.Residual4Tuple:
+		r.routed(ctx, f.port, k)
 		f = &flow{port: r.newPort()}
-	} else if key != measure.ResidualNone {
+	default:
+		r.routed(ctx, r.newPort(), k)
 		return
 	}
 	r.sweep(ctx, f, measure.RoleControl, 0, k)
@@ -558,9 +556,7 @@ func (r *run) beyond(ctx context.Context, f *flow) {
 	blocked := func(ttl int) (bool, bool) {
 		for _, o := range r.sweep(ctx, f, measure.RoleTest, 0, ttl) {
 			switch o.Path.Outcome {
-			case "reset", "closed":
-				return true, true
-			case "silent":
+			case "reset", "closed", "silent":
 				return true, true
 			case "answered":
 				return false, true
@@ -572,7 +568,7 @@ func (r *run) beyond(ctx context.Context, f *flow) {
 		return
 	}
 	// It is heard from an odd TTL on, twice its distance less one.
-	r.spec.Triggers += copySearch
+	r.spec.Triggers += max(0, r.spec.CopyTriggers)
 	low, high := r.server/2+1, r.server // links that it may be at
 	for low < high && ctx.Err() == nil && r.mayTrigger() {
 		mid := (low + high) / 2
@@ -588,11 +584,6 @@ func (r *run) beyond(ctx context.Context, f *flow) {
 	}
 	r.siblings(ctx, low-1, low)
 }
-
-// copySearch is how many triggers more the search for a device that copies
-// TTLs may take: what it does is not heard at lower TTLs, so that it cannot be
-// approached from below.
-const copySearch = 4
 
 // residualKey finds out what stays blocked after a trigger, with harmless
 // bytes only: the same flow, another port of ours, another port there.
@@ -617,6 +608,25 @@ func (r *run) residualKey(ctx context.Context, f *flow) measure.ResidualKey {
 	return measure.ResidualDestination
 }
 
+// routed asks, where harmless connections fail after a trigger, whether their
+// packets still get past the place of the device: SYNs to the server that are
+// to die at the farthest router that answers, at TTL least or beyond. A server
+// that turns a client away after many broken connections does not keep routers
+// from speaking.
+func (r *run) routed(ctx context.Context, port uint16, least int) {
+	far := r.answering(r.server - 1)
+	if far < least {
+		return
+	}
+	for range sendings {
+		o := r.synAt(ctx, r.spec.Remote, port, far, max(300*time.Millisecond, r.patience(far)))
+		r.label(o, "routed")
+		if o.Path.Outcome != "silent" {
+			return
+		}
+	}
+}
+
 // lasting asks with harmless bytes until what stays blocked is free again, at
 // most for Spec.Residual. It asks seldom enough to be within a twentieth; what
 // a device restarts with every packet lasts as long as it is asked.
@@ -625,7 +635,7 @@ func (r *run) lasting(ctx context.Context, f *flow, key measure.ResidualKey, beg
 		return
 	}
 	for time.Since(began) < r.spec.Residual {
-		if sleep(ctx, max(time.Second, time.Since(began)/20)) != nil {
+		if wire.Sleep(ctx, max(time.Second, time.Since(began)/20)) != nil {
 			return
 		}
 		port := f.port

@@ -3,68 +3,41 @@ package locate_test
 import (
 	"net/netip"
 	"testing"
-	"time"
 
-	"govah/lab"
 	"govah/locate"
 	"govah/measure"
-	"govah/wire"
 )
 
 // TestTerminator finds a transparent proxy: connections to port 80 end nearer
 // than those to port 443 of the same address.
 func TestTerminator(t *testing.T) {
-	s, err := lab.Parse([]byte(`schema = 1
-title = "a proxy"
-about = "A transparent proxy for port 80 behind the third router."
-[[client-network]]
-name = "home"
-about = "a line"
-hops = 6
-delay = "5ms"
-[client-network.web-proxy]
-at = 3
-via = "1.1 proxy"
-[[network]]
-name = "hosting"
-hops = 2
-[[site]]
-name = "open.example"
-http = "same"
-[[site]]
-name = "other.example"
-shares = "open.example"
-http = "same"
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := lab.New(s, lab.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	addr := s.Sites[0].AllAddresses()[0]
 	for _, c := range []struct {
-		payload     locate.Payload
-		port, other uint16
-		kind        measure.Kind
-	}{{locate.HTTP, 80, 443, measure.Terminates}, {locate.TLS, 443, 80, ""}} {
-		log := wire.NewLog(time.Now(), nil)
-		if err := locate.Run(t.Context(), w.Network(), log, locate.Spec{Payload: c.payload, Remote: netip.AddrPortFrom(addr, c.port), OtherPort: c.other, Name: "other.example", Seed: 1,
-			Controls: []locate.Control{{Kind: measure.ControlKnown, Name: "open.example"}}}); err != nil {
-			t.Fatal(err)
-		}
-		list := locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil)
-		if len(list) != 1 {
-			t.Fatalf("%s: %d locations", c.payload, len(list))
-		}
-		l := list[0]
+		payload locate.Payload
+		kind    measure.Kind
+	}{{locate.HTTP, measure.Terminates}, {locate.TLS, ""}} {
+		l := located(t, "hops = 6\ndelay = \"5ms\"\n[client-network.web-proxy]\nat = 3\nvia = \"1.1 proxy\"\n[[network]]\nname = \"hosting\"\nhops = 2\n", func(e *emulated, s *locate.Spec) {
+			*s = e.spec(c.payload, false, 1)
+			s.Controls[0].Name = "open.example"
+		})
 		if l.Kind != c.kind {
 			t.Errorf("%s: %q, not %q: %s %v", c.payload, l.Kind, c.kind, l.Outcome, l.Set)
 		}
 		if c.kind != "" && (len(l.Set) != 1 || l.Set[0].Low+1 != 4 || l.Position != measure.InPath) {
 			t.Errorf("%s: at %v, %s", c.payload, l.Set, l.Position)
 		}
+	}
+}
+
+// TestResettingNetwork: an address whose neighbours are reset as well is
+// compared with one elsewhere, not with them.
+func TestResettingNetwork(t *testing.T) {
+	l := located(t, "hops = 6\ndelay = \"5ms\"\n[[client-network.box]]\nat = 3\n[[client-network.box.rule]]\nlayer = \"tcp\"\nsegment = \"syn\"\naddresses = [\"45.10.0.0/28\"]\naction = \"reset\"\n[[network]]\nname = \"hosting\"\nhops = 2\n[[network]]\nname = \"other\"\nhops = 2\n[[site]]\nname = \"elsewhere.example\"\nnetwork = \"other\"\n", func(e *emulated, s *locate.Spec) {
+		*s = e.spec(locate.TCP, false, 1)
+		next := e.at("open.example", 443, false)
+		s.Controls = append([]locate.Control{{Kind: measure.ControlRandom, At: netip.AddrPortFrom(next.Addr().Next(), 443)}},
+			locate.Control{Kind: measure.ControlCanary, At: e.at("elsewhere.example", 443, false)})
+	})
+	if len(l.Set) == 0 || l.Set[0].Low+1 != 4 || l.Kind != measure.Injects {
+		t.Errorf("%s %s %v", l.Outcome, l.Kind, l.Set)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +19,6 @@ import (
 	"govah/lab"
 	"govah/locate"
 	"govah/measure"
-	"govah/wire"
 )
 
 var (
@@ -73,14 +71,14 @@ var boxKinds = []boxKind{
 
 // topology is one drawn world and its truth.
 type topology struct {
-	kind     *boxKind // nil: clean
-	scenario string
-	hops     int // TTL that reaches the server
-	link     int // the device is before the router at this TTL
-	silent   []int
-	loss     int
-	v6       bool
-	payload  locate.Payload
+	kind    *boxKind // nil: clean
+	tables  string
+	hops    int // TTL that reaches the server
+	link    int // the device is before the router at this TTL
+	silent  []int
+	loss    int
+	v6      bool
+	payload locate.Payload
 }
 
 // draw makes a topology of 5 to 20 hops.
@@ -103,18 +101,18 @@ func draw(r *rand.Rand, kind *boxKind) topology {
 		}
 	}
 	list := func(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
-	t.scenario = fmt.Sprintf("schema = 1\ntitle = \"drawn\"\nabout = \"a drawn topology\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\nhops = %d\nsilent = %s\nequal = %s\nways = %d\ndelay = \"2ms\"\n",
-		client, list(t.silent), list(equal), 2+r.IntN(3))
+	t.tables = fmt.Sprintf("hops = %d\nsilent = %s\nequal = %s\nways = %d\ndelay = \"2ms\"\n", client, list(t.silent), list(equal), 2+r.IntN(3))
+	if r.IntN(5) == 0 { // routers that say little are no devices
+		t.tables += fmt.Sprintf("icmp-per-second = %d\n", 2+r.IntN(19))
+	}
 	t.payload = locate.TLS
 	if kind != nil {
 		t.payload = kind.payload
-		t.scenario += fmt.Sprintf("[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\n%s\n", t.link-1, kind.rule)
+		t.tables += fmt.Sprintf("[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\n%s\n", t.link-1, kind.rule)
 	} else {
 		t.payload = []locate.Payload{locate.TLS, locate.HTTP, locate.DNS, locate.QUIC, locate.TCP}[r.IntN(5)]
 	}
-	t.scenario += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n" +
-		"[[site]]\nname = \"open.example\"\naddresses = [\"45.10.0.10\", \"2a0e:1000::a\"]\nhttp = \"same\"\nh3 = true\n[[site]]\nname = \"blocked.example\"\nshares = \"open.example\"\nhttp = \"same\"\n" +
-		"[[site]]\nname = \"resolver.example\"\nrole = \"resolver\"\n"
+	t.tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
 	return t
 }
 
@@ -139,58 +137,12 @@ func (t topology) identifiable() (low, high int) {
 
 // find runs the search in a topology.
 func (t topology) find(ctx context.Context, seed uint64, privileged bool) (*measure.Measurement, measure.Location, time.Duration, error) {
-	s, err := lab.Parse([]byte(t.scenario))
-	if err != nil {
-		return nil, measure.Location{}, 0, fmt.Errorf("%w\n%s", err, t.scenario)
-	}
-	s.Name = "drawn"
-	w, err := lab.New(s, lab.Options{Seed: seed, Loss: t.loss, Privileged: privileged})
+	e, err := emulate(t.tables, lab.Options{Seed: seed, Loss: t.loss, Privileged: privileged})
 	if err != nil {
 		return nil, measure.Location{}, 0, err
 	}
-	defer w.Close()
-	addr := func(name string) netip.Addr {
-		for _, site := range s.Sites {
-			if site.Name == name {
-				for _, a := range site.AllAddresses() {
-					if a.Is6() == t.v6 {
-						return a
-					}
-				}
-			}
-		}
-		return netip.Addr{}
-	}
-	site := addr("open.example")
-	spec := locate.Spec{Payload: t.payload, Name: "blocked.example", Seed: seed,
-		Controls: []locate.Control{{Kind: measure.ControlKnown, Name: "opened1.example"}}}
-	switch t.payload {
-	case locate.TLS:
-		spec.Remote, spec.OtherPort = netip.AddrPortFrom(site, 443), 80
-		spec.Elsewhere = netip.AddrPortFrom(addr("resolver.example"), 443)
-	case locate.HTTP:
-		spec.Remote, spec.OtherPort = netip.AddrPortFrom(site, 80), 443
-	case locate.DNS:
-		spec.Remote = netip.AddrPortFrom(addr("resolver.example"), 53)
-	case locate.QUIC:
-		spec.Remote = netip.AddrPortFrom(site, 443)
-	case locate.TCP:
-		spec.Remote = netip.AddrPortFrom(site, 443)
-		spec.Controls = []locate.Control{{Kind: measure.ControlKnown, At: netip.AddrPortFrom(addr("resolver.example"), 443)}}
-	}
-	began := time.Now()
-	log := wire.NewLog(began, nil)
-	if err := locate.Run(ctx, w.Network(), log, spec); err != nil {
-		return nil, measure.Location{}, 0, err
-	}
-	took := time.Since(began)
-	m := &measure.Measurement{Run: "r1", ID: "m1", Target: "blocked.example", Observations: log.Observations()}
-	m.BytesSent, m.BytesReceived = log.Bytes()
-	list := locate.Infer(m, nil)
-	if len(list) != 1 {
-		return m, measure.Location{}, took, fmt.Errorf("%d locations", len(list))
-	}
-	return m, list[0], took, nil
+	defer e.Close()
+	return e.find(ctx, e.spec(t.payload, t.v6, seed))
 }
 
 // tally counts how one kind fared.
@@ -255,7 +207,7 @@ func TestTopologies(t *testing.T) {
 						Topology string
 						Location measure.Location
 						List     []measure.Observation
-					}{top.scenario, l, m.Observations}, "", " ")
+					}{top.tables, l, m.Observations}, "", " ")
 					os.WriteFile(filepath.Join(*keep, fmt.Sprintf("%03d-%s.json", i, strings.ReplaceAll(name, " ", "_"))), b, 0o600)
 				}
 			}
@@ -387,6 +339,12 @@ func report(t *testing.T, tallies map[string]*tally) {
 	}
 	if c := tallies["clean"]; c != nil && c.claimed > slack(c.n, 0.005) {
 		t.Errorf("%d of %d clean paths accused", c.claimed, c.n)
+	}
+	if wrong := all.n - all.segment; wrong > slack(all.n, 0.07) {
+		t.Errorf("%d of %d segments wrong", wrong, all.n)
+	}
+	if all.wrongResidual > slack(all.residual, 0.05) {
+		t.Errorf("%d of %d residual keys wrong", all.wrongResidual, all.residual)
 	}
 	if all.wrongPosition > slack(all.known, 0.01) {
 		t.Errorf("in-path and on-path: %d of %d wrong", all.wrongPosition, all.known)

@@ -383,7 +383,7 @@ func askStream(ctx context.Context, n Network, l *Log, o *measure.Observation, q
 	if err != nil {
 		var pe *PathError
 		if errors.As(err, &pe) {
-			o.TCP = &measure.TCP{ICMP: []measure.ICMP{*icmp(l, pe)}}
+			o.TCP = &measure.TCP{ICMP: []measure.ICMP{*ICMPOf(l, pe)}}
 		}
 		return err
 	}

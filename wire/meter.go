@@ -223,12 +223,13 @@ func pathErrors(l *Log, list []PathError) []measure.ICMP {
 		if len(out) == 16 {
 			break
 		}
-		out = append(out, *icmp(l, &e))
+		out = append(out, *ICMPOf(l, &e))
 	}
 	return out
 }
 
-func icmp(l *Log, e *PathError) *measure.ICMP {
+// ICMPOf records an ICMP error.
+func ICMPOf(l *Log, e *PathError) *measure.ICMP {
 	m := &measure.ICMP{Type: int(e.Type), Code: int(e.Code), AtUS: l.Since(e.At)}
 	if e.From.IsValid() {
 		m.From = e.From.String()

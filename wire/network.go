@@ -136,3 +136,18 @@ func (e *PathError) errno(remote netip.Addr) syscall.Errno {
 	}
 	return syscall.EHOSTUNREACH
 }
+
+// Sleep waits for d, or until ctx ends.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

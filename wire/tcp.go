@@ -34,7 +34,7 @@ func Connect(ctx context.Context, n Network, l *Log, m Meta, spec ConnectSpec) (
 		fail(ctx, o, err)
 		var pe *PathError
 		if errors.As(err, &pe) {
-			o.TCP = &measure.TCP{ICMP: []measure.ICMP{*icmp(l, pe)}}
+			o.TCP = &measure.TCP{ICMP: []measure.ICMP{*ICMPOf(l, pe)}}
 		}
 		return nil, o
 	}
@@ -93,9 +93,9 @@ func SendSYN(ctx context.Context, n Network, l *Log, spec ConnectSpec) (p *measu
 	failure, detail = Classify(err)
 	switch {
 	case errors.As(err, &pe):
-		p.ICMP = icmp(l, pe)
+		p.ICMP = ICMPOf(l, pe)
 		p.Outcome = "unreachable"
-		if pe.expired(spec.Remote.Addr()) {
+		if pe.Expired(spec.Remote.Addr()) {
 			p.Outcome = "expired"
 		}
 	case failure == measure.ConnectionRefused || failure == measure.ConnectionReset:
@@ -113,9 +113,9 @@ func SendSYN(ctx context.Context, n Network, l *Log, spec ConnectSpec) (p *measu
 	return p, measure.NoFailure, ""
 }
 
-// expired says that the error is a time exceeded in transit (RFC 792, RFC
+// Expired says that the error is a time exceeded in transit (RFC 792, RFC
 // 4443) for a flow to that address.
-func (e *PathError) expired(remote netip.Addr) bool {
+func (e *PathError) Expired(remote netip.Addr) bool {
 	if remote.Unmap().Is4() {
 		return e.Type == 11
 	}

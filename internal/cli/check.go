@@ -1,10 +1,9 @@
 package cli
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +14,6 @@ import (
 
 	"govah/check"
 	"govah/internal/i18n"
-	"govah/locate"
 	"govah/measure"
 )
 
@@ -199,15 +197,9 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	p.cfg.Only4, p.cfg.Only6 = o.only4, o.only6
 	p.cfg.MaxBytes, p.cfg.MaxTriggers = o.maxBytes, o.triggers
 	if p.cfg.Seed == 0 {
-		var b [8]byte
-		rand.Read(b[:])
-		for _, x := range b {
-			p.cfg.Seed = p.cfg.Seed<<8 | uint64(x)
-		}
+		p.cfg.Seed = mathrand.Uint64()
 	}
-	var id [5]byte
-	rand.Read(id[:])
-	p.cfg.Run = "r" + hex.EncodeToString(id[:])
+	p.cfg.Run = newRunID()
 	if o.caFile != "" {
 		pem, err := os.ReadFile(o.caFile)
 		if err != nil {
@@ -222,7 +214,7 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 
 	plan := check.Plan(p.cfg, len(targets))
 	if o.locate {
-		plan.Triggers += mostLocated * locate.DefaultTriggers
+		plan.Triggers += mostLocated * locateTriggers
 		plan.Bytes += mostLocated * locateBytes
 		plan.Duration += locateTime
 	}

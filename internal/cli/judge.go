@@ -252,16 +252,7 @@ func (r *rejudging) located(m *measure.Measurement, list []measure.Location) err
 			return hint(err, "is the disk full?")
 		}
 	}
-	for i := range list {
-		if r.a.json {
-			if err := r.a.line(&list[i]); err != nil {
-				return err
-			}
-		} else if err := r.text.AddLocation(&list[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.a.showLocated(r.text, list)
 }
 
 // decoded is what one line holds: one of its fields is set.

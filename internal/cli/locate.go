@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"govah/check"
+	"govah/internal/i18n"
 	"govah/locate"
 	"govah/measure"
 	"govah/record"
@@ -88,7 +90,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	f.StringVar(&o.resolver, "resolver", "", "with --payload dns: the resolver to send questions to (IP or IP:PORT)")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
-	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often")
+	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often (default: and four times more if it copies TTLs)")
 	f.DurationVar(&o.residual, "residual", 0, "find out how long something stays blocked after a trigger, waiting at most so long, as 5m")
 	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 2m, and say what is known by then")
 	f.BoolVar(&a.json, "json", false, "print the measurement and the location as JSON lines")
@@ -118,9 +120,10 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 // What a search takes at most: some 60 probes of at most 1 kB; and how many
 // are made for one run of check.
 const (
-	locateBytes = 60_000
-	locateTime  = 20 * time.Second
-	mostLocated = 8
+	locateBytes    = 60_000
+	locateTime     = 20 * time.Second
+	locateTriggers = locate.DefaultTriggers + locate.DefaultCopyTriggers
+	mostLocated    = 8
 )
 
 // maxFirstBytes is what fits into one segment.
@@ -204,8 +207,17 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	if p.cfg.Seed == 0 {
 		p.cfg.Seed = mathrand.Uint64()
 	}
+	s := &search{cfg: &p.cfg, run: p.cfg.Run}
 	if o.lab == "" {
 		plan := check.Estimate{Bytes: locateBytes, Duration: locateTime, Triggers: o.triggers, Contacts: []string{target.Host}}
+		if !given(cmd, "budget") {
+			plan.Triggers = locateTriggers
+		}
+		if payload == locate.DNS {
+			for _, r := range s.resolvers(o.resolver != "") {
+				plan.Contacts = append(plan.Contacts, r.String())
+			}
+		}
 		for _, d := range p.cfg.Controls.DoH {
 			plan.Contacts = append(plan.Contacts, d.URL)
 		}
@@ -219,20 +231,13 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		ctx, cancel = context.WithTimeout(ctx, o.deadline)
 		defer cancel()
 	}
-	out, path, done, err := a.locationFile(&o.checkOptions)
+	k, err := a.keepLocated(&o.checkOptions)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if derr := done(); err == nil {
-			err = derr
-		}
-	}()
+	defer k.close(&err)
 	run := &measure.Run{Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(), Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
 		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload)}
-	text := report.NewText(a.out, report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet})
-	began := time.Now()
-	s := &search{cfg: &p.cfg, run: run.Run}
 	log := s.log()
 	spec, err := s.spec(ctx, log, target, payload, o)
 	if err != nil {
@@ -240,20 +245,43 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	}
 	spec.RawTest, spec.RawControl = first, harmless
 	spec.Triggers, spec.Residual = o.triggers, o.residual
+	if given(cmd, "budget") {
+		spec.CopyTriggers = -1
+	}
 	m, list, err := s.find(ctx, log, "m1", target.URL, spec)
 	if err != nil {
 		return hint(err, "see `govah locate -h`")
 	}
-	interrupted := ctx.Err() != nil
 	end := &measure.End{Type: "end", Schema: 1, Run: run.Run, Ended: p.cfg.Trust.Now().UTC().Format(time.RFC3339), Measurements: 1,
-		BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Interrupted: interrupted}
-	if out != nil {
-		if err := writeLocations(out, run, m, list, end); err != nil {
+		BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Interrupted: ctx.Err() != nil}
+	if err := a.tellLocated(lang, o, k, run, m, list, end); err != nil {
+		return err
+	}
+	if a.ctx.Err() != nil {
+		return exitCode(exitInterrupted)
+	}
+	return nil
+}
+
+// tellLocated keeps and prints what a search found.
+func (a *app) tellLocated(lang i18n.Lang, o *locateOptions, k *keptLocated, run *measure.Run, m *measure.Measurement, list []measure.Location, end *measure.End) error {
+	if k.out != nil {
+		err := k.out.Run(run)
+		if err == nil {
+			err = writeLocated(k.out, m, list)
+		}
+		if err == nil {
+			err = k.out.End(end)
+		}
+		if err == nil {
+			err = k.out.Flush()
+		}
+		if err != nil {
 			return hint(err, "is the disk full?")
 		}
 	}
 	if o.html != "" {
-		if _, err := a.writeHTMLFromFile(context.WithoutCancel(ctx), o.html, path, lang); err != nil {
+		if _, err := a.writeHTMLFromFile(context.WithoutCancel(a.ctx), o.html, k.path, lang); err != nil {
 			return err
 		}
 	}
@@ -263,37 +291,29 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 				return err
 			}
 		}
-		for i := range list {
-			if err := a.line(&list[i]); err != nil {
-				return err
-			}
-		}
-		err = a.line(end)
-	} else {
-		if err := text.Begin(run); err != nil {
+		if err := a.showLocated(nil, list); err != nil {
 			return err
 		}
-		if err := text.Measured(m); err != nil {
-			return err
-		}
-		for i := range list {
-			if err := text.AddLocation(&list[i]); err != nil {
-				return err
-			}
-		}
-		var files []report.File
-		if o.output != "" {
-			files = append(files, report.File{Kind: "measurements", Path: o.output})
-		}
-		if o.html != "" {
-			files = append(files, report.File{Kind: "report", Path: o.html})
-		}
-		err = text.End(report.Summary{ElapsedMS: time.Since(began).Milliseconds(), BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Files: files, Interrupted: interrupted})
+		return a.line(end)
 	}
-	if err == nil && a.ctx.Err() != nil {
-		err = exitCode(exitInterrupted)
+	text := report.NewText(a.out, report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet})
+	if err := text.Begin(run); err != nil {
+		return err
 	}
-	return err
+	if err := text.Measured(m); err != nil {
+		return err
+	}
+	if err := a.showLocated(text, list); err != nil {
+		return err
+	}
+	var files []report.File
+	if o.output != "" {
+		files = append(files, report.File{Kind: "measurements", Path: o.output})
+	}
+	if o.html != "" {
+		files = append(files, report.File{Kind: "report", Path: o.html})
+	}
+	return text.End(report.Summary{ElapsedMS: m.ElapsedMS, BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Files: files, Interrupted: end.Interrupted})
 }
 
 // newRunID is the id of a run.
@@ -303,55 +323,65 @@ func newRunID() string {
 	return "r" + hex.EncodeToString(id[:])
 }
 
-// locationFile opens the file of -o, or a scratch one for the report. done
-// closes and, if it was scratch, removes it.
-func (a *app) locationFile(o *checkOptions) (out *record.Writer, path string, done func() error, err error) {
-	done = func() error { return nil }
-	path = o.output
-	if o.html != "" {
-		if _, err := os.Stat(o.html); err == nil {
-			return nil, "", done, hint(fmt.Errorf("%s exists already and is not overwritten", o.html), "choose another file with --report")
+// showLocated prints locations, as JSON or into a text.
+func (a *app) showLocated(text *report.Text, list []measure.Location) error {
+	for i := range list {
+		show := func() error { return text.AddLocation(&list[i]) }
+		if a.json {
+			show = func() error { return a.line(&list[i]) }
 		}
-		if path == "" {
-			scratch, err := os.MkdirTemp(filepath.Dir(o.html), ".govah-*")
-			if err != nil {
-				return nil, "", done, hint(fmt.Errorf("writing the report: %w", err), "choose a folder that you can write to")
-			}
-			path = filepath.Join(scratch, "measurements.jsonl")
-			done = func() error { return os.RemoveAll(scratch) }
+		if err := show(); err != nil {
+			return err
 		}
 	}
-	if path == "" {
-		return nil, "", done, nil
-	}
-	if out, err = record.Create(path); err != nil {
-		done()
-		return nil, "", func() error { return nil }, hint(err, "choose another file")
-	}
-	clear := done
-	return out, path, func() error {
-		err := out.Close()
-		if cerr := clear(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			return hint(err, "the lines before it are whole and can be judged")
-		}
-		return nil
-	}, nil
+	return nil
 }
 
-func writeLocations(out *record.Writer, run *measure.Run, m *measure.Measurement, list []measure.Location, end *measure.End) error {
-	if err := out.Run(run); err != nil {
-		return err
+// keptLocated is the file of -o, or a scratch one for the report, or none.
+type keptLocated struct {
+	out     *record.Writer
+	path    string
+	scratch string // a folder to remove
+}
+
+// keepLocated finds out before anything is measured whether it can be kept.
+func (a *app) keepLocated(o *checkOptions) (*keptLocated, error) {
+	if err := apart(o); err != nil {
+		return nil, err
 	}
-	if err := writeLocated(out, m, list); err != nil {
-		return err
+	k := &keptLocated{path: o.output}
+	if o.html != "" {
+		if _, err := os.Stat(o.html); err == nil {
+			return nil, hint(fmt.Errorf("%s exists already and is not overwritten", o.html), "choose another file with --report")
+		}
+		var err error
+		if k.scratch, err = os.MkdirTemp(filepath.Dir(o.html), ".govah-*"); err != nil {
+			return nil, hint(fmt.Errorf("writing the report: %w", err), "choose a folder that you can write to")
+		}
+		if k.path == "" {
+			k.path = filepath.Join(k.scratch, "measurements.jsonl")
+		}
 	}
-	if err := out.End(end); err != nil {
-		return err
+	if k.path != "" {
+		var err error
+		if k.out, err = record.Create(k.path); err != nil {
+			os.RemoveAll(k.scratch)
+			return nil, hint(err, "choose another file")
+		}
 	}
-	return out.Flush()
+	return k, nil
+}
+
+// close ends the file; a failure is the command's, if it has no other.
+func (k *keptLocated) close(err *error) {
+	if k.out != nil {
+		if cerr := k.out.Close(); cerr != nil && *err == nil {
+			*err = hint(cerr, "the lines before it are whole and can be judged")
+		}
+	}
+	if k.scratch != "" {
+		os.RemoveAll(k.scratch)
+	}
 }
 
 func writeLocated(out *record.Writer, m *measure.Measurement, list []measure.Location) error {
@@ -410,21 +440,18 @@ func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spe
 func (s *search) spec(ctx context.Context, log *wire.Log, t measure.Target, payload locate.Payload, o *locateOptions) (locate.Spec, error) {
 	var addrs []netip.Addr
 	switch {
+	case payload == locate.DNS && o.address == "":
+		to, ok := s.resolver(o.resolver != "")
+		if !ok {
+			return locate.Spec{}, hint(errors.New("no resolver to send questions to is known"), "give one with --resolver")
+		}
+		return s.towards(to, t, payload), nil
 	case o.address != "":
 		a, err := netip.ParseAddr(o.address)
 		if err != nil {
 			return locate.Spec{}, usage("for example --address 192.0.2.7", "--address %q is no address", o.address)
 		}
 		addrs = []netip.Addr{a.Unmap()}
-	case payload == locate.DNS:
-		if o.resolver != "" {
-			addrs = []netip.Addr{s.cfg.Surroundings.Resolvers[0].Addr()}
-		} else {
-			for _, r := range s.cfg.Controls.Resolvers {
-				addrs = append(addrs, r.Addr())
-			}
-			addrs = append(addrs, s.cfg.Controls.Nowhere...)
-		}
 	default:
 		addrs = check.Resolve(ctx, *s.cfg, log, t.Host)
 	}
@@ -432,7 +459,34 @@ func (s *search) spec(ctx context.Context, log *wire.Log, t measure.Target, payl
 	if !ok {
 		return locate.Spec{}, hint(fmt.Errorf("no address of %s was found", clean(t.Host)), "give one with --address")
 	}
-	return s.towards(addr, t, payload), nil
+	return s.towards(netip.AddrPortFrom(addr, 0), t, payload), nil
+}
+
+// resolvers are where questions are sent to: the one given, or public ones and
+// addresses at which nobody answers, whose paths are as good.
+func (s *search) resolvers(given bool) []netip.AddrPort {
+	if given {
+		return s.cfg.Surroundings.Resolvers[:1]
+	}
+	list := slices.Clone(s.cfg.Controls.Resolvers)
+	for _, a := range s.cfg.Controls.Nowhere {
+		list = append(list, netip.AddrPortFrom(a, 53))
+	}
+	return list
+}
+
+// resolver is the first of them of a family that works here.
+func (s *search) resolver(given bool) (netip.AddrPort, bool) {
+	list := s.resolvers(given)
+	var addrs []netip.Addr
+	for _, r := range list {
+		addrs = append(addrs, r.Addr())
+	}
+	a, ok := s.pick(addrs)
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	return list[slices.Index(addrs, a)], true
 }
 
 // pick takes the first address of a family that works here, IPv4 first.
@@ -448,8 +502,10 @@ func (s *search) pick(addrs []netip.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// towards is the search for what reacts to a target at an address.
-func (s *search) towards(addr netip.Addr, t measure.Target, payload locate.Payload) locate.Spec {
+// towards is the search for what reacts to a target at an address; port 0 is
+// the one that belongs to the target and what carries it.
+func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Payload) locate.Spec {
+	addr := at.Addr()
 	spec := locate.Spec{Payload: payload, Name: t.Host, Path: "/", Seed: s.cfg.Seed}
 	port := uint16(443)
 	switch payload {
@@ -465,6 +521,9 @@ func (s *search) towards(addr netip.Addr, t measure.Target, payload locate.Paylo
 	}
 	if t.Port != 0 && payload != locate.DNS && (payload == locate.HTTP) == (t.Scheme == "http") {
 		port = uint16(t.Port)
+	}
+	if at.Port() != 0 {
+		port = at.Port()
 	}
 	spec.Remote = netip.AddrPortFrom(addr, port)
 	rng := mathrand.New(mathrand.NewPCG(s.cfg.Seed, 0x636f6e74726f6c))
@@ -543,7 +602,7 @@ func (l *locatable) add(r check.Result) {
 			if o == nil || o.Role != measure.RoleTest {
 				continue
 			}
-			if ap, err := netip.ParseAddrPort(o.Remote); err == nil && (addr == netip.Addr{} || payload == locate.DNS && o.DNS != nil && o.DNS.NoResolver) {
+			if ap, err := netip.ParseAddrPort(o.Remote); err == nil && !addr.IsValid() {
 				addr = ap.Addr().Unmap()
 			}
 		}
@@ -605,20 +664,14 @@ func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took fun
 				return
 			}
 			log := s.log()
-			addr := f.addr
+			at := netip.AddrPortFrom(f.addr, 0)
 			if f.payload == locate.DNS {
-				var resolvers []netip.Addr
-				for _, r := range s.cfg.Controls.Resolvers {
-					resolvers = append(resolvers, r.Addr())
-				}
-				if r, ok := s.pick(append(resolvers, s.cfg.Controls.Nowhere...)); ok {
-					addr = r
+				var ok bool
+				if at, ok = s.resolver(false); !ok {
+					return
 				}
 			}
-			if !addr.IsValid() {
-				return
-			}
-			spec := s.towards(addr, f.target, f.payload)
+			spec := s.towards(at, f.target, f.payload)
 			spec.Seed += uint64(i)
 			m, list, err := s.find(ctx, log, fmt.Sprintf("l%d", i+1), f.target.URL, spec)
 			mu.Lock()

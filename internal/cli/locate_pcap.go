@@ -1,20 +1,21 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"govah/internal/i18n"
 	"govah/locate"
 	"govah/measure"
 	"govah/packet"
-	"govah/report"
 )
 
 // maxCaptureBytes bounds what is kept of one capture: a traceroute has some
@@ -27,10 +28,13 @@ func (a *app) locateCaptures(cmd *cobra.Command, control, test string, o *locate
 	if err != nil {
 		return usage("it is en or fa", "%v", err)
 	}
-	for _, flag := range []string{"lab", "client", "at", "payload", "address", "control", "doh", "resolver", "ipv4", "ipv6", "budget", "deadline"} {
-		if given(cmd, flag) {
-			return usage("leave it out: captures are read as they are", "--%s does not go with --pcap", flag)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains([]string{"pcap", "json", "output", "report", "lang", "quiet", "verbose"}, f.Name) && err == nil {
+			err = usage("leave it out: captures are read as they are", "--%s does not go with --pcap", f.Name)
 		}
+	})
+	if err != nil {
+		return err
 	}
 	c, err := a.readCapture(control)
 	if err != nil {
@@ -65,39 +69,26 @@ func (a *app) locateCaptures(cmd *cobra.Command, control, test string, o *locate
 		_, country := networkOf(x)
 		return country
 	})
-	out, path, done, err := a.locationFile(&o.checkOptions)
+	k, err := a.keepLocated(&o.checkOptions)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if derr := done(); err == nil {
-			err = derr
-		}
-	}()
+	defer k.close(&err)
 	end := &measure.End{Type: "end", Schema: 1, Run: run.Run, Ended: stamp, Measurements: 1}
-	if out != nil {
-		if err := writeLocations(out, run, m, list, end); err != nil {
-			return hint(err, "is the disk full?")
-		}
+	if err := a.tellLocated(lang, o, k, run, m, list, end); err != nil {
+		return err
 	}
-	if o.html != "" {
-		if _, err := a.writeHTMLFromFile(context.WithoutCancel(a.ctx), o.html, path, lang); err != nil {
+	if a.verbose && !a.json {
+		// Researchers compare with what is published.
+		p, err := locate.PublishedOutcome(c, t)
+		if err != nil {
 			return err
 		}
-	}
-	if a.json {
-		for i := range list {
-			if err := a.line(&list[i]); err != nil {
-				return err
-			}
+		device := "–"
+		if p.Device.IsValid() {
+			device = p.Device.String()
 		}
-		return nil
-	}
-	text := report.NewText(a.out, report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet})
-	for i := range list {
-		if err := text.AddLocation(&list[i]); err != nil {
-			return err
-		}
+		fmt.Fprintln(a.out, lang.Text("cli.centrace", i18n.LTR("class", p.Class), i18n.LTR("kind", p.Kind), i18n.LTR("device", device)))
 	}
 	return nil
 }

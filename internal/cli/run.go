@@ -237,16 +237,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 					return err
 				}
 			}
-			for i := range list {
-				if a.json {
-					if err := a.line(&list[i]); err != nil {
-						return err
-					}
-				} else if err := text.AddLocation(&list[i]); err != nil {
-					return err
-				}
-			}
-			return nil
+			return a.showLocated(text, list)
 		})
 		if err != nil {
 			return err

@@ -1,0 +1,115 @@
+package locate_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"govah/lab"
+	"govah/locate"
+	"govah/measure"
+	"govah/wire"
+)
+
+// emulated is a lab that a test looks for a device in.
+type emulated struct {
+	*lab.World
+	s *lab.Scenario
+}
+
+// hosted are the sites of all tests: one that is open, one that shares its
+// addresses and is blocked, and a resolver.
+const hosted = `
+[[site]]
+name = "open.example"
+addresses = ["45.10.0.10", "2a0e:1000::a"]
+http = "same"
+h3 = true
+[[site]]
+name = "blocked.example"
+shares = "open.example"
+http = "same"
+[[site]]
+name = "resolver.example"
+role = "resolver"
+`
+
+// emulate makes a lab of one client network and hosting, given as the tables
+// of a scenario without its head.
+func emulate(tables string, o lab.Options) (*emulated, error) {
+	text := "schema = 1\ntitle = \"a path\"\nabout = \"for a test\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\n" + tables + hosted
+	s, err := lab.Parse([]byte(text))
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, text)
+	}
+	w, err := lab.New(s, o)
+	return &emulated{w, s}, err
+}
+
+// at is a port of the first address, of a family, of a site.
+func (e *emulated) at(site string, port uint16, v6 bool) netip.AddrPort {
+	for _, s := range e.s.Sites {
+		for _, a := range s.AllAddresses() {
+			if s.Name == site && a.Is6() == v6 {
+				return netip.AddrPortFrom(a, port)
+			}
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// spec looks for what blocks blocked.example.
+func (e *emulated) spec(payload locate.Payload, v6 bool, seed uint64) locate.Spec {
+	spec := locate.Spec{Payload: payload, Name: "blocked.example", Seed: seed, Elsewhere: e.at("resolver.example", 443, v6),
+		Controls: []locate.Control{{Kind: measure.ControlKnown, Name: "opened1.example"}}}
+	switch payload {
+	case locate.TLS, locate.Raw:
+		spec.Remote, spec.OtherPort = e.at("open.example", 443, v6), 80
+	case locate.HTTP:
+		spec.Remote, spec.OtherPort = e.at("open.example", 80, v6), 443
+	case locate.DNS:
+		spec.Remote = e.at("resolver.example", 53, v6)
+	case locate.QUIC:
+		spec.Remote = e.at("open.example", 443, v6)
+	case locate.TCP:
+		spec.Remote = e.at("open.example", 443, v6)
+		spec.Controls = []locate.Control{{Kind: measure.ControlKnown, At: e.at("resolver.example", 443, v6)}}
+	}
+	return spec
+}
+
+// find runs a search and concludes.
+func (e *emulated) find(ctx context.Context, spec locate.Spec) (*measure.Measurement, measure.Location, time.Duration, error) {
+	began := time.Now()
+	log := wire.NewLog(began, nil)
+	if err := locate.Run(ctx, e.Network(), log, spec); err != nil {
+		return nil, measure.Location{}, 0, err
+	}
+	took := time.Since(began)
+	m := &measure.Measurement{Run: "r1", ID: "m1", Target: spec.Name, Observations: log.Observations()}
+	m.BytesSent, m.BytesReceived = log.Bytes()
+	list := locate.Infer(m, nil)
+	if len(list) != 1 {
+		return m, measure.Location{}, took, fmt.Errorf("%d locations", len(list))
+	}
+	return m, list[0], took, nil
+}
+
+// located is find in a lab that ends with the test.
+func located(t *testing.T, tables string, change func(*emulated, *locate.Spec)) measure.Location {
+	t.Helper()
+	e, err := emulate(tables, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	spec := e.spec(locate.TLS, false, 1)
+	change(e, &spec)
+	_, l, _, err := e.find(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
