@@ -33,8 +33,7 @@ func (r *run) overUDP(ctx context.Context) error {
 			silent = 0
 		}
 		t := s.probe(ctx, measure.RoleTest, k, sendings)
-		if r.odd(t) {
-			s.confirm(ctx, k, t)
+		if r.odd(t) && s.confirm(ctx, k, t) {
 			return nil
 		}
 		if r.server > 0 {
@@ -306,12 +305,25 @@ func (s *datagrams) take(o *measure.Observation, d datagram, sent time.Time) {
 	r.farther(time.Duration(of.Path.RTTUS) * time.Microsecond)
 }
 
-// confirm makes sure of a difference at TTL k.
-func (s *datagrams) confirm(ctx context.Context, k int, t *measure.Observation) {
+// refill is how long a router that limits its errors is left alone before its
+// silence is believed: Linux sends one a second to each address
+// (icmp_ratelimit), and a control just before takes it from the test.
+const refill = 1500 * time.Millisecond
+
+// confirm makes sure of a difference at TTL k. False means that it was chance:
+// a router that limits its errors, or loss.
+func (s *datagrams) confirm(ctx context.Context, k int, t *measure.Observation) bool {
 	r := s.r
 	// What stays blocked is not to be taken for the device.
 	if s.reopen(ctx) != nil {
-		return
+		return true
+	}
+	if t.Path.Outcome == "silent" && r.mayTrigger() {
+		wire.Sleep(ctx, refill)
+		if o := s.probe(ctx, measure.RoleTest, k, sendings); o.Path.Outcome == "expired" {
+			r.triggered-- // nothing reacts so near
+			return false
+		}
 	}
 	s.probe(ctx, measure.RoleControl, k, 2)
 	if below := r.answering(k - 1); below > 0 {
@@ -327,10 +339,8 @@ func (s *datagrams) confirm(ctx context.Context, k int, t *measure.Observation) 
 			break
 		}
 	}
-	if t.Path.Outcome == "silent" && r.mayTrigger() {
-		s.probe(ctx, measure.RoleTest, k, sendings)
-	}
 	s.siblings(ctx, k)
+	return true
 }
 
 // siblings sends the control from further ports around TTL k.

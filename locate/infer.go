@@ -181,7 +181,7 @@ func infer(list []*measure.Observation) measure.Location {
 	flows := map[int]bool{} // SYNs of one flow are one attempt
 	for _, t := range e.tests {
 		if r := t.Path.Outcome; r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
-			if r != "silent" || t.Path.Sends >= sendings {
+			if r != "silent" || t.Path.Sends >= sendings && !e.passed(t.TTL) {
 				l.Because = append(l.Because, t.ID)
 				if t.Path.Probe != "syn" || !flows[t.Path.LocalPort] {
 					l.Triggers++
@@ -191,6 +191,11 @@ func infer(list []*measure.Observation) measure.Location {
 		}
 	}
 	return l
+}
+
+// passed says that a test was heard of from the router at a TTL.
+func (e *evidence) passed(ttl int) bool {
+	return slices.ContainsFunc(e.tests, func(t *measure.Observation) bool { return t.TTL == ttl && t.Path.Outcome == "expired" })
 }
 
 // terminator concludes that what answers is nearer than the server, and in its
@@ -407,6 +412,9 @@ func posterior(e *evidence) *belief {
 		links = e.far + 1
 		for _, t := range e.tests {
 			links = max(links, t.TTL)
+			if t.TTL == 0 && reacted(t) {
+				links = maxTTL // whatever did may sit anywhere
+			}
 		}
 	}
 	log := func(h func(t *measure.Observation) float64) float64 {

@@ -60,3 +60,20 @@ func TestTiredServer(t *testing.T) {
 		})
 	}
 }
+
+// TestLimitedRouters: a router that sends two errors a second is silent just
+// after it spoke. Its silence is no device, and what lies behind it is found.
+func TestLimitedRouters(t *testing.T) {
+	for _, action := range []string{"action = \"dns-answer\"\nanswers = [\"10.10.34.35\"]\nany-type = true", "action = \"drop\""} {
+		for seed := range uint64(4) {
+			t.Run(fmt.Sprint(action[:13], seed), func(t *testing.T) {
+				t.Parallel()
+				l := located(t, "hops = 5\ndelay = \"2ms\"\nicmp-per-second = 2\n[[client-network.box]]\nat = 3\n[[client-network.box.rule]]\nlayer = \"dns\"\nnames = [\"blocked.example\"]\n"+action+
+					"\n[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n", func(e *emulated, s *locate.Spec) { *s = e.spec(locate.DNS, false, seed) })
+				if len(l.Set) == 0 || l.Set[0].Low != 3 || l.Outcome != measure.Located {
+					t.Errorf("%s %s %v", l.Outcome, l.Kind, l.Set)
+				}
+			})
+		}
+	}
+}
