@@ -98,7 +98,7 @@ func TestFormatIsDocumented(t *testing.T) {
 	if s, err := Parse([]byte(example)); err != nil || len(s.Sites) == 0 {
 		t.Errorf("its example: %v", err)
 	}
-	for _, list := range [][]string{box.Actions, box.Layers} {
+	for _, list := range [][]string{box.Actions, box.Layers, box.Forms["tls"], box.Forms["http"], box.Forms["dns"]} {
 		for _, name := range list {
 			if !strings.Contains(doc, "`"+name+"`") {
 				t.Errorf("%q is not explained", name)

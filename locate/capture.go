@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"govah/measure"
@@ -514,7 +515,8 @@ func readFirst(b []byte) what {
 		}
 		return w
 	}
-	if r, err := packet.ParseRequest(b); err == nil {
+	// What a server takes for no request is none: methods are capitals.
+	if r, err := packet.ParseRequest(b); err == nil && r.Method == strings.ToUpper(r.Method) {
 		return what{payload: HTTP, name: r.Host, path: r.Target}
 	}
 	return what{payload: Raw, raw: string(b)}

@@ -514,6 +514,11 @@ func TestFromCapturesErrors(t *testing.T) {
 		}
 		other[i].Data, _ = packet.Rewrite(c.Data, src, dst)
 	}
+	unlike := slices.Clone(test)
+	for i, c := range unlike {
+		unlike[i].Data = bytes.Replace(c.Data, []byte("GET "), []byte("gET "), 1)
+		packet.FixChecksums(unlike[i].Data)
+	}
 	garbage := []locate.CapturedPacket{{Data: []byte("\x1b[31mgarbage\x00\xff\xff garbage garbage")}}
 	for _, c := range []struct {
 		name          string
@@ -523,6 +528,7 @@ func TestFromCapturesErrors(t *testing.T) {
 		{"empty", nil, test, "control capture: no IP packet"},
 		{"garbage", control, garbage, "test capture: none of its 1 packets can be read"},
 		{"the same", control, control, `both carry the name "example.com"`},
+		{"no request", control, unlike, "the control carries http, the test raw"},
 		{"another server", control, other, "the test to 45.10.0.99:80"},
 		{"no requests", from(control, func(p packet.Packet) bool { return p.SrcPort == 80 || p.Proto != packet.TCP }), test, "does it hold the outgoing direction"},
 		{"no traceroute", control, from(test, func(p packet.Packet) bool { return len(p.Payload) == 0 || p.TTL == 4 }), "left with TTL 4"},

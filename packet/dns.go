@@ -21,14 +21,17 @@ const (
 
 // Question is the question of a DNS message.
 type Question struct {
-	ID       uint16
-	Name     string // lower case, without the final dot
-	Type     uint16
-	Response bool
+	ID         uint16
+	Name       string // lower case, without the final dot
+	NameAsSent string // without the final dot
+	Type       uint16
+	Response   bool
+	EDNS       bool // an OPT record was found
 }
 
-// ParseQuestion reads the header and the question of a DNS message over UDP,
-// and nothing behind it: what follows may be garbage.
+// ParseQuestion reads the header and the question of a DNS message over UDP.
+// What follows is searched for an OPT record, as far as it can be read: it may
+// be garbage.
 func ParseQuestion(b []byte) (Question, error) {
 	var q Question
 	if len(b) < 12 || b[4] != 0 || b[5] != 1 {
@@ -40,9 +43,29 @@ func ParseQuestion(b []byte) (Question, error) {
 	}
 	q.ID = uint16(b[0])<<8 | uint16(b[1])
 	q.Response = b[2]&0x80 != 0
-	q.Name = strings.ToLower(strings.TrimSuffix(name, "."))
+	q.NameAsSent = strings.TrimSuffix(name, ".")
+	q.Name = strings.ToLower(q.NameAsSent)
 	q.Type = uint16(b[at])<<8 | uint16(b[at+1])
+	q.EDNS = hasOPT(b, at+4)
 	return q, nil
+}
+
+// hasOPT searches the additional records of a message (RFC 6891 6.1.2), whose
+// records begin at.
+func hasOPT(b []byte, at int) bool {
+	count := func(i int) int { return int(b[i])<<8 | int(b[i+1]) }
+	before := count(6) + count(8)
+	for i := range before + count(10) {
+		name, next, err := dns.UnpackDomainName(b, at)
+		if err != nil || next+10 > len(b) {
+			return false
+		}
+		if i >= before && name == "." && uint16(count(next)) == dns.TypeOPT {
+			return true
+		}
+		at = next + 10 + count(next+8)
+	}
+	return false
 }
 
 // TypeName is the name of a DNS record type, as AAAA.

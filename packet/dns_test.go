@@ -26,8 +26,17 @@ func query(t testing.TB, name string, qtype uint16, edns bool) []byte {
 func TestQuestionAndAnswer(t *testing.T) {
 	q := query(t, "WWW.Example.org", dns.TypeA, true)
 	got, err := ParseQuestion(q)
-	if err != nil || got != (Question{ID: 0xbeef, Name: "www.example.org", Type: dns.TypeA}) {
+	if err != nil || got != (Question{ID: 0xbeef, Name: "www.example.org", NameAsSent: "WWW.Example.org", Type: dns.TypeA, EDNS: true}) {
 		t.Fatalf("%+v, %v", got, err)
+	}
+	if got, err := ParseQuestion(query(t, "example.org", dns.TypeA, false)); err != nil || got.EDNS {
+		t.Errorf("without EDNS: %+v, %v", got, err)
+	}
+	// What follows the question may be cut off: the OPT record is 11 bytes.
+	for cut := len(q) - 11; cut < len(q); cut++ {
+		if got, err := ParseQuestion(q[:cut]); err != nil || got.EDNS {
+			t.Errorf("cut at %d of %d: %+v, %v", cut, len(q), got, err)
+		}
 	}
 	raw, err := BuildAnswer(q, Answer{Addresses: []netip.Addr{netip.MustParseAddr("10.10.34.34"), netip.MustParseAddr("d0::11")}, CNAME: "edge.example.net", TTL: 60, Authoritative: true, AD: true})
 	if err != nil {
@@ -43,7 +52,7 @@ func TestQuestionAndAnswer(t *testing.T) {
 	if len(m.Answer) != 2 || m.Answer[0].(*dns.CNAME).Target != "edge.example.net." || m.Answer[1].(*dns.A).A.String() != "10.10.34.34" || m.Answer[1].Header().Name != "edge.example.net." {
 		t.Errorf("answers %v", m.Answer)
 	}
-	if r, err := ParseQuestion(raw); err != nil || !r.Response {
+	if r, err := ParseQuestion(raw); err != nil || !r.Response || !r.EDNS { // behind its answers
 		t.Errorf("the answer's own question: %+v, %v", r, err)
 	}
 	if _, err := BuildAnswer(raw, Answer{}); !errors.Is(err, ErrNotDNS) {

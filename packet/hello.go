@@ -15,6 +15,7 @@ var ErrNotTLS = errors.New("packet: not a TLS ClientHello")
 // ClientHello is what a device on the path can read of one.
 type ClientHello struct {
 	SNI        string // lower case; "" none
+	SNIAsSent  string
 	ALPN       []string
 	Versions   []uint16
 	Suites     []uint16
@@ -24,7 +25,14 @@ type ClientHello struct {
 	ECH        bool     // encrypted_client_hello, 0xfe0d; GREASE looks the same
 	ESNI       bool     // draft ESNI, 0xffce
 	Length     int      // of the handshake message, bytes
+	Complete   bool     // all of it was there to read
+	Spread     bool     // over more than one TLS record, by the first one's length
 }
+
+// GREASE says whether a cipher suite, group or extension is one of those that
+// are reserved so that servers learn to ignore what they do not know (RFC 8701
+// 2). Browsers made of Chromium or WebKit send some.
+func GREASE(v uint16) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
 
 const maxHello = 64 << 10
 
@@ -34,12 +42,20 @@ const maxHello = 64 << 10
 // be nil, holds what could be read of it.
 func ParseClientHelloStream(b []byte) (*ClientHello, error) {
 	var msg []byte
+	first := 0 // length of the first record
+	parse := func() (*ClientHello, error) {
+		h, err := ParseClientHello(msg)
+		if h != nil {
+			h.Spread = first < h.Length
+		}
+		return h, err
+	}
 	for {
 		if len(b) > 0 && b[0] != 22 || len(b) > 1 && b[1] != 3 {
 			return nil, ErrNotTLS
 		}
 		if len(b) < 5 {
-			return ParseClientHello(msg)
+			return parse()
 		}
 		n := int(binary.BigEndian.Uint16(b[3:]))
 		if n == 0 || n > 16384+256 {
@@ -47,13 +63,14 @@ func ParseClientHelloStream(b []byte) (*ClientHello, error) {
 		}
 		have := min(n, len(b)-5)
 		if msg == nil {
+			first = n
 			msg = b[5 : 5+have : 5+have] // as a rule there is one record
 		} else {
 			msg = append(msg, b[5:5+have]...)
 		}
 		whole := len(msg) >= 4 && len(msg)-4 >= int(msg[1])<<16|int(msg[2])<<8|int(msg[3])
 		if whole || have < n || len(msg) > maxHello || len(msg) > 0 && msg[0] != 1 {
-			return ParseClientHello(msg)
+			return parse()
 		}
 		b = b[5+n:]
 	}
@@ -74,7 +91,7 @@ func ParseClientHello(msg []byte) (*ClientHello, error) {
 		return nil, ErrNotTLS
 	}
 	short := len(msg)-4 < n
-	h := &ClientHello{Length: 4 + n}
+	h := &ClientHello{Length: 4 + n, Complete: !short}
 	b := reader{msg[4:min(len(msg), 4+n)], false}
 	failed := func() (*ClientHello, error) {
 		if short {
@@ -125,7 +142,8 @@ func (h *ClientHello) extension(typ uint16, e reader) {
 			kind := list.u8()
 			name := list.take(int(list.u16()))
 			if kind == 0 && h.SNI == "" {
-				h.SNI = strings.ToLower(string(name))
+				h.SNIAsSent = string(name)
+				h.SNI = strings.ToLower(h.SNIAsSent)
 			}
 		}
 	case 10:

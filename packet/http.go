@@ -14,20 +14,57 @@ const maxHead = 16 << 10
 
 // Request is what a device on the path reads of an HTTP/1 request.
 type Request struct {
-	Method, Target, Host string
-	Complete             bool // the head has ended
+	Method, Target, Version string // as they are written: GET, /, HTTP/1.1
+	// Authority is that of a target in absolute form (RFC 9112 3.2.2) whose
+	// scheme is http or https, as it is written but without user information;
+	// "" where the target has another form.
+	Authority string
+	// Host is the name in the first Host header that has one: lower case,
+	// without port; "" none. The next three are of that header.
+	Host      string
+	HostName  string // the header's own name as it is written, as HOST
+	HostValue string // all between the colon and the end of the line
+	HostLine  int    // which header it is, from 1
+	Complete  bool   // the head has ended
+}
+
+// Name is the name that a request is for, in lower case and without port: that
+// of the target's authority, which wins over Host (RFC 9112 3.2.2).
+func (r *Request) Name() string {
+	if r.Authority != "" {
+		return withoutPort(strings.ToLower(r.Authority))
+	}
+	return r.Host
+}
+
+func withoutPort(host string) string {
+	if h, _, ok := strings.Cut(host, ":"); ok && !strings.HasPrefix(host, "[") {
+		return h
+	}
+	return host
+}
+
+func authority(target string) string {
+	scheme, rest, ok := strings.Cut(target, "://")
+	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+		return ""
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		rest = rest[:i]
+	}
+	return rest[strings.LastIndex(rest, "@")+1:]
 }
 
 var methods = []string{"GET ", "POST ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", "CONNECT ", "PATCH ", "TRACE "}
 
 // ParseRequest reads the head of an HTTP/1 request. ErrMore means that no Host
-// has been seen yet and the head has not ended. Methods are matched as they
-// are on the wire, in capitals.
+// has been seen yet and the head has not ended. A method is known by its
+// letters in either case: servers want capitals, some devices do not.
 func ParseRequest(b []byte) (*Request, error) {
 	fits := false
 	for _, m := range methods {
 		n := min(len(m), len(b))
-		if string(b[:n]) == m[:n] {
+		if strings.EqualFold(string(b[:n]), m[:n]) {
 			fits = true
 			break
 		}
@@ -50,8 +87,8 @@ func ParseRequest(b []byte) (*Request, error) {
 	if len(parts) != 3 || !strings.HasPrefix(parts[2], "HTTP/") {
 		return nil, ErrNotHTTP
 	}
-	r := &Request{Method: parts[0], Target: parts[1]}
-	for {
+	r := &Request{Method: parts[0], Target: parts[1], Version: parts[2], Authority: authority(parts[1])}
+	for n := 1; ; n++ {
 		line, next, ok := strings.Cut(rest, "\n")
 		if !ok {
 			break
@@ -63,10 +100,8 @@ func ParseRequest(b []byte) (*Request, error) {
 			break
 		}
 		if name, value, ok := strings.Cut(line, ":"); ok && r.Host == "" && strings.EqualFold(name, "host") {
-			r.Host = strings.ToLower(strings.TrimSpace(value))
-			if h, _, ok := strings.Cut(r.Host, ":"); ok && !strings.HasPrefix(r.Host, "[") {
-				r.Host = h
-			}
+			r.Host = withoutPort(strings.ToLower(strings.TrimSpace(value)))
+			r.HostName, r.HostValue, r.HostLine = name, value, n
 		}
 	}
 	if r.Host == "" && !r.Complete && whole {

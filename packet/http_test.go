@@ -46,9 +46,12 @@ func TestHeadsAreBounded(t *testing.T) {
 
 func FuzzHTTP(f *testing.F) {
 	f.Add([]byte("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"))
+	f.Add([]byte("head http://u@[::1]:80?x HTTP/1.0\nA: b\nhost:\tx.:1\n\n"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		ParseRequest(b)
+		if r, err := ParseRequest(b); err == nil {
+			r.Name()
+		}
 		if r, err := ParseResponse(b); err == nil && r.HeadLength > len(b) {
 			t.Fatal("the head is longer than what there is")
 		}

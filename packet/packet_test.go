@@ -94,7 +94,7 @@ func TestClientHelloStream(t *testing.T) {
 	check := func(b []byte) {
 		t.Helper()
 		h, err := ParseClientHelloStream(b)
-		if err != nil || h.SNI != "www.example.org" || len(h.ALPN) != 2 || len(h.Groups) == 0 {
+		if err != nil || h.SNI != "www.example.org" || h.SNIAsSent != "www.Example.org" || len(h.ALPN) != 2 || len(h.Groups) == 0 || !h.Complete || h.Spread != (len(b) > len(flight)) {
 			t.Fatalf("%+v, %v", h, err)
 		}
 	}
@@ -108,6 +108,12 @@ func TestClientHelloStream(t *testing.T) {
 		msg = msg[n:]
 	}
 	check(split)
+	// The first record's length and the message's tell it before the second comes.
+	for cut := range split {
+		if h, err := ParseClientHelloStream(split[:cut]); !errors.Is(err, ErrMore) || h != nil && (!h.Spread || h.Complete) || h == nil && cut > 9 {
+			t.Fatalf("at %d: %+v, %v", cut, h, err)
+		}
+	}
 	if _, err := ParseClientHelloStream([]byte("GET / HTTP/1.1\r\n")); !errors.Is(err, ErrNotTLS) {
 		t.Fatal(err)
 	}
@@ -170,11 +176,26 @@ func TestStreamReassembly(t *testing.T) {
 }
 
 func TestParseRequest(t *testing.T) {
-	r, err := ParseRequest([]byte("GET /a?b HTTP/1.1\r\nHOST: Example.org:80\r\n\r\nrest"))
-	if err != nil || r.Host != "example.org" || r.Target != "/a?b" || !r.Complete {
-		t.Fatalf("%+v, %v", r, err)
+	for in, want := range map[string]Request{
+		"GET /a?b HTTP/1.1\r\nHOST: Example.org:80\r\n\r\nrest": {Method: "GET", Target: "/a?b", Version: "HTTP/1.1",
+			Host: "example.org", HostName: "HOST", HostValue: " Example.org:80", HostLine: 1, Complete: true},
+		"head / HTTP/1.0\r\nA: b\r\nHost:\r\nhost:\tx. \r\nHost: y\r\n": {Method: "head", Target: "/", Version: "HTTP/1.0",
+			Host: "x.", HostName: "host", HostValue: "\tx. ", HostLine: 3},
+		"GET HTTP://u@A.example:80/?x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n": {Method: "GET", Target: "HTTP://u@A.example:80/?x", Version: "HTTP/1.1",
+			Authority: "A.example:80", Host: "[::1]:80", HostName: "Host", HostValue: " [::1]:80", HostLine: 1, Complete: true},
+		"PUT https://a?b@c HTTP/1.1\n\n":     {Method: "PUT", Target: "https://a?b@c", Version: "HTTP/1.1", Authority: "a", Complete: true},
+		"GET /?u=http://a/ HTTP/1.1\r\n\r\n": {Method: "GET", Target: "/?u=http://a/", Version: "HTTP/1.1", Complete: true},
+	} {
+		if r, err := ParseRequest([]byte(in)); err != nil || *r != want {
+			t.Errorf("%q: %+v, %v", in, r, err)
+		}
 	}
-	for in, want := range map[string]error{"GE": ErrMore, "GET / HTTP/1.1\r\nA: b\r\n": ErrMore, "gET / HTTP/1.1\r\n": ErrNotHTTP, "SSH-2.0": ErrNotHTTP, "": ErrMore} {
+	for want, r := range map[string]Request{"a.example": {Authority: "A.example:80", Host: "b.example"}, "b.example": {Host: "b.example"}, "": {}} {
+		if got := r.Name(); got != want {
+			t.Errorf("%+v is for %q, want %q", r, got, want)
+		}
+	}
+	for in, want := range map[string]error{"GE": ErrMore, "GET / HTTP/1.1\r\nA: b\r\n": ErrMore, "gET / HTTP/1.1\r\n": ErrMore, "GEX / HTTP/1.1\r\n": ErrNotHTTP, "SSH-2.0": ErrNotHTTP, "": ErrMore} {
 		if _, err := ParseRequest([]byte(in)); !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", in, err, want)
 		}
@@ -271,6 +292,9 @@ func TestChromeHello(t *testing.T) {
 		!slices.Contains(h.Versions, 0x304) || !slices.Contains(h.Suites, 0x1301) || h.Length != len(flight)-5 || len(h.Extensions) < 15 {
 		t.Errorf("%+v", h)
 	}
+	if !h.Complete || !GREASE(h.Suites[0]) || !GREASE(h.Extensions[0]) || GREASE(0x1301) || GREASE(0x0a1a) || GREASE(10) {
+		t.Errorf("GREASE: %+v", h)
+	}
 	if len(flight) < 1500 {
 		t.Errorf("%d bytes, which fit into one segment", len(flight))
 	}
@@ -280,6 +304,9 @@ func TestChromeHello(t *testing.T) {
 		h, err := ParseClientHelloStream(flight[:cut])
 		if !errors.Is(err, ErrMore) {
 			t.Fatalf("at %d: %v", cut, err)
+		}
+		if h != nil && (h.Spread || h.Complete) {
+			t.Fatalf("at %d: %+v", cut, h)
 		}
 		if got := h != nil && h.SNI != ""; got != (cut >= at+len("www.blocked.example")) {
 			t.Fatalf("cut at %d, the name ends at %d: read %v", cut, at+len("www.blocked.example"), got)

@@ -50,6 +50,7 @@ type label struct {
 	layer, name, path string
 	ech, esni         bool
 	extensions        []uint16
+	forms             []string // of Forms, those that the trigger is written in
 }
 
 // event is a packet on its way through a filter.
@@ -268,7 +269,7 @@ func (f *Filter) learn(e *event) {
 	case fl.label.layer == "http":
 		// A further request of the same connection.
 		if r, err := packet.ParseRequest(p.Payload); err == nil {
-			fl.label = label{layer: "http", name: r.Host, path: r.Target}
+			fl.label = requestLabel(r, true)
 			fl.end = p.Seq + uint32(len(p.Payload))
 			e.fresh = true
 		}
@@ -279,7 +280,7 @@ func (fl *flow) learnUDP(e *event) {
 	p := &e.p
 	if p.DstPort == 53 {
 		if q, err := packet.ParseQuestion(p.Payload); err == nil && !q.Response {
-			fl.label = label{layer: "dns", name: q.Name, path: packet.TypeName(q.Type)}
+			fl.label = questionLabel(&q, packet.UDP)
 			e.fresh = true
 		}
 		return
@@ -299,10 +300,6 @@ func (fl *flow) learnUDP(e *event) {
 	}
 }
 
-func helloLabel(layer string, h *packet.ClientHello) label {
-	return label{layer: layer, name: h.SNI, ech: h.ECH, esni: h.ESNI, extensions: h.Extensions}
-}
-
 func (fl *flow) settle(l label) {
 	fl.label, fl.known, fl.end = l, true, fl.stream.Next()
 	fl.stream = packet.Stream{}
@@ -319,7 +316,7 @@ func (fl *flow) read(e *event) {
 	}
 	req, httpErr := packet.ParseRequest(b)
 	if httpErr == nil {
-		fl.settle(label{layer: "http", name: req.Host, path: req.Target})
+		fl.settle(requestLabel(req, false))
 		e.fresh = true
 		return
 	}
@@ -329,7 +326,7 @@ func (fl *flow) read(e *event) {
 			return
 		}
 		if q, err := packet.ParseQuestion(b[2:]); err == nil && !q.Response {
-			fl.settle(label{layer: "dns", name: q.Name, path: packet.TypeName(q.Type)})
+			fl.settle(questionLabel(&q, packet.TCP))
 			e.fresh = true
 			return
 		}
@@ -340,14 +337,15 @@ func (fl *flow) read(e *event) {
 }
 
 // alone reads one packet as a device does that does not reassemble. Of a
-// ClientHello that goes on in the next packet it sees what is in this one.
-func alone(p *packet.Packet) label {
+// ClientHello that goes on in the next packet it sees what is in this one. Of
+// the flow it knows only whether this is a further request.
+func alone(p *packet.Packet, fl *flow) label {
 	h, err := packet.ParseClientHelloStream(p.Payload)
 	if err == nil || h != nil && h.SNI != "" {
 		return helloLabel("tls", h)
 	}
 	if r, err := packet.ParseRequest(p.Payload); err == nil {
-		return label{layer: "http", name: r.Host, path: r.Target}
+		return requestLabel(r, slices.Contains(fl.label.forms, "second"))
 	}
 	return label{}
 }
@@ -417,12 +415,17 @@ func (f *Filter) matchesName(r *rule, e *event) bool {
 		return false
 	}
 	if r.Action == "dns-redirect" && !hasNames(&r.Rule) {
-		return e.up() && p.DstPort == 53
+		forms := fl.label.forms
+		if p.Proto == packet.TCP { // from its first segment on, when no more is known
+			forms = []string{"tcp"}
+		}
+		return e.up() && p.DstPort == 53 && !r.blind(forms)
 	}
 	if !e.up() {
 		// The answer is what is acted on only where it alone is dropped.
 		return r.Layer == "dns" && r.Action == "drop" && r.Side == "in" && e.answer != nil &&
-			(r.QType == "" || r.QType == packet.TypeName(e.answer.Type)) && r.named(e.answer.Name)
+			(r.QType == "" || r.QType == packet.TypeName(e.answer.Type)) && r.named(e.answer.Name) &&
+			!r.blind(questionLabel(e.answer, p.Proto).forms)
 	}
 	if r.Layer == "dns" && r.Side == "in" {
 		return false
@@ -431,13 +434,13 @@ func (f *Filter) matchesName(r *rule, e *event) bool {
 	if r.Split {
 		switch {
 		case p.Proto == packet.TCP:
-			l = alone(p)
+			l = alone(p, fl)
 			fresh = l.layer != ""
 		case r.Layer == "quic" && fl.data > 1:
 			return false
 		}
 	}
-	if !fresh || l.layer != r.Layer {
+	if !fresh || l.layer != r.Layer || r.blind(l.forms) {
 		return false
 	}
 	if r.QType != "" && r.QType != l.path {

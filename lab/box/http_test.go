@@ -116,7 +116,7 @@ func TestHTTPTriggers(t *testing.T) {
 		"path":              {Rule{Paths: []string{"proxy"}}, []string{request("any.example", "/free-proxy-list")}, true}, // SY-01
 		"other path":        {Rule{Paths: []string{"proxy"}}, []string{request("any.example", "/")}, false},
 		"host and port":     {Rule{Names: []string{"blocked.example"}}, []string{"GET / HTTP/1.1\r\nHost: blocked.example:80\r\n\r\n"}, true},
-		"case of method":    {Rule{Names: []string{"blocked.example"}}, []string{"gET / HTTP/1.1\r\nHost: blocked.example\r\n\r\n"}, false}, // IR-12
+		"case of method":    {Rule{Names: []string{"blocked.example"}, Blind: []string{"method-case"}}, []string{"gET / HTTP/1.1\r\nHost: blocked.example\r\n\r\n"}, false}, // IR-12
 		"split, put back":   {Rule{Names: []string{"blocked.example"}}, []string{"GET / HT", "TP/1.1\r\nHost: block", "ed.example\r\n\r\n"}, true},
 		"split, not":        {Rule{Names: []string{"blocked.example"}, Split: true}, []string{"GET / HT", "TP/1.1\r\nHost: block", "ed.example\r\n\r\n"}, false},
 		"second request":    {Rule{Names: []string{"blocked.example"}}, []string{request("ok.example", "/"), request("blocked.example", "/")}, true}, // IR-13

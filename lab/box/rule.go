@@ -51,6 +51,7 @@ type Rule struct {
 	From        string   `toml:"from"`              // RFC 3339 or a date
 	Until       string   `toml:"until"`
 	Hours       string   `toml:"hours"`         // "18-23", UTC
+	Blind       []string `toml:"blind-to"`      // forms of a trigger that it does not understand (Forms)
 	Split       bool     `toml:"split-defeats"` // looks at each packet alone: no reassembly; quic: first datagram of a flow only
 
 	// What it does.
@@ -210,7 +211,7 @@ func (r Rule) check() (*rule, error) {
 		within("dns-ttl", r.DNSTTL, 0, 1<<31-1), within("rate", r.Rate, 0, 100_000_000), within("bytes", r.Bytes, 0, 1<<30),
 		within("packets", r.Packets, 0, 1<<30), within("records", r.Records, 0, 1<<30), within("burst", r.Burst, 0, 1<<30),
 		within("queue", r.Queue, 0, 1<<30), within("larger", r.Larger, 0, 65535), within("payload-above", r.PayloadOver, 0, 65535),
-		within("body (its length)", len(r.Body), 0, 256<<10), r.fits(),
+		within("body (its length)", len(r.Body), 0, 256<<10), r.fits(), r.sees(),
 	} {
 		if e != nil {
 			return nil, e
