@@ -118,21 +118,10 @@ var addressTable = sync.OnceValue(func() map[netip.Addr]*Address {
 	return m
 })
 
-// AddressOf finds the row about addr, whatever the record's TTL was.
-func AddressOf(addr netip.Addr) (Address, bool) {
-	if a := addressTable()[addr.Unmap().WithZone("")]; a != nil {
-		return *a, true
-	}
-	return Address{}, false
-}
+// AddressOf finds the shipped row about addr, whatever the record's TTL was.
+func AddressOf(addr netip.Addr) (Address, bool) { return shipped().AddressOf(addr) }
 
-// ForgedAddress says whether a record with this address (and TTL in seconds,
-// -1 if not known) is one that forgers or filters give out and nobody else.
-// Rows that hold for a genuine server too (safesearch) do not count.
+// ForgedAddress is Table.ForgedAddress with the shipped rows.
 func ForgedAddress(addr netip.Addr, ttlS int64) (measure.Match, bool) {
-	a, ok := AddressOf(addr)
-	if !ok || a.Kind == "safesearch" || a.TTLS >= 0 && a.TTLS != ttlS {
-		return measure.Match{}, false
-	}
-	return a.match(), true
+	return shipped().ForgedAddress(addr, ttlS)
 }

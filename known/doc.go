@@ -20,4 +20,12 @@
 //	forged-address  given by a forger and nobody else
 //	filter-address  given by a filter that somebody at this place chose
 //	safesearch      genuine address of a search engine's restricted mode
+//	innocent        of an imported list: what its authors take for no block page
+//
+// # Lists of the user's own
+//
+// Import reads a copy of the lists that OONI and Censored Planet publish, and
+// says of each row that it does not take as it stands what became of it. A
+// Table holds such rows next to the shipped ones; their ids begin with
+// ImportPrefix, and nobody here has seen their pages.
 package known

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -12,9 +13,9 @@ import (
 // at which the text is split.
 func TestAutomatonFindsAcrossTheParts(t *testing.T) {
 	patterns := []string{"needle", "a much longer needle than the others", "ee", "dle"}
-	a := newAutomaton(patterns, []int{0, 1, 2, 3})
+	a := newAutomaton[uint16](patterns, []int{0, 1, 2, 3})
 	find := func(text []byte) (got [4]bool) {
-		a.search(text, func(row int) { got[row] = true })
+		a.search(text, func(row, _ int) { got[row] = true })
 		return got
 	}
 	for _, size := range []int{1023, 1024, 1025, 1026, 1027, 1500} {
@@ -42,11 +43,24 @@ func TestAutomatonOnLongRandomText(t *testing.T) {
 		}
 		text := strings.Repeat(rapid.StringMatching(`[abc]{1,90}`).Draw(t, "text"), 40)
 		got := map[int]bool{}
-		newAutomaton(patterns, rows).search([]byte(text), func(row int) { got[row] = true })
+		newAutomaton[uint16](patterns, rows).search([]byte(text), func(row, _ int) { got[row] = true })
 		for i, p := range patterns {
 			if got[i] != strings.Contains(text, p) {
 				t.Fatalf("pattern %q: %v", p, got[i])
 			}
 		}
 	})
+}
+
+// A page that repeats what an expression must contain costs one run of it, not
+// one for each time.
+func TestExpressionRunsOnceABody(t *testing.T) {
+	body := []byte(strings.Repeat("er Gate /webadmin/deny/ &dpruleid= ", 20_000))
+	start := time.Now()
+	if m := Match(Evidence{Body: body}); len(m) != 0 {
+		t.Errorf("%v", m)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("%v for %d bytes", took, len(body))
+	}
 }
