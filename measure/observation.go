@@ -32,11 +32,12 @@ type Stage string
 // The stages.
 const (
 	StagePreflight Stage = "preflight"
-	StageScreen    Stage = "screen"  // the cheap first pass; its failures are not counted
-	StageConfirm   Stage = "confirm" // a pair of an experiment
-	StageBracket   Stage = "bracket" // a canary before or after a pair
-	StageIsolate   Stage = "isolate" // run again alone, after residual blocking has passed
-	StageLocate    Stage = "locate"  // following the path to a device
+	StageScreen    Stage = "screen"   // the cheap first pass; its failures are not counted
+	StageConfirm   Stage = "confirm"  // a pair of an experiment
+	StageBracket   Stage = "bracket"  // a canary before or after a pair
+	StageIsolate   Stage = "isolate"  // run again alone, after residual blocking has passed
+	StageLocate    Stage = "locate"   // following the path to a device
+	StageIdentify  Stage = "identify" // trying forms of a trigger
 )
 
 // Experiment names the question that a test and its control answer together.
@@ -127,6 +128,10 @@ const (
 	// with the same TTL in the same flow. In StageLocate. differs: sni, host,
 	// qname, address, payload.
 	ExpLocate Experiment = "locate"
+	// ExpForm: T sends the trigger in a form (Form says which), C a random name
+	// of the same length in the same form to the same address. In
+	// StageIdentify. differs: sni, host, qname.
+	ExpForm Experiment = "form"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -187,6 +192,9 @@ type Observation struct {
 	Host    string `json:"host,omitempty" class:"target"`
 	URL     string `json:"url,omitempty" class:"target"`
 	Payload string `json:"payload,omitempty" class:"none"` // what kind of first bytes were sent, for ExpFirstBytes
+
+	// Form is how the name was written, for ExpForm (package identify's Forms).
+	Form string `json:"form,omitempty" class:"none"`
 
 	StartUS  int64 `json:"start_us"` // since Measurement.Started, microseconds
 	TookUS   int64 `json:"took_us"`

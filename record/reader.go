@@ -28,13 +28,14 @@ type Line struct {
 
 // Entry is one line, decoded; one of its pointers is set.
 type Entry struct {
-	Line        int
-	Run         *measure.Run
-	Measurement *measure.Measurement
-	Verdict     *measure.Verdict
-	Location    *measure.Location
-	Body        *measure.Body
-	End         *measure.End
+	Line           int
+	Run            *measure.Run
+	Measurement    *measure.Measurement
+	Verdict        *measure.Verdict
+	Location       *measure.Location
+	Identification *measure.Identification
+	Body           *measure.Body
+	End            *measure.End
 	// Other is a line of another kind, such as an OONI measurement. It is
 	// valid until the next entry.
 	Other []byte
@@ -242,6 +243,9 @@ func Decode(line []byte) (Entry, error) {
 	case KindLocation:
 		e.Location = new(measure.Location)
 		v = e.Location
+	case KindIdentification:
+		e.Identification = new(measure.Identification)
+		v = e.Identification
 	case KindBody:
 		e.Body = new(measure.Body)
 		v = e.Body
@@ -266,14 +270,15 @@ type Kind string
 
 // The kinds. A line of ours of a later version has a Kind of its own.
 const (
-	KindUnknown     Kind = ""
-	KindRun         Kind = "run"
-	KindMeasurement Kind = "measurement"
-	KindVerdict     Kind = "verdict"
-	KindLocation    Kind = "location"
-	KindBody        Kind = "body"
-	KindEnd         Kind = "end"
-	KindOONI        Kind = "ooni" // a measurement in OONI's format (its data format 0.2.0 and earlier)
+	KindUnknown        Kind = ""
+	KindRun            Kind = "run"
+	KindMeasurement    Kind = "measurement"
+	KindVerdict        Kind = "verdict"
+	KindLocation       Kind = "location"
+	KindIdentification Kind = "identification"
+	KindBody           Kind = "body"
+	KindEnd            Kind = "end"
+	KindOONI           Kind = "ooni" // a measurement in OONI's format (its data format 0.2.0 and earlier)
 )
 
 // Sniff tells what a line holds without decoding it: a line of ours has its

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 
 	"govah/measure"
@@ -29,6 +30,8 @@ func write(t *testing.T, path string) {
 	}
 	w.Measurement(&measure.Measurement{Type: "measurement", Schema: 1, ID: "m1", Target: "https://a.example/?b&c"})
 	w.Verdict(&measure.Verdict{Type: "verdict", Schema: 1, Measurement: "m1"})
+	w.Location(&measure.Location{Type: "location", Schema: 1, Measurement: "m1"})
+	w.Identification(&measure.Identification{Type: "identification", Schema: 1, Measurement: "m1"})
 	w.End(&measure.End{Type: "end", Schema: 1})
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -58,6 +61,10 @@ func read(t *testing.T, path string) (kinds string, errs []error) {
 			kinds += "m"
 		case e.Verdict != nil:
 			kinds += "v"
+		case e.Location != nil:
+			kinds += "l"
+		case e.Identification != nil:
+			kinds += "i"
 		case e.End != nil:
 			kinds += "e"
 		case e.Other != nil:
@@ -71,7 +78,7 @@ func TestRoundTrip(t *testing.T) {
 	for _, ext := range []string{"", ".gz", ".zst"} {
 		path := filepath.Join(t.TempDir(), "m.jsonl"+ext)
 		write(t, path)
-		if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
+		if kinds, errs := read(t, path); kinds != "rbmvlie" || errs != nil {
 			t.Errorf("%q: %s, %v", ext, kinds, errs)
 		}
 		if st, _ := os.Stat(path); st.Mode().Perm() != 0o600 {
@@ -88,7 +95,7 @@ func TestRoundTrip(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if kinds, errs := read(t, path); kinds != "rbmver" || errs != nil {
+		if kinds, errs := read(t, path); kinds != "rbmvlier" || errs != nil {
 			t.Errorf("%q after appending: %s, %v", ext, kinds, errs)
 		}
 	}
@@ -102,7 +109,7 @@ func TestCutOff(t *testing.T) {
 	os.WriteFile(path, data[:len(data)-9], 0o600)
 	kinds, errs := read(t, path)
 	var le *LineError
-	if kinds != "rbmv" || len(errs) != 1 || !errors.As(errs[0], &le) || le.Line != 5 {
+	if kinds != "rbmvli" || len(errs) != 1 || !errors.As(errs[0], &le) || le.Line != 7 {
 		t.Fatalf("%s, %v", kinds, errs)
 	}
 	w, err := Append(path)
@@ -111,14 +118,14 @@ func TestCutOff(t *testing.T) {
 	}
 	w.End(&measure.End{Type: "end"})
 	w.Close()
-	if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
+	if kinds, errs := read(t, path); kinds != "rbmvlie" || errs != nil {
 		t.Fatalf("after repair: %s, %v", kinds, errs)
 	}
 	// Going on after an interruption repeats no body.
 	w, _ = Append(path)
 	w.Body(&measure.Body{Type: "body", Schema: 1, SHA256: "aa"})
 	w.Close()
-	if kinds, errs := read(t, path); kinds != "rbmve" || errs != nil {
+	if kinds, errs := read(t, path); kinds != "rbmvlie" || errs != nil {
 		t.Fatalf("after the same body: %s, %v", kinds, errs)
 	}
 	var z bytes.Buffer
@@ -269,6 +276,8 @@ func TestSniff(t *testing.T) {
 	for line, want := range map[string]Kind{
 		`{"type":"run"}`:                       KindRun,
 		` { "type" : "body"}`:                  KindBody,
+		`{"type":"location"}`:                  KindLocation,
+		`{"type":"identification"}`:            KindIdentification,
 		`{"type":"later"}`:                     "later",
 		`{"annotations":{},"test_name":"web"}`: KindOONI,
 		`{"type":"ooni"}`:                      KindUnknown,
@@ -312,8 +321,41 @@ func TestHostileLines(t *testing.T) {
 	}
 }
 
+// What a line says of a device comes back as it was written.
+func TestIdentificationRoundTrip(t *testing.T) {
+	want := &measure.Identification{Type: "identification", Schema: 1, Run: "r1", Measurement: "m1", Rules: "2026.1", Target: "https://a.example/", Family: measure.IPv6, Payload: "http",
+		Trigger: measure.Trigger{Kind: "host", Value: "a.example", Control: "b.example"}, Outcome: measure.ProductNamed,
+		Products:   []measure.Candidate{{Row: "p1", Name: "Box", Vendor: "Maker", Country: "NL", PerMille: 970, Source: "https://s.example/", Because: []string{"o1"}}},
+		Behaviours: []measure.Candidate{{Row: "b1", Name: "seen somewhere", PerMille: 20}},
+		Cluster:    "http-1a2b3c4d", Properties: []measure.Property{{Name: "answer", Value: "<\x1b\u202e>\n", Because: []string{"o1", "o2"}}, {Name: "upper", Value: measure.Blind}},
+		Probes: 12, Triggers: 7, Next: "tab", Unknown: []measure.Why{measure.WhyFewPairs}}
+	path := filepath.Join(t.TempDir(), "m.jsonl")
+	w, err := Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Identification(want), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Decode(bytes.TrimSpace(data))
+	if err != nil || bytes.Count(data, []byte("\n")) != 1 {
+		t.Fatalf("%v, %q", err, data)
+	}
+	if diff := cmp.Diff(Entry{Identification: want}, e); diff != "" {
+		t.Errorf("(-written +read):\n%s", diff)
+	}
+	if _, err := Decode([]byte(`{"type":"identification","probes":"many"}`)); err == nil {
+		t.Error("a number that is none was accepted")
+	}
+}
+
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(`{"type":"run"}` + "\n" + `{"type":"measurement","observations":[{"id":"o1"}]}`))
+	f.Add([]byte(`{"type":"location","outcome":"located"}` + "\n" + `{"type":"identification","products":[{"name":"x"}],"properties":[{"name":"split","value":"blind"}]}`))
 	f.Add([]byte{0x1f, 0x8b, 8, 0})
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -241,6 +241,9 @@ func (w *Writer) Verdict(v *measure.Verdict) error { return w.locked(v) }
 // Location writes where a device sits.
 func (w *Writer) Location(l *measure.Location) error { return w.locked(l) }
 
+// Identification writes what kind of device reacts.
+func (w *Writer) Identification(i *measure.Identification) error { return w.locked(i) }
+
 // End writes the line that closes a run.
 func (w *Writer) End(e *measure.End) error { return w.locked(e) }
 

@@ -39,6 +39,9 @@ type Source struct {
 	locations map[string][]*measure.Location // by measurementKey
 	located   []string                       // its keys in the order in which they came
 	where     surroundings                   // of measurements without a verdict
+
+	identifications map[string][]*measure.Identification // by measurementKey
+	identified      []string                             // its keys in the order in which they came
 }
 
 const (
@@ -51,7 +54,8 @@ const (
 
 // HTML writes one self-contained file: no external resource, a content
 // security policy that forbids any, readable without the script that filters.
-// Memory grows by one short row a target, and by the locations.
+// Memory grows by one short row a target, and by what was found beyond its
+// verdict.
 func HTML(w io.Writer, o Options, src *Source) error {
 	d := &document{w: bufio.NewWriterSize(w, 64<<10), l: o.lang(), judged: map[string]bool{}}
 	if err := d.count(src); err != nil {
@@ -67,6 +71,7 @@ func HTML(w io.Writer, o Options, src *Source) error {
 		}
 	}
 	d.alone(src)
+	d.identifiedAlone(src)
 	d.tail(src)
 	return d.w.Flush()
 }
@@ -201,13 +206,11 @@ func (d *document) head(src *Source) {
 	}
 	d.raw(`</p>`)
 	summary := d.tally.words()
-	if places, searches := src.found(); searches > 0 {
-		s := say("location.summary", i18n.Num("n", places), i18n.Num("total", searches))
+	if found := src.searched(); len(found) > 0 {
 		if d.tally.total == 0 {
-			summary[0] = s
-		} else {
-			summary = append(summary, s)
+			summary = nil
 		}
+		summary = append(summary, found...)
 	}
 	d.raw(`<h1>`, summary[0].markup(l), `</h1>`)
 	if len(summary) > 1 {
@@ -333,11 +336,11 @@ func (d *document) group(src *Source, s State) error {
 		if StateOf(e.Verdict) != s {
 			continue
 		}
-		locations := src.locations[measurementKey(e.Verdict.Run, e.Verdict.Measurement)]
+		found := src.findings(e.Verdict)
 		if s == StateFine {
-			d.fine(i, e, locations, n <= maxFineDetail)
+			d.fine(i, e, found, n <= maxFineDetail)
 		} else {
-			d.card(i, e, locations)
+			d.card(i, e, found, src.placed(e.Verdict))
 		}
 	}
 	if s == StateFine {
@@ -352,7 +355,27 @@ func (d *document) open(tag, class i18n.Markup, i int, v *measure.Verdict) {
 	d.raw("\n<", tag, ` id="t`, number(i), `" class="`, class, state, `" data-s="`, state, `" data-t="`, attr(clip(v.Target, 300)), `">`)
 }
 
-func (d *document) fine(i int, e Entry, locations []*measure.Location, detail bool) {
+// findings are what was found out beyond a verdict.
+type findings struct {
+	locations       []*measure.Location
+	identifications []*measure.Identification
+}
+
+func (s *Source) findings(v *measure.Verdict) findings {
+	key := measurementKey(v.Run, v.Measurement)
+	return findings{s.locations[key], s.identifications[key]}
+}
+
+func (d *document) findings(f findings, verdict account) {
+	for _, l := range f.locations {
+		d.location(l, verdict)
+	}
+	for _, id := range f.identifications {
+		d.identification(id, verdict)
+	}
+}
+
+func (d *document) fine(i int, e Entry, found findings, detail bool) {
 	d.open("li", "", i, e.Verdict)
 	title := func() {
 		d.raw(`<span class="sym" aria-hidden="true">✓</span> `, i18n.BDI(clip(e.Verdict.Target, 300)))
@@ -360,15 +383,13 @@ func (d *document) fine(i int, e Entry, locations []*measure.Location, detail bo
 			d.raw(` <span class="small">`, i18n.EscapeHTML(names), `</span>`)
 		}
 	}
-	if detail && e.Measurement != nil || len(locations) > 0 {
+	if detail && e.Measurement != nil || len(found.locations)+len(found.identifications) > 0 {
 		d.raw(`<details><summary>`)
 		title()
 		d.raw(`</summary>`)
 		a := tell(d.l, e.Verdict)
 		d.account(a)
-		for _, l := range locations {
-			d.location(l, a)
-		}
+		d.findings(found, a)
 		if detail && e.Measurement != nil {
 			d.pictures(e)
 			d.steps(e)
@@ -380,10 +401,10 @@ func (d *document) fine(i int, e Entry, locations []*measure.Location, detail bo
 	d.raw(`</li>`)
 }
 
-func (d *document) card(i int, e Entry, locations []*measure.Location) {
+func (d *document) card(i int, e Entry, found findings, placed bool) {
 	v := e.Verdict
 	a := tell(d.l, v)
-	if slices.ContainsFunc(locations, func(l *measure.Location) bool { return l.Outcome == measure.Located }) {
+	if placed {
 		// What the verdict alone does not show is shown below.
 		a.not = slices.DeleteFunc(a.not, func(s sentence) bool { return s.key == "scope.unknown" })
 	}
@@ -399,9 +420,7 @@ func (d *document) card(i int, e Entry, locations []*measure.Location) {
 		d.raw(`<p class="`, class, `">`, s.markup(d.l), `</p>`)
 	}
 	d.account(a)
-	for _, l := range locations {
-		d.location(l, a)
-	}
+	d.findings(found, a)
 	if e.Measurement != nil {
 		d.pictures(e)
 		d.steps(e)
@@ -484,6 +503,9 @@ func (d *document) steps(e Entry) {
 			d.raw(`<br><span class="small">`)
 			d.words(key)
 			d.raw(`</span>`)
+		}
+		if o.Form != "" {
+			d.raw(`<br><span class="small">`, term(d.l, "identification.form.", o.Form).markup(d.l), `</span>`)
 		}
 		if o.Helper != "" {
 			d.raw(`<br><span class="small">`, i18n.BDI(clip(o.Helper, 80)), `</span>`)

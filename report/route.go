@@ -42,6 +42,19 @@ func (s *Source) Measured(m *measure.Measurement) {
 	s.where.add([]place{{m.Vantage, m.View}}, notices(m))
 }
 
+// placed says whether something was located for the target of a verdict, in
+// its own measurement or in one that followed it.
+func (s *Source) placed(v *measure.Verdict) bool {
+	for _, list := range s.locations {
+		if slices.ContainsFunc(list, func(l *measure.Location) bool {
+			return l.Outcome == measure.Located && l.Run == v.Run && l.Target == v.Target
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
 // found counts the paths on which something was located, and all that were
 // searched.
 func (s *Source) found() (places, searches int) {
@@ -54,6 +67,24 @@ func (s *Source) found() (places, searches int) {
 		}
 	}
 	return places, searches
+}
+
+// searched sums up what was found beyond the verdicts.
+func (s *Source) searched() []sentence {
+	places, searches := s.found()
+	known, tried := s.recognised()
+	return searched(places, searches, known, tried)
+}
+
+func searched(places, searches, known, tried int) []sentence {
+	var out []sentence
+	if searches > 0 {
+		out = append(out, say("location.summary", i18n.Num("n", places), i18n.Num("total", searches)))
+	}
+	if tried > 0 {
+		out = append(out, say("identification.summary", i18n.Num("n", known), i18n.Num("total", tried)))
+	}
+	return out
 }
 
 // alone writes the locations that belong to no verdict of the report.

@@ -69,9 +69,12 @@ type Text struct {
 	notices map[string]bool
 	open    bool // the last line printed belongs to a list of lines
 	// Locations printed, the ones among them that name a place, and the
-	// targets that they are of.
+	// targets that they and the identifications are of.
 	searches, places int
 	searched         map[string]bool
+	// Identifications printed, and the ones among them that name a product or
+	// a documented behaviour.
+	tried, known int
 }
 
 // NewText prints to w.
@@ -167,7 +170,7 @@ func (t *Text) Begin(run *measure.Run) error {
 
 // Measured prints, once for all, what of the network that m was made in (a VPN,
 // a login page) holds for everything measured there. Add does so by itself;
-// AddLocation, which knows no measurement, needs it before.
+// AddLocation and AddIdentification, which know no measurement, need it before.
 func (t *Text) Measured(m *measure.Measurement) error {
 	for _, n := range notices(m) {
 		t.notice(n.key, n.args...)
@@ -246,6 +249,9 @@ func (t *Text) observation(o *measure.Observation) string {
 	if what != "" {
 		parts = append(parts, l.IsolateLTR(clip(what, 120)))
 	}
+	if o.Form != "" {
+		parts = append(parts, "· "+term(l, "identification.form.", o.Form).text(l))
+	}
 	if o.Remote != "" && o.Remote != what {
 		parts = append(parts, "· "+l.IsolateLTR(clip(o.Remote, 80)))
 	}
@@ -267,11 +273,13 @@ func (t *Text) End(s Summary) error {
 	if t.open {
 		t.write("\n")
 	}
-	searched := say("location.summary", i18n.Num("n", t.places), i18n.Num("total", t.searches))
-	if t.tally.total == 0 && t.searches == 0 {
+	found := searched(t.places, t.searches, t.known, t.tried)
+	if t.tally.total == 0 && len(found) == 0 {
 		t.line(bold, l.Text("summary.empty"), 0, 2)
 	} else if t.tally.total == 0 {
-		t.line(bold, searched.text(l), 0, 2)
+		for _, s := range found {
+			t.line(bold, s.text(l), 0, 2)
+		}
 		if s.ElapsedMS > 0 {
 			t.line("", l.Text("summary.tested", i18n.Num("n", len(t.searched)), i18n.Took("time", s.ElapsedMS*1000),
 				i18n.Size("sent", s.BytesSent), i18n.Size("received", s.BytesReceived)), 0, 2)
@@ -284,8 +292,8 @@ func (t *Text) End(s Summary) error {
 			}
 			t.line(style, sentence.text(l), 0, 2)
 		}
-		if t.searches > 0 {
-			t.line("", searched.text(l), 0, 2)
+		for _, s := range found {
+			t.line("", s.text(l), 0, 2)
 		}
 		for _, state := range States {
 			n := t.tally.count[state]

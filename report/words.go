@@ -372,8 +372,11 @@ func shellQuote(s string) string {
 
 // word is the catalogue's word for a value of a closed vocabulary, or the value
 // itself as foreign text where a newer version wrote one.
-func word(l i18n.Lang, prefix, value string) sentence {
-	if key := prefix + "." + value; l.Has(key) {
+func word(l i18n.Lang, prefix, value string) sentence { return term(l, prefix+".", value) }
+
+// term is word for a prefix that ends in its dot.
+func term(l i18n.Lang, prefix, value string) sentence {
+	if key := prefix + value; l.Has(key) {
 		return say(key)
 	}
 	return say("detail.value", i18n.LTR("value", clip(value, 60)))

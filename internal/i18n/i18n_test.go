@@ -65,7 +65,7 @@ func TestPersianSpelling(t *testing.T) {
 		"a space before punctuation":               regexp.MustCompile(` [،؛؟.»]`),
 		"straight quotes":                          regexp.MustCompile(`["']`),
 	}
-	terms := regexp.MustCompile(`HTTP/3|IPv[46]|NAT64|\{[^}]*\}`)
+	terms := regexp.MustCompile(`HTTP/3|HTTP/1\.0|IPv[46]|NAT64|\{[^}]*\}`)
 	for key, message := range catalogue()[Persian] {
 		if key == "html.legend" {
 			continue

@@ -1,0 +1,82 @@
+package measure
+
+// Identification is what kind of thing reacts to a trigger: the outcome of
+// package identify for one measurement, one layer and one family. It follows
+// from the observations of StageIdentify alone.
+type Identification struct {
+	Type        string  `json:"type" class:"none"` // "identification"
+	Schema      int     `json:"schema"`
+	Run         string  `json:"run" class:"none"`
+	Measurement string  `json:"measurement" class:"none"`
+	Rules       string  `json:"rules" class:"none"`
+	Target      string  `json:"target" class:"target"`
+	Family      Family  `json:"family,omitempty" class:"none"`
+	Payload     string  `json:"payload" class:"none"` // tls, http or dns
+	Trigger     Trigger `json:"trigger"`
+	// Outcome says how far the answer goes.
+	Outcome Likeness `json:"outcome" class:"none"`
+	// Products are named by a signature of theirs that the answer carried,
+	// never by behaviour; the likeliest first.
+	Products []Candidate `json:"products,omitempty"`
+	// Behaviours are documented ones that this one is like, the likeliest
+	// first, of at least 10 per mille.
+	Behaviours []Candidate `json:"behaviours,omitempty"`
+	// Cluster is the id of the behaviour itself: devices with one id wrote and
+	// read alike. It names nobody.
+	Cluster string `json:"cluster,omitempty" class:"none"`
+	// Properties are what was found out, in a fixed order.
+	Properties []Property `json:"properties,omitempty"`
+	// Probes is how often the trigger was sent, in whatever form, Triggers how
+	// often the device reacted.
+	Probes   int `json:"probes"`
+	Triggers int `json:"triggers"`
+	// Next is the form that would tell most, "" if none would tell anything.
+	Next    string `json:"next,omitempty" class:"none"`
+	Unknown []Why  `json:"unknown,omitempty" class:"none"`
+}
+
+// Likeness says how far an identification goes.
+type Likeness string
+
+// The outcomes of an identification.
+const (
+	// ProductNamed: a signature names the product.
+	ProductNamed Likeness = "product"
+	// BehaviourKnown: it behaves as documented elsewhere.
+	BehaviourKnown Likeness = "behaviour"
+	// UnknownDevice: neither; Cluster is all there is.
+	UnknownDevice Likeness = "unknown"
+	// NothingReacts: the trigger fared like its control.
+	NothingReacts Likeness = "nothing-reacts"
+	// NotComparable: no control passed, so nothing can be said.
+	NotComparable Likeness = "no-control"
+)
+
+// Candidate is a product or a documented behaviour.
+type Candidate struct {
+	Row string `json:"row" class:"none"` // of package known
+	// Name is the product's, or says where the behaviour was seen.
+	Name     string `json:"name" class:"none"`
+	Vendor   string `json:"vendor,omitempty" class:"none"`
+	Country  string `json:"country,omitempty" class:"none"`
+	PerMille int    `json:"per_mille"` // its probability among all, an unknown one included
+	Source   string `json:"source,omitempty" class:"none"`
+	// Because are ids of observations.
+	Because []string `json:"because,omitempty" class:"none"`
+}
+
+// Property is one thing known about how a device writes or reads.
+type Property struct {
+	// Name: for what it writes action, status, alert, rcode, answer, dns-ttl,
+	// aa, replies, genuine; for what it reads the form of a trigger.
+	Name string `json:"name" class:"none"`
+	// Value: of a form, reads (it reacts) or blind (it does not).
+	Value   string   `json:"value" class:"foreign"`
+	Because []string `json:"because,omitempty" class:"none"`
+}
+
+// The values of a form's Property.
+const (
+	Reads = "reads"
+	Blind = "blind"
+)
