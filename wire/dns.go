@@ -84,6 +84,8 @@ type Question struct {
 	Linger time.Duration
 	// NoResolver says that nothing at Server answers questions (ExpNowhere).
 	NoResolver bool
+	// NoEDNS leaves out the OPT record (RFC 6891).
+	NoEDNS bool
 	// TTL is that of the packets sent, 0 the system's default.
 	TTL int
 }
@@ -115,6 +117,9 @@ func ask(ctx context.Context, n Network, l *Log, o *measure.Observation, q Quest
 	msg, err := newQuestion(q.Name, q.Type)
 	if err != nil {
 		return err
+	}
+	if q.NoEDNS {
+		msg.Extra = nil
 	}
 	if !q.Server.IsValid() {
 		return fmt.Errorf("wire: no resolver to ask for %q", q.Name)

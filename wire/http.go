@@ -39,6 +39,10 @@ type Request struct {
 	NoHost bool
 	// Header are further headers, sent last, or instead of those of the same name.
 	Header []measure.Header
+	// Segments, if any, are sent instead of the head that Fetch would write,
+	// each in a TCP segment of its own. They must be a request of Method
+	// (HTTP/1 only).
+	Segments [][]byte
 	// Body is sent with its length.
 	Body []byte
 	// MaxBody is how many decoded bytes are read and kept, 64 KiB if 0.

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"strconv"
 	"strings"
+	"time"
 
 	"govah/measure"
 )
@@ -33,7 +34,11 @@ func (x *exchange) head1() []byte {
 // answer.
 func roundTrip1(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 	mt.request()
-	if _, err := c.Write(append(x.head1(), x.Body...)); err != nil {
+	segments := x.Segments
+	if segments == nil {
+		segments = [][]byte{append(x.head1(), x.Body...)}
+	}
+	if err := writeApart(c, segments); err != nil {
 		// The answer may have come before the write failed: a reset that
 		// follows a block page must not hide it.
 		if a, readErr := readAnswer(c, x.Method, mt.answered); readErr == nil {
@@ -42,6 +47,23 @@ func roundTrip1(c net.Conn, mt *meter, x *exchange) (*answer, error) {
 		return nil, err
 	}
 	return readAnswer(c, x.Method, mt.answered)
+}
+
+// gap is how long a segment is ahead of the next, so that the kernel does not
+// send them as one.
+const gap = 20 * time.Millisecond
+
+// writeApart writes each part in a segment of its own.
+func writeApart(c net.Conn, parts [][]byte) error {
+	for i, b := range parts {
+		if i > 0 {
+			time.Sleep(gap)
+		}
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readAnswer reads the head of an answer, skipping informational ones. begun

@@ -18,6 +18,8 @@ type Meta struct {
 	Pair        int
 	ControlKind measure.ControlKind
 	Differs     []string
+	// Form is how a name is written, for ExpForm.
+	Form string
 	// After is the id of the observation whose answer or connection is used.
 	After string
 }
@@ -64,7 +66,7 @@ func (l *Log) Begin(step measure.Step, m Meta) *measure.Observation {
 	return &measure.Observation{
 		ID: "o" + strconv.Itoa(l.next), Step: step,
 		Role: m.Role, Stage: m.Stage, Experiment: m.Experiment, Pair: m.Pair,
-		ControlKind: m.ControlKind, Differs: m.Differs, After: m.After,
+		ControlKind: m.ControlKind, Differs: m.Differs, Form: m.Form, After: m.After,
 		StartUS: time.Since(l.started).Microseconds(),
 	}
 }

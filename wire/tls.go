@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -72,8 +74,52 @@ type HandshakeSpec struct {
 	// Timeout is how long the peer may be silent; 0 means max(2 s, 8 RTT),
 	// and three times that if it has acknowledged everything.
 	Timeout time.Duration
+	// Cut spreads the server name over two TCP segments or two TLS records.
+	Cut Cut
 	// TTL, if set, is that of all segments from the ClientHello on.
 	TTL int
+}
+
+// Cut says where a ClientHello is cut, in the middle of the server name.
+type Cut uint8
+
+// The cuts.
+const (
+	Whole Cut = iota
+	CutSegments
+	CutRecords
+)
+
+// cutter cuts the first record that is written (RFC 8446, 5.1: a handshake
+// message may be spread over records).
+type cutter struct {
+	net.Conn
+	cut  Cut
+	name string
+	done bool
+}
+
+func (c *cutter) Write(b []byte) (int, error) {
+	if c.done {
+		return c.Conn.Write(b)
+	}
+	c.done = true
+	at := bytes.Index(b, []byte(c.name))
+	if c.name == "" || at < 0 || len(b) < 6 {
+		return 0, fmt.Errorf("wire: a ClientHello without %q cannot be cut in it", clip(c.name, 260))
+	}
+	at += len(c.name) / 2
+	parts := [][]byte{b[:at], b[at:]}
+	if c.cut == CutRecords {
+		first := binary.BigEndian.AppendUint16([]byte{b[0], b[1], b[2]}, uint16(at-5))
+		first = append(first, b[5:at]...)
+		first = binary.BigEndian.AppendUint16(append(first, b[0], b[1], b[2]), uint16(len(b)-at))
+		parts = [][]byte{append(first, b[at:]...)}
+	}
+	if err := writeApart(c.Conn, parts); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // TLSConn is a TLS connection. It serves one exchange: Fetch or Bulk.
@@ -144,7 +190,11 @@ func handshake(ctx context.Context, l *Log, o *measure.Observation, conn Conn, s
 		chain []*x509.Certificate
 	)
 	mt := &meter{Conn: conn}
-	client, err := spec.Hello.client(mt, spec.SNI, spec.ALPN, func(r [][]byte, c []*x509.Certificate) {
+	var under net.Conn = mt
+	if spec.Cut != Whole {
+		under = &cutter{Conn: mt, cut: spec.Cut, name: spec.SNI}
+	}
+	client, err := spec.Hello.client(under, spec.SNI, spec.ALPN, func(r [][]byte, c []*x509.Certificate) {
 		raw, chain = r, c
 	})
 	if err != nil {

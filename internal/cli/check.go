@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"govah/check"
+	"govah/identify"
 	"govah/internal/i18n"
 	"govah/measure"
 )
@@ -41,6 +42,8 @@ type checkOptions struct {
 	html       string
 	ooni       string
 	locate     bool
+	identify   bool
+	signatures string
 	exitCode   bool
 	consent    bool
 	loss       int // of a lab's line, per thousand; for tests
@@ -97,10 +100,12 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.BoolVar(&o.locate, "locate", false, "for what is found, say between which two routers it sits")
+	f.BoolVar(&o.identify, "identify", false, "for what is found, say what kind of device it is")
+	f.StringVar(&o.signatures, "signatures", "", "with --identify: signatures of your own (govah identify import)")
 	f.StringVar(&o.pace, "pace", "", "gentle or fast (default: gentle; fast with --lab)")
 	f.Int64Var(&o.maxBytes, "max-bytes", 0, "start no further target after this many bytes")
 	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 10m, and write what there is")
-	f.IntVar(&o.triggers, "budget", 0, "trigger a suspected filter at most this often in all")
+	f.IntVar(&o.triggers, "budget", 0, "trigger a suspected filter at most this often (--locate and --identify have budgets of their own)")
 	f.BoolVar(&a.json, "json", false, "print measurements and verdicts as JSON lines")
 	f.StringVarP(&o.output, "output", "o", "", "write the measurement file (.jsonl, .jsonl.gz or .jsonl.zst)")
 	f.BoolVar(&o.resume, "resume", false, "with -o: go on where an interrupted file ends")
@@ -217,6 +222,11 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		plan.Triggers += mostLocated * locateTriggers
 		plan.Bytes += mostLocated * locateBytes
 		plan.Duration += locateTime
+	}
+	if o.identify {
+		plan.Triggers += mostLocated * identify.MaxForm
+		plan.Bytes += mostLocated * identifyBytes
+		plan.Duration += identifyTime
 	}
 	if o.lab == "" {
 		if err := a.askConsent(lang, o, plan, p, len(targets)); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"govah/identify"
 	"govah/internal/i18n"
 	"govah/judge"
 	"govah/locate"
@@ -30,8 +31,9 @@ const (
 
 func (a *app) judgeCommand() *cobra.Command {
 	var (
-		output string
-		code   bool
+		output     string
+		signatures string
+		code       bool
 	)
 	cmd := &cobra.Command{
 		Use:   "judge FILE…",
@@ -47,12 +49,13 @@ or - for standard input. Other tests of OONI are counted and passed over.`,
 			if err != nil {
 				return usage("it is en or fa", "%v", err)
 			}
-			return a.runJudge(lang, args, output, code)
+			return a.runJudge(lang, args, output, signatures, code)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "", "write measurements and verdicts to this new file (.gz, .zst: compressed)")
 	f.BoolVar(&a.json, "json", false, "print each verdict as one line of JSON")
+	f.StringVar(&signatures, "signatures", "", "for identifications: signatures of your own (govah identify import)")
 	f.BoolVar(&code, "exit-code", false, "exit 3 if interference is confirmed, 4 if suspected or inconclusive")
 	return cmd
 }
@@ -60,6 +63,7 @@ or - for standard input. Other tests of OONI are counted and passed over.`,
 // rejudging is one invocation of judge.
 type rejudging struct {
 	a     *app
+	table *identify.Table
 	lang  i18n.Lang
 	text  *report.Text
 	out   *record.Writer
@@ -84,14 +88,18 @@ type account struct {
 	first   []string
 }
 
-func (a *app) runJudge(lang i18n.Lang, paths []string, output string, code bool) (err error) {
+func (a *app) runJudge(lang i18n.Lang, paths []string, output, signatures string, code bool) (err error) {
 	for _, path := range paths {
 		if err := readable(path, "give files of `govah check -o` or of OONI, or - for standard input"); err != nil {
 			return err
 		}
 	}
+	table, err := a.identifyTable(signatures)
+	if err != nil {
+		return err
+	}
 	opts := report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet}
-	r := &rejudging{a: a, lang: lang, text: report.NewText(a.out, opts), worst: measure.InterferenceNone, bodies: map[string][]byte{}}
+	r := &rejudging{a: a, table: table, lang: lang, text: report.NewText(a.out, opts), worst: measure.InterferenceNone, bodies: map[string][]byte{}}
 	if output != "" {
 		if r.out, err = record.Create(output); err != nil {
 			return hint(err, "choose another file with -o")
@@ -230,6 +238,14 @@ func (r *rejudging) again(m *measure.Measurement) error {
 	if len(located) > 0 {
 		return r.located(m, located)
 	}
+	if id := r.table.Infer(m); id != nil {
+		if r.out != nil {
+			if err := writeIdentified(r.out, m, id); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		return r.a.showIdentified(r.text, id)
+	}
 	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
 	return r.take(m, &v, bodies)
 }
@@ -282,7 +298,7 @@ func decode(p *ooni.Parser, line record.Line) (d decoded) {
 			d.imported, d.bodies = m, p.Body
 			d.verdict = judge.Judge(judge.Input{Measurement: m, Bodies: p.Body})
 		}
-	case record.KindVerdict, record.KindLocation:
+	case record.KindVerdict, record.KindLocation, record.KindIdentification:
 		// A new one takes its place.
 	case record.KindRun, record.KindMeasurement, record.KindBody, record.KindEnd:
 		d.entry, d.err = record.Decode(line.Data)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -65,44 +66,10 @@ func TestKernelSuite(t *testing.T) {
 	if len(targets) < 30 {
 		t.Fatalf("only %d rows", len(targets))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	var running sync.WaitGroup
-	hctx, stop := context.WithCancel(ctx)
-	defer running.Wait()
-	defer stop()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), w.PublicPEM(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"check", "--consent", "--pace", "fast", "--json", "-o", filepath.Join(dir, "m.jsonl"), "--ca-file", filepath.Join(dir, "ca.pem"), "--deadline", "4m"}
-	for _, site := range w.Sites("helper") {
-		url, err := mountHelper(hctx, &running, w, site.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		args = append(args, "--helper", url)
-	}
-	for _, d := range w.Sites("doh") {
-		args = append(args, "--doh", "https://"+d.Name+"/dns-query")
-	}
-	for _, c := range w.Sites("canary") {
-		args = append(args, "--control", c.Name)
-	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, targets...)...)
-	cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+dir)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
-	err = kernel.Run(ctx, kernel.Link{
-		Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1,
-		Send: w.Inject, Attach: w.Port,
-	}, cmd)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
+	stdout := onKernel(t, w, "check", targets)
 	seen := 0
-	for line := range strings.Lines(stdout.String()) {
+	for line := range strings.Lines(stdout) {
 		if !strings.HasPrefix(line, `{"type":"verdict"`) {
 			continue
 		}
@@ -120,6 +87,102 @@ func TestKernelSuite(t *testing.T) {
 	}
 	t.Logf("%d rows on the kernel's own stack in %s", seen, time.Since(began).Round(time.Millisecond))
 	if t.Failed() && *traces != "" {
-		os.WriteFile(filepath.Join(*traces, "kernel.jsonl"), stdout.Bytes(), 0o600)
+		os.WriteFile(filepath.Join(*traces, "kernel.jsonl"), []byte(stdout), 0o600)
 	}
+}
+
+// onKernel runs a command against targets in namespaces made here, in front of
+// a world, and returns its JSON lines.
+func onKernel(t *testing.T, w *lab.World, command string, targets []string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var running sync.WaitGroup
+	hctx, stop := context.WithCancel(ctx)
+	defer running.Wait()
+	defer stop()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), w.PublicPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{command, "--consent", "--pace", "fast", "--json", "-o", filepath.Join(dir, "m.jsonl"), "--ca-file", filepath.Join(dir, "ca.pem"), "--deadline", "4m"}
+	for _, site := range w.Sites("helper") {
+		url, err := mountHelper(hctx, &running, w, site.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--helper", url)
+	}
+	for _, d := range w.Sites("doh") {
+		args = append(args, "--doh", "https://"+d.Name+"/dns-query")
+	}
+	for _, c := range w.Sites("canary") {
+		args = append(args, "--control", c.Name)
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, targets...)...)
+	cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+dir)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := kernel.Run(ctx, kernel.Link{
+		Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1,
+		Send: w.Inject, Attach: w.Port,
+	}, cmd)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	return stdout.String()
+}
+
+// TestKernelIdentify: what is found out about a device is the same in the lab
+// and on the kernel's own network stack.
+func TestKernelIdentify(t *testing.T) {
+	if err := kernel.Supported(); err != nil {
+		if errors.Is(err, kernel.ErrUnavailable) {
+			t.Skipf("this machine does not let users make namespaces: %v", err)
+		}
+		t.Fatal(err)
+	}
+	s, err := lab.Load("gauntlet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := lab.New(s, lab.Options{Raw: true, At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	targets := []string{"https://reset.tls.example/", "http://iframe.http.example/"}
+	kernels := clusters(t, onKernel(t, w, "identify", append([]string{"-4"}, targets...)))
+	var out, errs bytes.Buffer
+	if code := Main(t.Context(), append([]string{"identify", "--lab", "gauntlet", "-4", "--json", "-o", filepath.Join(t.TempDir(), "m.jsonl")}, targets...), strings.NewReader(""), &out, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	labs := clusters(t, out.String())
+	for trigger, cluster := range labs {
+		if kernels[trigger] != cluster {
+			t.Errorf("%s: %s in the lab, %q on the kernel", trigger, cluster, kernels[trigger])
+		}
+	}
+	if len(labs) != len(targets) || len(kernels) != len(labs) {
+		t.Errorf("of %d targets %d told in the lab, %d on the kernel", len(targets), len(labs), len(kernels))
+	}
+}
+
+// clusters are the ids of a run's identifications, by payload, family and name.
+func clusters(t *testing.T, out string) map[string]string {
+	t.Helper()
+	ids := map[string]string{}
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, `{"type":"identification"`) {
+			continue
+		}
+		var id measure.Identification
+		if err := json.Unmarshal([]byte(line), &id); err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprintf("%s %s %s", id.Payload, id.Family, id.Trigger.Value)
+		ids[key] = id.Cluster
+		t.Logf("%s: %s %s, %d probes, %v", key, id.Outcome, id.Cluster, id.Probes, id.Properties)
+	}
+	return ids
 }

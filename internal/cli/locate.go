@@ -426,13 +426,19 @@ func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spe
 	if err := locate.Run(ctx, s.cfg.Network, log, spec); err != nil {
 		return nil, nil, err
 	}
+	m := s.measurement(log, id, target, ctx.Err() == nil)
+	return m, locate.Infer(m, s.country), nil
+}
+
+// measurement is what a search saw.
+func (s *search) measurement(log *wire.Log, id, target string, complete bool) *measure.Measurement {
 	m := &measure.Measurement{Type: "measurement", Schema: 1, Run: s.run, ID: id, Target: target,
 		Started: s.cfg.Trust.Now().Add(-time.Since(log.Started())).UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
 		Vantage: measure.Vantage{ASN: s.cfg.Surroundings.ASN, Country: s.cfg.Surroundings.Country, ASNSource: s.cfg.Surroundings.Source,
 			Link: s.cfg.Surroundings.Link, Tunnel: s.cfg.Surroundings.Tunnel, Proxy: s.cfg.Surroundings.Proxy, Geo: s.cfg.Geo},
-		View: s.cfg.Network.View(), Screened: 1, Observations: log.Observations(), Complete: ctx.Err() == nil, ElapsedMS: time.Since(log.Started()).Milliseconds()}
+		View: s.cfg.Network.View(), Screened: 1, Observations: log.Observations(), Complete: complete, ElapsedMS: time.Since(log.Started()).Milliseconds()}
 	m.BytesSent, m.BytesReceived = log.Bytes()
-	return m, locate.Infer(m, s.country), nil
+	return m
 }
 
 // spec is what to look for on behalf of a person: the address is asked for at
@@ -568,6 +574,7 @@ type found struct {
 	target  measure.Target
 	addr    netip.Addr
 	payload locate.Payload
+	method  measure.Method
 	// sensitive says that the target is of a category that it is risky to be
 	// seen with.
 	sensitive bool
@@ -614,7 +621,7 @@ func (l *locatable) add(r check.Result) {
 			t.Host = f.Trigger.Value
 		}
 		key := string(f.Method) + " " + string(f.Family)
-		one := &found{target: t, addr: addr, payload: payload, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
+		one := &found{target: t, addr: addr, payload: payload, method: f.Method, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
 		l.mu.Lock()
 		switch had := l.list[key]; {
 		case had != nil && had.sensitive && !one.sensitive:

@@ -100,6 +100,14 @@ func entries(ctx context.Context, path string, src *report.Source, whole map[str
 				if m := pending[e.Location.Measurement]; m != nil {
 					src.Measured(m) // and has no verdict
 				}
+			case e.Identification != nil:
+				if whole == nil || again[e.Identification.Measurement] {
+					continue
+				}
+				src.Identification(e.Identification)
+				if m := pending[e.Identification.Measurement]; m != nil {
+					src.Measured(m) // and has no verdict
+				}
 			case e.Verdict != nil:
 				m := pending[e.Verdict.Measurement]
 				delete(pending, e.Verdict.Measurement)

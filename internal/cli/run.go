@@ -55,6 +55,10 @@ func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p
 // runCheck measures, writes as results come, and sums up.
 func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *place, targets []measure.Target, skipped int, plan check.Estimate, dir string) (err error) {
 	began := time.Now()
+	table, err := a.identifyTable(o.signatures)
+	if err != nil {
+		return err
+	}
 	defer lean()()
 	if o.deadline > 0 {
 		var cancel context.CancelFunc
@@ -162,7 +166,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		notForOONI int
 		sum        check.Summary
 	)
-	var toLocate locatable
+	var devices locatable
 	asked := map[string]int{} // helpers, and how often each answered
 	emit := func(r check.Result) error {
 		measured++
@@ -174,8 +178,8 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				}
 			}
 		}
-		if o.locate {
-			toLocate.add(r)
+		if o.locate || o.identify {
+			devices.add(r)
 		}
 		if out != nil {
 			for _, b := range r.Bodies {
@@ -223,9 +227,9 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return err
 		}
 	}
+	s := &search{cfg: &p.cfg, run: run.Run}
 	if o.locate && ctx.Err() == nil {
-		s := &search{cfg: &p.cfg, run: run.Run}
-		err := a.locateFound(ctx, s, &toLocate, func(m *measure.Measurement, list []measure.Location) error {
+		err := a.locateFound(ctx, s, &devices, func(m *measure.Measurement, list []measure.Location) error {
 			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
 			if out != nil {
 				if err := writeLocated(out, m, list); err != nil {
@@ -238,6 +242,25 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				}
 			}
 			return a.showLocated(text, list)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if o.identify && ctx.Err() == nil {
+		err := a.identifyFound(ctx, s, table, &devices, func(m *measure.Measurement, id *measure.Identification) error {
+			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
+			if out != nil {
+				if err := writeIdentified(out, m, id); err != nil {
+					return hint(err, "is the disk full?")
+				}
+			}
+			if a.json {
+				if err := a.line(m); err != nil {
+					return err
+				}
+			}
+			return a.showIdentified(text, id)
 		})
 		if err != nil {
 			return err
