@@ -410,11 +410,14 @@ func posterior(e *evidence) *belief {
 	links := e.server
 	if links == 0 {
 		links = e.far + 1
+		near, far := false, false // where what reacted was sent
 		for _, t := range e.tests {
 			links = max(links, t.TTL)
-			if t.TTL == 0 && reacted(t) {
-				links = maxTTL // whatever did may sit anywhere
-			}
+			near = near || t.TTL > 0 && reacted(t)
+			far = far || t.TTL == 0 && reacted(t)
+		}
+		if far && !near {
+			links = maxTTL // whatever it was may sit anywhere
 		}
 	}
 	log := func(h func(t *measure.Observation) float64) float64 {

@@ -497,13 +497,15 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 		r.routed(ctx, r.newPort(), k)
 		return
 	}
-	r.sweep(ctx, f, measure.RoleControl, 0, k)
 	sure := false
 	for range 2 {
 		if k < 2 || sure || !r.quiet(ctx, f, k-1) {
 			break
 		}
 		sure, _ = r.certain()
+	}
+	if !sure { // harmless bytes in this flow, which residualKey saw pass, to this hop
+		r.sweep(ctx, f, measure.RoleControl, 0, k)
 	}
 	// A device that copies TTLs stands at half the distance: it is heard from
 	// k only if k is odd, and then with a TTL of 1.
