@@ -29,8 +29,9 @@ type FormSpec struct {
 	NoResolver bool
 	// Known is a name that resolves (dns).
 	Known string
-	// Probes bounds the pairs, 0 is identify.MaxForm. A pair is one trigger.
-	Probes int
+	// Seen is the answer that made the finding (http): what differs from it is
+	// not the device's, but of a server that knows the name after all.
+	Seen *measure.Observation
 }
 
 // reader is one such search under way.
@@ -61,15 +62,12 @@ func ReadForms(ctx context.Context, cfg Config, log *wire.Log, table *identify.T
 	if len(spec.At) == 0 || spec.Name == "" || identify.Forms(spec.Payload) == nil {
 		return errors.New("no server to send forms of a name to")
 	}
-	if spec.Probes == 0 {
-		spec.Probes = identify.MaxForm
-	}
 	r := &reader{cfg: cfg, spec: spec, log: log, table: table, trust: &cfg.Trust, pacer: newPacer(cfg.Pace), hello: map[string]*wire.Hello{},
 		rng: rand.New(rand.NewPCG(cfg.Seed, 0x666f726d))}
 	r.label = RandomName(r.rng, "aaaaa")
 	form := identify.Plain
 	batch := spec.Payload == identify.Naming // a question leaves nothing behind
-	for steps := 0; form != "" && r.pairs < spec.Probes && steps < 3*identify.MaxForm && r.at < len(spec.At) && ctx.Err() == nil; steps++ {
+	for steps := 0; form != "" && r.pairs < identify.MaxForm && steps < 3*identify.MaxForm && r.at < len(spec.At) && ctx.Err() == nil; steps++ {
 		r.try(ctx, form)
 		e := identify.Gather(log.Observations())
 		form = identify.Plain
@@ -80,6 +78,9 @@ func ReadForms(ctx context.Context, cfg Config, log *wire.Log, table *identify.T
 			batch = false
 			var all sync.WaitGroup
 			for _, f := range identify.Core(spec.Payload) {
+				if f == identify.TCP && spec.NoResolver {
+					continue // nobody there makes a connection
+				}
 				all.Go(func() { r.pair(ctx, f) })
 			}
 			all.Wait()
@@ -100,6 +101,9 @@ func (r *reader) try(ctx context.Context, form string) {
 		if !r.free(ctx) {
 			r.at++
 		}
+	case reacted && form == identify.Plain && r.spec.Seen != nil && !identify.Alike(t, r.spec.Seen):
+		r.log.Amend(func() { t.Experiment, c.Experiment = "", "" })
+		r.at++
 	case reacted:
 		r.covered = true
 	case r.covered:
@@ -146,7 +150,7 @@ func (r *reader) harmless() string {
 // nothing to wait for between the two.
 func (r *reader) pair(ctx context.Context, form string) (t, c *measure.Observation, reacted bool) {
 	r.mu.Lock()
-	if r.pairs >= r.spec.Probes {
+	if r.pairs >= identify.MaxForm {
 		r.mu.Unlock()
 		return nil, nil, false
 	}
@@ -165,7 +169,7 @@ func (r *reader) pair(ctx context.Context, form string) (t, c *measure.Observati
 	if r.spec.Payload == identify.Naming && !r.spec.NoResolver {
 		cm.ControlKind = measure.ControlKnown
 	}
-	if r.spec.NoResolver && form != identify.TCP {
+	if r.spec.NoResolver {
 		control := make(chan *measure.Observation, 1)
 		go func() { control <- r.send(ctx, cm, form, harmless) }()
 		t = r.send(ctx, tm, form, r.spec.Name)
@@ -262,7 +266,7 @@ func (r *reader) request(ctx context.Context, meta wire.Meta, conn wire.Conn, fo
 	if path == "" {
 		path = "/"
 	}
-	q := wire.Request{URL: "http://" + name + path, Method: "GET", Host: name, MaxBody: 64 << 10, Timeout: fetchTimeout, Stall: stallTimeout}
+	q := wire.Request{URL: "http://" + name + path, Method: "GET", Host: name, MaxBody: 8 << 10, Timeout: fetchTimeout, Stall: stallTimeout}
 	if form == identify.Head {
 		q.Method = "HEAD"
 	}
@@ -271,6 +275,9 @@ func (r *reader) request(ctx context.Context, meta wire.Meta, conn wire.Conn, fo
 		m := meta
 		m.Experiment, m.Form, m.Pair, m.Differs = "", "", 0, nil
 		if o, _ := wire.Fetch(ctx, r.log, m, conn, first); o.Failure != measure.NoFailure {
+			if meta.Role == measure.RoleControl { // a control that did not pass
+				r.log.Amend(func() { o.Experiment, o.Form, o.Pair = meta.Experiment, meta.Form, meta.Pair })
+			}
 			return o
 		}
 	}

@@ -31,10 +31,12 @@ type Evidence struct {
 	// Reads are the tallies of the forms, Plain among them.
 	Reads map[string]*Tally
 	// signed are what signatures say of the test's answer and not the control's.
-	signed []signed
-	gave   []given
-	plain  *measure.Observation // the first reaction to the plain form
-	pairs  int
+	signed  []signed
+	gave    []given
+	plain   *measure.Observation // the first reaction to the plain form
+	nowhere bool                 // no resolver runs where the questions go
+	pairs   int                  // whose control passed
+	sent    int                  // triggers
 }
 
 // given is an address that a forged answer gave.
@@ -56,26 +58,61 @@ func Gather(list []measure.Observation) *Evidence {
 	for i := range list {
 		byID[list[i].ID] = &list[i]
 	}
+	// Where the plain form never draws a reaction the device does not stand:
+	// that it passed there says nothing.
+	passes, reactions := map[string]int{}, map[string]int{}
 	for i := range list {
 		t := &list[i]
-		if t.Stage != measure.StageIdentify || t.Experiment != measure.ExpForm || t.Failure == measure.Interrupted {
+		if t.Stage != measure.StageIdentify || t.Form == "" {
+			continue
+		}
+		if t.Role == measure.RoleTest {
+			e.sent++
+		}
+		if t.Experiment != measure.ExpForm || t.Failure == measure.Interrupted || !whole(t) {
 			continue
 		}
 		if e.Payload == "" {
-			e.Payload, e.Family = payloadOf(t), t.Family
+			e.Payload, e.Family, e.nowhere = payloadOf(t), t.Family, nowhere(t)
+		}
+		if payloadOf(t) != e.Payload || t.Form != Plain && !slices.Contains(Forms(e.Payload), t.Form) {
+			continue
 		}
 		if t.Role == measure.RoleControl && !Passed(t) {
 			e.tally(t.Form).Spoiled++
 		}
-		if t.Role != measure.RoleTest {
+		c := byID[t.Control]
+		if t.Role != measure.RoleTest || c == nil || c.Step != t.Step || !whole(c) || nowhere(c) != nowhere(t) || !Passed(c) {
 			continue
 		}
-		c := byID[t.Control]
-		if c != nil && Passed(c) {
-			e.add(t, c)
+		before := e.tally(Plain).Reacted
+		e.add(t, c)
+		if t.Form == Plain && e.tally(Plain).Reacted > before {
+			reactions[t.Remote]++
+		} else if t.Form == Plain {
+			passes[t.Remote]++
+		}
+	}
+	for at, n := range passes {
+		if len(reactions) > 0 && reactions[at] == 0 {
+			e.tally(Plain).Passed -= n
 		}
 	}
 	return e
+}
+
+// whole says whether an observation has what its step leaves behind; one from
+// a file may lack anything.
+func whole(o *measure.Observation) bool {
+	switch o.Step {
+	case measure.StepDNS:
+		return o.DNS != nil
+	case measure.StepHTTP:
+		return o.HTTP != nil
+	case measure.StepTLS:
+		return o.TLS != nil
+	}
+	return false
 }
 
 // add takes one pair.
@@ -86,7 +123,7 @@ func (e *Evidence) add(t, c *measure.Observation) {
 	e.pairs++
 	tally := e.tally(t.Form)
 	tally.Because = append(tally.Because, t.ID)
-	if !Differ(t, c) || e.plain != nil && !alike(t, e.plain) {
+	if !Differ(t, c) || e.plain != nil && !Alike(t, e.plain) {
 		tally.Passed++
 		return
 	}
@@ -143,7 +180,7 @@ func nowhere(o *measure.Observation) bool { return o.DNS != nil && o.DNS.NoResol
 func Passed(c *measure.Observation) bool {
 	switch {
 	case nowhere(c):
-		return len(c.DNS.Replies) == 0 && c.DNS.Transport == "udp" // nobody makes a connection
+		return len(c.DNS.Replies) == 0 && c.DNS.Transport == "udp" && c.Sent > 0
 	case c.DNS != nil:
 		return len(c.DNS.Replies) > 0
 	case c.Step == measure.StepTLS:
@@ -170,19 +207,40 @@ func Differ(t, c *measure.Observation) bool {
 	if t.HTTP == nil || t.HTTP.Status == 0 || broken(t) && !broken(c) {
 		return true
 	}
-	return len(signatures(t, c)) > 0 || t.HTTP.Status != c.HTTP.Status || leads(t) != leads(c)
+	if slices.ContainsFunc(signatures(t, c), func(s signed) bool { return s.match.Kind == "blockpage" }) {
+		return true
+	}
+	// Who sends a name to itself knows it: no device is needed for that.
+	return leads(t) != "self" && (t.HTTP.Status != c.HTTP.Status || leads(t) != leads(c))
 }
 
-// alike says whether two answers come from one hand. A server may answer its
+// Alike says whether two answers come from one hand. A server may answer its
 // own name in an odd form otherwise than a name that it does not know; that is
 // no reaction.
-func alike(t, plain *measure.Observation) bool {
+func Alike(t, plain *measure.Observation) bool {
+	if nowhere(t) {
+		return true // whatever answers there is the device
+	}
 	a, b := t.HTTP, plain.HTTP
-	if a == nil || b == nil || broken(t) || broken(plain) || a.Status == 0 || b.Status == 0 {
+	switch {
+	case a == nil || b == nil || a.Status == 0 && b.Status == 0:
 		return writes(t)["action"] == writes(plain)["action"]
+	case a.Status == 0 || b.Status == 0:
+		// A reset that follows a page may overtake it.
+		return broken(t) && broken(plain)
 	}
 	return a.Status == b.Status && leads(t) == leads(plain) && slices.Equal(fields(a), fields(b)) &&
-		(a.Method == "HEAD" || a.Title == b.Title)
+		(a.Method == "HEAD" || b.Method == "HEAD" || title(t) == title(plain))
+}
+
+// title is that of a page, less the name that was asked for.
+func title(o *measure.Observation) string {
+	host, _, _ := strings.Cut(strings.ToLower(o.Host), ":")
+	t := strings.ToLower(o.HTTP.Title)
+	if host = strings.TrimSuffix(host, "."); host == "" {
+		return t
+	}
+	return strings.ReplaceAll(t, host, "")
 }
 
 // fields are the names of an answer's headers, but those that depend on the
@@ -227,6 +285,9 @@ func signatures(t, c *measure.Observation) (out []signed) {
 		return nil
 	}
 	for _, m := range t.HTTP.Matches {
+		if m.Kind != "blockpage" && m.Kind != "product" {
+			continue // what servers send by themselves
+		}
 		if c.HTTP != nil && slices.ContainsFunc(c.HTTP.Matches, func(o measure.Match) bool { return o.Row == m.Row }) {
 			continue
 		}
@@ -241,7 +302,7 @@ func writes(t *measure.Observation) map[string]string {
 	switch f := t.Failure; {
 	case t.DNS != nil:
 		answered(w, t.DNS)
-	case t.HTTP != nil && t.HTTP.Status != 0 && !broken(t):
+	case t.HTTP != nil && t.HTTP.Status != 0:
 		w["action"] = "page"
 		if t.HTTP.Location != "" && t.HTTP.Status/100 == 3 {
 			w["action"] = "redirect"

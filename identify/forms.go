@@ -65,4 +65,4 @@ func Forms(payload string) []string {
 func Core(payload string) []string { return slices.Clone(forms[payload].core) }
 
 // written lists what a device writes, in the order of reports.
-var written = []string{"action", "status", "alert", "rcode", "answer", "dns-ttl", "aa", "replies", "genuine"}
+var written = []string{"action", "status", "alert", "rcode", "answer", "dns-ttl", "aa", "replies"}

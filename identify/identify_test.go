@@ -1,9 +1,11 @@
 package identify
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -96,19 +98,22 @@ func drawn(rng *rand.Rand) []known.Behaviour {
 func TestToldApart(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))
-	right, probes, most := 0, 0, 0
+	right, claimed, probes, most := 0, 0, 0, 0
 	for range *trials {
 		rows := drawn(rng)
 		truth := rows[rng.IntN(len(rows))]
 		table := own(rows)
 		e := device{truth, rng}.search(table)
-		if id := table.conclude(e); len(id.Behaviours) > 0 && id.Outcome == measure.BehaviourKnown && id.Behaviours[0].Row == truth.ID {
+		if id := table.conclude(e); len(id.Behaviours) > 0 && id.Behaviours[0].Row == truth.ID {
 			right++
+			if id.Outcome == measure.BehaviourKnown {
+				claimed++
+			}
 		}
 		probes, most = probes+e.pairs, max(most, e.pairs)
 	}
-	t.Logf("seed %d: %d of %d right, %.1f probes on average, at most %d", seed, right, *trials, float64(probes)/float64(*trials), most)
-	if right*100 < 95**trials || most > MaxForm {
+	t.Logf("seed %d: %d of %d right, %d of them claimed, %.1f probes on average, at most %d", seed, right, *trials, claimed, float64(probes)/float64(*trials), most)
+	if !atLeast(95, right, *trials) || most > MaxForm {
 		t.Error("want 95 % with at most 12 probes")
 	}
 }
@@ -135,7 +140,7 @@ func TestLeftOut(t *testing.T) {
 			}
 		}
 		t.Logf("seed %d: sibling left out %v: %d of %d called unknown", seed, apart, unknown, *trials)
-		if apart && unknown*100 < 95**trials {
+		if apart && !atLeast(95, unknown, *trials) {
 			t.Error("want 95 %")
 		}
 	}
@@ -168,6 +173,7 @@ func TestNoVendorByBehaviour(t *testing.T) {
 // or on what the table holds.
 func TestCluster(t *testing.T) {
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 4))
+	least := 200
 	for _, row := range known.Behaviours() {
 		d := device{complete(row, rng), rng}
 		ids := map[string]int{}
@@ -182,10 +188,12 @@ func TestCluster(t *testing.T) {
 		for _, n := range ids {
 			best = max(best, n)
 		}
-		if best < 180 {
+		least = min(least, best)
+		if !atLeast(90, best, 200) {
 			t.Errorf("%s: %v", row.ID, ids)
 		}
 	}
+	t.Logf("at least %d of 200 searches give one id", least)
 }
 
 // TestDocumentedRows: each row is valid, and a device that is as the row says
@@ -197,7 +205,7 @@ func TestDocumentedRows(t *testing.T) {
 			for _, f := range Forms(row.Payload) {
 				form = form || f == name
 			}
-			if _, ok := values[name]; !ok && !form {
+			if rare[name] == 0 && !form {
 				t.Errorf("%s: no property %q of %s", row.ID, name, row.Payload)
 			}
 			if form && (len(list) != 1 || list[0] != measure.Reads && list[0] != measure.Blind) {
@@ -206,7 +214,7 @@ func TestDocumentedRows(t *testing.T) {
 		}
 		e := &Evidence{Payload: row.Payload, Writes: map[string]string{}, Reads: map[string]*Tally{Plain: {Reacted: 1}}, pairs: 1}
 		for name, list := range row.Properties {
-			if values[name] > 0 {
+			if rare[name] > 0 {
 				e.Writes[name] = list[0]
 			} else if list[0] == measure.Reads {
 				e.Reads[name] = &Tally{Reacted: 1}
@@ -247,4 +255,90 @@ func TestDiffer(t *testing.T) {
 			t.Errorf("%d to %q beside %d to %q: %v", c.test.HTTP.Status, c.test.HTTP.Location, c.control.HTTP.Status, c.control.HTTP.Location, got)
 		}
 	}
+}
+
+// TestOrdinaryDevice: a filter as most are is nobody's in particular.
+func TestOrdinaryDevice(t *testing.T) {
+	reads := func(blind ...string) map[string]*Tally {
+		m := map[string]*Tally{Plain: {Reacted: 2}}
+		for _, f := range Forms(Web) {
+			m[f] = &Tally{Reacted: 1}
+		}
+		for _, f := range blind {
+			m[f] = &Tally{Passed: 2}
+		}
+		return m
+	}
+	for name, e := range map[string]*Evidence{
+		"a 403 and methods in capitals": {Payload: Web, Writes: map[string]string{"action": "page", "status": "403"}, Reads: reads(MethodCase, Glued)},
+		"a 302":                         {Payload: Web, Writes: map[string]string{"action": "redirect", "status": "302"}, Reads: reads(MethodCase, Glued)},
+		"no reassembly":                 {Payload: Web, Writes: map[string]string{"action": "reset"}, Reads: reads(MethodCase, Split)},
+		"127.0.0.1 for five minutes": {Payload: Naming, Writes: map[string]string{"action": "answer", "answer": "127.0.0.1", "dns-ttl": "300", "aa": "no", "rcode": "noerror", "replies": "1"},
+			Reads: map[string]*Tally{Plain: {Reacted: 2}, AAAA: {Reacted: 1}, Upper: {Reacted: 1}}},
+	} {
+		if id := Documented(nil).conclude(e); id.Outcome != measure.UnknownDevice {
+			t.Errorf("%s: %s %v", name, id.Outcome, id.Behaviours)
+		}
+	}
+}
+
+// TestLookalikes: what servers send by themselves names nobody.
+func TestLookalikes(t *testing.T) {
+	page := func(role measure.Role, id, control, host string, status int, kind string, pair int) measure.Observation {
+		o := measure.Observation{ID: id, Step: measure.StepHTTP, Role: role, Stage: measure.StageIdentify, Experiment: measure.ExpForm, Form: Plain, Pair: pair, Control: control, Host: host, HTTP: &measure.HTTP{Status: status}}
+		if kind != "" {
+			for _, row := range known.Signatures() {
+				if row.Kind == kind && row.Product != "" {
+					o.HTTP.Matches = []measure.Match{{Row: row.ID, Kind: kind, Product: "not what the row says", Vendor: "nor this"}}
+					break
+				}
+			}
+		}
+		return o
+	}
+	for _, c := range []struct {
+		kind   string
+		status int
+		want   measure.Likeness
+	}{{"captcha", 404, measure.NothingReacts}, {"lookalike", 403, measure.UnknownDevice}, {"blockpage", 404, measure.ProductNamed}} {
+		m := &measure.Measurement{Complete: true, Observations: []measure.Observation{
+			page(measure.RoleControl, "o1", "", "randomx.example", 404, "", 1), page(measure.RoleTest, "o2", "o1", "blocked.example", c.status, c.kind, 1)}}
+		id := Documented(nil).Infer(m)
+		if id.Outcome != c.want {
+			t.Errorf("%s: %s", c.kind, id.Outcome)
+		}
+		for _, p := range id.Products {
+			if row, _ := known.SignatureOf(p.Row); p.Name != row.Product || p.Vendor != row.Vendor {
+				t.Errorf("%s: the file names %s of %s", c.kind, p.Name, p.Vendor)
+			}
+		}
+	}
+}
+
+// FuzzInfer: a measurement file may hold anything.
+func FuzzInfer(f *testing.F) {
+	f.Add([]byte(`{"observations":[{"id":"o1","step":"dns","role":"control","stage":"identify","experiment":"form","form":"plain","dns":{"name":"a"}},{"id":"o2","step":"dns","role":"test","stage":"identify","experiment":"form","form":"plain","control":"o1"}]}`))
+	f.Add([]byte(`{"observations":[{"id":"o1","step":"http","role":"control","stage":"identify","experiment":"form","form":"plain","http":{"status":404}},{"id":"o2","step":"dns","role":"test","stage":"identify","experiment":"form","form":"plain","control":"o1","http":{"status":200}}]}`))
+	f.Add([]byte(`{"observations":[{"id":"o1","step":"tls","role":"control","stage":"identify","experiment":"form","form":"plain","tls":{"server_bytes":true}},{"id":"o2","step":"tls","role":"test","stage":"identify","experiment":"form","form":"plain","control":"o1"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var m measure.Measurement
+		if json.Unmarshal(data, &m) != nil {
+			return
+		}
+		if id := Documented(nil).Infer(&m); id != nil {
+			if _, err := json.Marshal(id); err != nil {
+				t.Fatal(err)
+			}
+			if id.Outcome == measure.ProductNamed && len(id.Products) == 0 {
+				t.Error("a product without a name")
+			}
+		}
+	})
+}
+
+// atLeast says whether a count speaks against a share in percent: not if it is
+// within four standard deviations, which chance does not leave in 10,000 runs.
+func atLeast(percent, count, of int) bool {
+	p := float64(percent) / 100
+	return float64(count) >= float64(of)*p-4*math.Sqrt(float64(of)*p*(1-p))
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"govah/known"
@@ -51,8 +52,6 @@ const (
 	unlike = 1e-4
 	// unknownPrior is the share of devices that nobody has described.
 	unknownPrior = 0.5
-	// readsShare is how often devices that nobody has described read a form.
-	readsShare = 0.5
 	// sure is from what probability on a likeness is claimed, and settled
 	// from what probability on a form needs no further pair.
 	sure    = 0.95
@@ -60,13 +59,44 @@ const (
 	// worthwhile is the information, in bits, below which a pair is not made
 	// to tell rows apart.
 	worthwhile = 0.02
+	// credible is from what probability on, per mille, a signature names a
+	// product.
+	credible = 500
 	// floor is the least probability at which a likeness is listed.
 	floor = 0.01
 )
 
-// values is how many values a written property can have, for devices that
-// nobody has described: one of them is as likely as another.
-var values = map[string]float64{"action": 8, "status": 8, "alert": 4, "rcode": 4, "answer": 1000, "dns-ttl": 6, "aa": 2, "replies": 3, "genuine": 2}
+// usual is how often devices that nobody has described read a form: most are
+// indifferent to blanks and to the case of a name, few to what is no method.
+var usual = map[string]float64{
+	Plain: 0.5, Split: 0.5, Records: 0.4, Upper: 0.9, Under: 0.6, Glued: 0.15, Large: 0.6, GoHello: 0.95,
+	NameCase: 0.85, NoSpace: 0.9, Tab: 0.7, Late: 0.95, Long: 0.85, Absolute: 0.7, HTTP10: 0.9, Head: 0.8, MethodCase: 0.15, Port: 0.8, Dot: 0.7, Second: 0.7,
+	TCP: 0.4, AAAA: 0.9, HTTPS: 0.7, NoEDNS: 0.97,
+}
+
+// common is how often they write a value; others of the property are as
+// likely as rare says.
+var common = map[string]map[string]float64{
+	"action":  {"reset": 0.3, "drop": 0.25, "page": 0.3, "redirect": 0.2, "answer": 0.4, "nxdomain": 0.15},
+	"status":  {"403": 0.4, "200": 0.25, "302": 0.25, "301": 0.05, "307": 0.05, "404": 0.05, "451": 0.05},
+	"alert":   {"40": 0.3, "112": 0.2, "80": 0.1},
+	"rcode":   {"noerror": 0.7, "nxdomain": 0.2, "refused": 0.05, "servfail": 0.05},
+	"answer":  {"127.0.0.1": 0.15, "0.0.0.0": 0.15, "::": 0.1, "::1": 0.1},
+	"dns-ttl": {"300": 0.3, "60": 0.3, "0": 0.1, "1": 0.1, "3600": 0.1, "30": 0.05},
+	"aa":      {"yes": 0.3, "no": 0.7},
+	"replies": {"1": 0.8, "2": 0.1, "3": 0.05},
+}
+
+// rare is the probability of a value that common does not name.
+var rare = map[string]float64{"action": 0.05, "status": 0.02, "alert": 0.05, "rcode": 0.02, "answer": 0.001, "dns-ttl": 0.03, "aa": 0.3, "replies": 0.02}
+
+// share is the probability of a written value for devices nobody has described.
+func share(name, value string) float64 {
+	if p := common[name][value]; p > 0 {
+		return p
+	}
+	return rare[name]
+}
 
 // miss is the rate at which this device overlooks what it reads, as far as
 // the plain form tells.
@@ -92,15 +122,17 @@ func (e *Evidence) fits(t *Tally, reads bool) float64 {
 func (e *Evidence) reads(form string) float64 {
 	t := e.Reads[form]
 	if t == nil {
-		return readsShare
+		return usual[form]
 	}
-	yes, no := readsShare*e.fits(t, true), (1-readsShare)*e.fits(t, false)
+	yes, no := usual[form]*e.fits(t, true), (1-usual[form])*e.fits(t, false)
 	return yes / (yes + no)
 }
 
-// value is what the pairs of a form say: reads, blind, or "" for nothing. A
-// form that passed once and was not tried again may have been overlooked.
+// value is what the pairs of a form say: reads, blind, or "" for too little.
 func (e *Evidence) value(form string) string {
+	if e.Reads[form] == nil || e.Reads[form].pairs() == 0 {
+		return ""
+	}
 	switch r := e.reads(form); {
 	case r > sure:
 		return measure.Reads
@@ -116,17 +148,16 @@ func (e *Evidence) value(form string) string {
 func (e *Evidence) likelihood(row *known.Behaviour) float64 {
 	sum := 0.0
 	for name, value := range e.Writes {
-		n := values[name]
-		if n == 0 {
+		p := share(name, value)
+		if p == 0 {
 			continue
 		}
-		p := 1 / n
 		if row != nil && row.Properties[name] != nil {
 			stated := row.Properties[name]
 			if slices.Contains(stated, value) {
 				p = (1 - unlike) / float64(len(stated))
 			} else {
-				p = unlike / n
+				p *= unlike
 			}
 		}
 		sum += math.Log(p)
@@ -135,11 +166,11 @@ func (e *Evidence) likelihood(row *known.Behaviour) float64 {
 		if form == Plain || t.pairs() == 0 {
 			continue
 		}
-		share := readsShare
+		p := usual[form]
 		if row != nil {
-			share = stated(row, form)
+			p = stated(row, form)
 		}
-		sum += math.Log(share*e.fits(t, true) + (1-share)*e.fits(t, false))
+		sum += math.Log(p*e.fits(t, true) + (1-p)*e.fits(t, false))
 	}
 	return sum
 }
@@ -148,7 +179,7 @@ func (e *Evidence) likelihood(row *known.Behaviour) float64 {
 func stated(row *known.Behaviour, form string) float64 {
 	switch s := row.Properties[form]; {
 	case len(s) != 1:
-		return readsShare
+		return usual[form]
 	case s[0] == measure.Reads:
 		return 1 - unlike
 	default:
@@ -194,6 +225,9 @@ func (t *Table) posterior(e *Evidence) []float64 {
 func (t *Table) Next(e *Evidence) (form string, bits float64) {
 	usable := func(f string) bool {
 		tally := e.Reads[f]
+		if f == TCP && e.nowhere {
+			return false // nobody there makes a connection
+		}
 		return tally == nil || tally.Spoiled < 2 && tally.pairs() < 3
 	}
 	open := func(f string) bool {
@@ -247,11 +281,11 @@ func (t *Table) gain(e *Evidence, p []float64, form string) float64 {
 	hits := make([]float64, len(p))
 	all := 0.0
 	for i := range p {
-		share := readsShare
+		reads := usual[form]
 		if i < len(t.rows) {
-			share = stated(&t.rows[i], form)
+			reads = stated(&t.rows[i], form)
 		}
-		yes, no := share*e.fits(tally, true), (1-share)*e.fits(tally, false)
+		yes, no := reads*e.fits(tally, true), (1-reads)*e.fits(tally, false)
 		r := yes / (yes + no)
 		hits[i] = r*(1-e.miss()) + (1-r)*chance
 		all += p[i] * hits[i]
@@ -296,12 +330,15 @@ func (t *Table) Infer(m *measure.Measurement) *measure.Identification {
 	}
 	id := t.conclude(e)
 	id.Run, id.Measurement, id.Target = m.Run, m.ID, m.Target
+	if !m.Complete {
+		id.Unknown = append(id.Unknown, measure.WhyInterrupted)
+	}
 	return id
 }
 
 func (t *Table) conclude(e *Evidence) *measure.Identification {
 	id := &measure.Identification{
-		Type: "identification", Schema: 1, Rules: Rules, Family: e.Family, Payload: e.Payload, Trigger: e.Trigger, Probes: e.pairs,
+		Type: "identification", Schema: 1, Rules: Rules, Family: e.Family, Payload: e.Payload, Trigger: e.Trigger, Probes: e.sent,
 	}
 	plain := e.Reads[Plain]
 	for _, tally := range e.Reads {
@@ -332,7 +369,7 @@ func (t *Table) conclude(e *Evidence) *measure.Identification {
 	}
 	sort.SliceStable(id.Behaviours, func(a, b int) bool { return id.Behaviours[a].PerMille > id.Behaviours[b].PerMille })
 	switch {
-	case len(id.Products) > 0:
+	case len(id.Products) > 0 && id.Products[0].PerMille >= credible:
 		id.Outcome = measure.ProductNamed
 	case likeness >= sure:
 		id.Outcome = measure.BehaviourKnown
@@ -359,17 +396,31 @@ func (e *Evidence) properties() (out []measure.Property) {
 }
 
 // cluster is the id of a behaviour: of what it does and how it reads the core
-// forms. Details that depend on the place (addresses, times) are left out.
+// forms. Details that depend on the place (addresses, times) are left out. If
+// forms could not be told, the id ends in ~ and their number: such ids are not
+// to be compared.
 func (e *Evidence) cluster() string {
 	parts := []string{e.Payload}
 	for _, name := range []string{"action", "status", "alert"} {
 		parts = append(parts, name+"="+e.Writes[name])
 	}
+	open := 0
 	for _, form := range Core(e.Payload) {
-		parts = append(parts, form+"="+e.value(form))
+		if form == TCP && e.nowhere {
+			continue
+		}
+		v := e.value(form)
+		if v == "" {
+			open++
+		}
+		parts = append(parts, form+"="+v)
 	}
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\n")))
-	return e.Payload + "-" + hex.EncodeToString(sum[:4])
+	id := e.Payload + "-" + hex.EncodeToString(sum[:4])
+	if open > 0 {
+		id += "~" + strconv.Itoa(open)
+	}
+	return id
 }
 
 // products are those that signatures name. Several signatures of one product
@@ -381,40 +432,39 @@ func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
 	}
 	var list []*product
 	type claim struct {
-		signed
-		confidence int
-		source     string
+		id, row, product, vendor, country, source string
+		confidence                                int
 	}
 	var claims []claim
 	for _, s := range e.signed {
 		// A list that is not at hand any more names nothing.
 		if row, ok := signatures.SignatureOf(s.match.Row); ok {
-			claims = append(claims, claim{s, row.Confidence, row.Source})
+			claims = append(claims, claim{s.id, row.ID, row.Product, row.Vendor, row.Country, row.Source, row.Confidence})
 		}
 	}
 	for _, g := range e.gave {
 		if m, ok := signatures.ForgedAddress(g.addr, g.ttlS); ok {
 			row, _ := signatures.AddressOf(g.addr)
-			claims = append(claims, claim{signed{m, g.id}, row.Confidence, row.Source})
+			claims = append(claims, claim{g.id, m.Row, row.Product, row.Vendor, row.Country, row.Source, row.Confidence})
 		}
 	}
 	rows := map[string]bool{}
 	for _, s := range claims {
-		if s.match.Product == "" {
+		if s.product == "" {
 			continue
 		}
-		i := slices.IndexFunc(list, func(p *product) bool { return p.Name == s.match.Product && p.Vendor == s.match.Vendor })
+		i := slices.IndexFunc(list, func(p *product) bool { return p.Name == s.product && p.Vendor == s.vendor })
 		if i < 0 {
 			i = len(list)
-			list = append(list, &product{Candidate: measure.Candidate{Row: s.match.Row, Name: s.match.Product, Vendor: s.match.Vendor,
-				Country: s.match.Country, Source: s.source}, doubt: 1})
+			list = append(list, &product{Candidate: measure.Candidate{Row: s.row, Name: s.product, Vendor: s.vendor,
+				Country: s.country, Source: s.source}, doubt: 1})
 		}
 		p := list[i]
 		if !slices.Contains(p.Because, s.id) {
 			p.Because = append(p.Because, s.id)
 		}
-		if !rows[s.match.Row] {
-			rows[s.match.Row] = true
+		if !rows[s.row] {
+			rows[s.row] = true
 			p.doubt *= 1 - min(0.99, float64(s.confidence)/10)
 		}
 	}

@@ -267,9 +267,6 @@ func TestImportedRowsInATable(t *testing.T) {
 			t.Errorf("%q, %q: the shipped table finds %s", c.body, c.location, got)
 		}
 	}
-	if got := rows(table.Innocent(Evidence{Body: []byte("Index of / <p>Марк</p>")})); got != "import.cp.fp_x_index_of" {
-		t.Errorf("innocent: %s", got)
-	}
 	if s, ok := table.SignatureOf("import.cp.isp_ru_mark"); !ok || s.Kind != "blockpage" {
 		t.Errorf("%+v, %v", s, ok)
 	}

@@ -289,12 +289,6 @@ func (t *Table) Match(e Evidence) []measure.Match {
 	})
 }
 
-// Innocent names the imported rows of kind innocent that the evidence carries.
-func (t *Table) Innocent(e Evidence) []measure.Match {
-	rows, _ := t.hits(e)
-	return t.matches(rows, func(s *Signature) bool { return s.Kind == "innocent" })
-}
-
 // MatchHTTP is Match for a recorded answer and its body.
 func (t *Table) MatchHTTP(h *measure.HTTP, body []byte) []measure.Match {
 	if h == nil {

@@ -22,7 +22,8 @@ type Identification struct {
 	// first, of at least 10 per mille.
 	Behaviours []Candidate `json:"behaviours,omitempty"`
 	// Cluster is the id of the behaviour itself: devices with one id wrote and
-	// read alike. It names nobody.
+	// read alike. It names nobody. If it ends in ~ and a number, so many core
+	// forms could not be told, and it is not to be compared.
 	Cluster string `json:"cluster,omitempty" class:"none"`
 	// Properties are what was found out, in a fixed order.
 	Properties []Property `json:"properties,omitempty"`
@@ -59,7 +60,7 @@ type Candidate struct {
 	Name     string `json:"name" class:"none"`
 	Vendor   string `json:"vendor,omitempty" class:"none"`
 	Country  string `json:"country,omitempty" class:"none"`
-	PerMille int    `json:"per_mille"` // its probability among all, an unknown one included
+	PerMille int    `json:"per_mille"` // of a behaviour among all, an unknown one included; of a product that its signature is right
 	Source   string `json:"source,omitempty" class:"none"`
 	// Because are ids of observations.
 	Because []string `json:"because,omitempty" class:"none"`
@@ -68,7 +69,7 @@ type Candidate struct {
 // Property is one thing known about how a device writes or reads.
 type Property struct {
 	// Name: for what it writes action, status, alert, rcode, answer, dns-ttl,
-	// aa, replies, genuine; for what it reads the form of a trigger.
+	// aa, replies; for what it reads the form of a trigger.
 	Name string `json:"name" class:"none"`
 	// Value: of a form, reads (it reacts) or blind (it does not).
 	Value   string   `json:"value" class:"foreign"`

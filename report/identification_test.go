@@ -49,12 +49,12 @@ func productNamed() *measure.Identification {
 
 func behaviourKnown() *measure.Identification {
 	return identification(func(id *measure.Identification) {
-		id.Outcome, id.Next, id.Unknown = measure.BehaviourKnown, "small", []measure.Why{measure.WhyFewPairs}
+		id.Outcome, id.Next, id.Unknown = measure.BehaviourKnown, "go", []measure.Why{measure.WhyFewPairs}
 		id.Behaviours = []measure.Candidate{
 			{Row: "behaviour-b", Name: "resets in Example", Country: "IR", PerMille: 961, Source: "https://example.org/resets.pdf"},
 			{Row: "behaviour-c", Name: "resets elsewhere", PerMille: 12},
 		}
-		id.Properties = conductOf("action", "reset", "repeats", "3", "genuine", "no", "plain", "reads", "split", "blind", "records", "blind", "under", "reads", "upper", "reads", "large", "reads")
+		id.Properties = conductOf("action", "reset", "replies", "3", "plain", "reads", "split", "blind", "records", "blind", "under", "reads", "upper", "reads", "large", "reads")
 	})
 }
 
@@ -141,7 +141,7 @@ func TestIdentificationClaimsNoMoreThanItsFields(t *testing.T) {
 		{"product", productNamed(), []string{"carries a signature of WebGuard (Example Networks) (probability 90 %)", "Less likely: GateKeeper: 6 %", "a block page can be imitated", "a page of its own (status 403)",
 			"also behaves like: block pages in Example: 81 %", "It also reads the name in a field spelled hOsT, with a random label in front, in the second request of a connection, and in 3 more forms.",
 			"blind to the name split over two TCP segments,", "15 of 21 tries with news.example", "tell most next: the name with a tab before it", "15 of 21 tries"}, []string{"as usually", "cluster"}},
-		{"behaviour", behaviourKnown(), []string{"It behaves like: resets in Example (https://example.org/resets.pdf) (probability 96 %).", "several devices may behave alike, and behaviour names no company", "It resets the connection.", "too few repetitions", "without the post-quantum key share"}, []string{"signature", "Unknown product"}},
+		{"behaviour", behaviourKnown(), []string{"It behaves like: resets in Example (https://example.org/resets.pdf) (probability 96 %).", "several devices may behave alike, and behaviour names no company", "It resets the connection.", "too few repetitions", "no browser's"}, []string{"signature", "Unknown product"}},
 		{"unknown", unknownDevice(), []string{"Unknown product, behaviour cluster dns-77aa01c2.", "lets two people compare", "It answers the question itself (10.10.34.34).", "too little to say so: injector of Example: 24 %"}, []string{"behaves like", "signature"}},
 		{"nothing", nothingReacts(), []string{"nothing was seen that reacts when the handshake names telegram.org", "That nothing reacts", "0 of 6 tries"}, []string{"It resets", "cluster"}},
 		{"no control", notComparable(), []string{"Nothing can be said", "Whether anything reacts"}, []string{"tries", "nothing was seen"}},

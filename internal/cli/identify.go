@@ -154,8 +154,8 @@ func (a *app) importLists(output string, kind known.ListKind, files []string) er
 
 // What one search takes at most: twelve pairs of exchanges.
 const (
-	identifyBytes = 200_000
-	identifyTime  = 40 * time.Second
+	identifyBytes = 300_000
+	identifyTime  = time.Minute
 	maxElsewhere  = 6
 )
 
@@ -171,16 +171,27 @@ func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Tabl
 	// the first search.
 	asking := s.log()
 	elsewhere := s.elsewhere(ctx, asking, l)
-	atOnce := make(chan struct{}, 4)
+	// Searches of one kind go to the same servers, where what one triggers
+	// would linger for the next: they are made one after the other, and at a
+	// gentle pace all are.
+	turns := map[string]chan struct{}{}
 	for i, key := range l.order {
 		f := l.list[key]
 		spec, ok := s.forms(f, elsewhere)
 		if !ok {
 			continue
 		}
+		kind := spec.Payload + " " + string(f.family)
+		if s.cfg.Pace != check.PaceFast {
+			kind = ""
+		}
+		if turns[kind] == nil {
+			turns[kind] = make(chan struct{}, 1)
+		}
+		turn := turns[kind]
 		wg.Go(func() {
-			atOnce <- struct{}{}
-			defer func() { <-atOnce }()
+			turn <- struct{}{}
+			defer func() { <-turn }()
 			if ctx.Err() != nil {
 				return
 			}
@@ -222,15 +233,21 @@ func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) 
 		if f.method == measure.DNSInjection {
 			spec.NoResolver = true
 			for _, a := range s.cfg.Controls.Nowhere {
+				if f.family != "" && wire.FamilyOf(a) != f.family || a.Is4() && s.cfg.Only6 || a.Is6() && s.cfg.Only4 {
+					continue
+				}
 				spec.At = append(spec.At, netip.AddrPortFrom(a, 53))
 			}
 			return spec, len(spec.At) > 0
 		}
-		at, ok := s.resolver(false)
+		at, ok := netip.AddrPortFrom(f.addr, 53), f.addr.IsValid()
+		if !ok {
+			at, ok = s.resolver(false)
+		}
 		spec.At = []netip.AddrPort{at}
 		return spec, ok && spec.Known != ""
 	case locate.HTTP:
-		spec.Payload, port = identify.Web, 80
+		spec.Payload, spec.Seen, port = identify.Web, f.seen, 80
 		if u, err := url.Parse(f.target.URL); err == nil && f.target.Scheme == "http" {
 			spec.Path = u.RequestURI()
 		}
@@ -256,7 +273,7 @@ func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) 
 	of := asn(f.addr)
 	for _, a := range elsewhere {
 		// A server of the same network may know the name as well.
-		if a.Is4() == f.addr.Is4() && a != f.addr && (of == 0 || asn(a) != of) {
+		if a.Is4() == f.addr.Is4() && a != f.addr && (f.payload == locate.TLS || of != 0 && asn(a) != 0 && asn(a) != of) {
 			spec.At = append(spec.At, netip.AddrPortFrom(a, port))
 		}
 	}

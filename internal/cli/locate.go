@@ -575,6 +575,8 @@ type found struct {
 	addr    netip.Addr
 	payload locate.Payload
 	method  measure.Method
+	family  measure.Family
+	seen    *measure.Observation // the test's plain answer, or its failure
 	// sensitive says that the target is of a category that it is risky to be
 	// seen with.
 	sensitive bool
@@ -603,11 +605,17 @@ func (l *locatable) add(r check.Result) {
 		if f.Interference != measure.InterferenceConfirmed || !ok {
 			continue
 		}
-		var addr netip.Addr
+		var (
+			addr netip.Addr
+			seen *measure.Observation
+		)
 		for _, id := range f.Because {
 			o := byID[id]
 			if o == nil || o.Role != measure.RoleTest {
 				continue
+			}
+			if seen == nil && o.Step == measure.StepHTTP && o.HTTP != nil {
+				seen = o
 			}
 			if ap, err := netip.ParseAddrPort(o.Remote); err == nil && !addr.IsValid() {
 				addr = ap.Addr().Unmap()
@@ -621,7 +629,7 @@ func (l *locatable) add(r check.Result) {
 			t.Host = f.Trigger.Value
 		}
 		key := string(f.Method) + " " + string(f.Family)
-		one := &found{target: t, addr: addr, payload: payload, method: f.Method, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
+		one := &found{target: t, addr: addr, payload: payload, method: f.Method, family: f.Family, seen: seen, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
 		l.mu.Lock()
 		switch had := l.list[key]; {
 		case had != nil && had.sensitive && !one.sensitive:
