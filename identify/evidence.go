@@ -35,7 +35,6 @@ type Evidence struct {
 	gave    []given
 	plain   *measure.Observation // the first reaction to the plain form
 	nowhere bool                 // no resolver runs where the questions go
-	pairs   int                  // whose control passed
 	sent    int                  // triggers
 }
 
@@ -120,7 +119,6 @@ func (e *Evidence) add(t, c *measure.Observation) {
 	if t.Form == Plain && e.Trigger.Kind == "" {
 		e.Trigger = trigger(t, c)
 	}
-	e.pairs++
 	tally := e.tally(t.Form)
 	tally.Because = append(tally.Because, t.ID)
 	if !Differ(t, c) || e.plain != nil && !Alike(t, e.plain) {

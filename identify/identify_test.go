@@ -7,6 +7,8 @@ import (
 	"maps"
 	"math"
 	"math/rand/v2"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"govah/known"
@@ -57,7 +59,7 @@ func (d device) pair(e *Evidence, form string) {
 		hit = d.rng.Float64() >= 0.03
 	}
 	t := e.tally(form)
-	e.pairs++
+	e.sent++
 	if !hit {
 		t.Passed++
 		return
@@ -74,7 +76,7 @@ func (d device) pair(e *Evidence, form string) {
 func (d device) search(t *Table) *Evidence {
 	e := &Evidence{Payload: d.Payload, Writes: map[string]string{}, Reads: map[string]*Tally{}}
 	form := Plain
-	for e.pairs < MaxForm && form != "" {
+	for e.sent < MaxForm && form != "" {
 		d.pair(e, form)
 		if form = Plain; e.tally(Plain).Reacted > 0 {
 			form, _ = t.Next(e)
@@ -110,7 +112,7 @@ func TestToldApart(t *testing.T) {
 				claimed++
 			}
 		}
-		probes, most = probes+e.pairs, max(most, e.pairs)
+		probes, most = probes+e.sent, max(most, e.sent)
 	}
 	t.Logf("seed %d: %d of %d right, %d of them claimed, %.1f probes on average, at most %d", seed, right, *trials, claimed, float64(probes)/float64(*trials), most)
 	if !atLeast(95, right, *trials) || most > MaxForm {
@@ -146,20 +148,49 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
+// ordinaryWords are what pages of filters are made of, whoever makes them.
+var ordinaryWords = strings.Fields("access denied blocked site page policy administrator network error 403 forbidden order law request web filter firewall url category contact this the is your has been by not available content security gateway system notice warning internet service provider court government ministry please website address requested restricted violation company rule application control")
+
 // TestNoVendorByBehaviour: whatever a device does, only a signature names a
-// product.
+// product. Each device answers with a page or an address of its own.
 func TestNoVendorByBehaviour(t *testing.T) {
-	rng := rand.New(rand.NewPCG(rand.Uint64(), 3))
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 3))
 	documented := Documented(nil)
-	for i := range 10_000 {
-		rows := known.Behaviours()
-		d := device{complete(rows[rng.IntN(len(rows))], rng), rng}
-		if i%2 == 0 {
-			d.Behaviour = sibling(d.Behaviour, rng)
+	page := func() string {
+		var w []string
+		for range 20 + rng.IntN(80) {
+			word := ordinaryWords[rng.IntN(len(ordinaryWords))]
+			if rng.IntN(3) == 0 {
+				word = strings.ToUpper(word[:1]) + word[1:]
+			}
+			w = append(w, word)
 		}
-		id := documented.conclude(d.search(documented))
+		return "<html><head><title>" + strings.Join(w[:4], " ") + "</title></head><body><h1>" + strings.Join(w[4:10], " ") + "</h1><p>" + strings.Join(w[10:], " ") + "</p></body></html>"
+	}
+	for i := range 10_000 {
+		meta := measure.Observation{Stage: measure.StageIdentify, Experiment: measure.ExpForm, Form: Plain, Pair: 1, Sent: 1}
+		c, x := meta, meta
+		c.ID, c.Role = "o1", measure.RoleControl
+		x.ID, x.Role, x.Control = "o2", measure.RoleTest, "o1"
+		if i%2 == 0 {
+			c.Step, x.Step = measure.StepHTTP, measure.StepHTTP
+			c.Host, x.Host = "randomx.example", "blocked.example"
+			c.HTTP = &measure.HTTP{Status: 404}
+			x.HTTP = &measure.HTTP{Status: []int{200, 302, 403, 451}[rng.IntN(4)], Headers: []measure.Header{{Name: "Server", Value: ordinaryWords[rng.IntN(len(ordinaryWords))]}}}
+			x.HTTP.Matches = documented.Match(x.HTTP, []byte(page()))
+		} else {
+			addr := netip.AddrFrom4([4]byte{byte(1 + rng.IntN(223)), byte(rng.IntN(256)), byte(rng.IntN(256)), byte(rng.IntN(256))})
+			c.Step, x.Step = measure.StepDNS, measure.StepDNS
+			c.DNS = &measure.DNS{Name: "randomx.example", Transport: "udp", NoResolver: true}
+			x.DNS = &measure.DNS{Name: "blocked.example", Transport: "udp", NoResolver: true, Replies: []measure.DNSReply{{Rcode: "NOERROR", Answers: []measure.DNSAnswer{{Type: "A", Value: addr.String(), TTLS: int64(rng.IntN(600))}}}}}
+		}
+		id := documented.Infer(&measure.Measurement{Complete: true, Observations: []measure.Observation{c, x}})
+		if id == nil || id.Triggers != 1 {
+			t.Fatalf("seed %d, trial %d: no reaction: %+v", seed, i, id)
+		}
 		if len(id.Products) > 0 || id.Outcome == measure.ProductNamed {
-			t.Fatalf("%v named for %v", id.Products, d.Properties)
+			t.Fatalf("seed %d, trial %d: %v named", seed, i, id.Products)
 		}
 		for _, b := range id.Behaviours {
 			if b.Vendor != "" {
@@ -212,7 +243,7 @@ func TestDocumentedRows(t *testing.T) {
 				t.Errorf("%s: %s is %v", row.ID, name, list)
 			}
 		}
-		e := &Evidence{Payload: row.Payload, Writes: map[string]string{}, Reads: map[string]*Tally{Plain: {Reacted: 1}}, pairs: 1}
+		e := &Evidence{Payload: row.Payload, Writes: map[string]string{}, Reads: map[string]*Tally{Plain: {Reacted: 1}}}
 		for name, list := range row.Properties {
 			if rare[name] > 0 {
 				e.Writes[name] = list[0]

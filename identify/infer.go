@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"govah/known"
 	"govah/measure"
@@ -369,7 +370,7 @@ func (t *Table) conclude(e *Evidence) *measure.Identification {
 	}
 	sort.SliceStable(id.Behaviours, func(a, b int) bool { return id.Behaviours[a].PerMille > id.Behaviours[b].PerMille })
 	switch {
-	case len(id.Products) > 0 && id.Products[0].PerMille >= credible:
+	case len(id.Products) > 0:
 		id.Outcome = measure.ProductNamed
 	case likeness >= sure:
 		id.Outcome = measure.BehaviourKnown
@@ -423,6 +424,23 @@ func (e *Evidence) cluster() string {
 	return id
 }
 
+// Of a row's confidence (1 to 10): from certain on nothing else carries it,
+// whatever its words are; with common words that name neither product nor
+// maker ("Application Blocked") it is at most vague.
+const (
+	certain = 7
+	vague   = 2
+)
+
+// names says whether a pattern holds a word of a name.
+func names(pattern, name string) bool {
+	pattern = strings.ToLower(pattern)
+	words := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return !unicode.IsLetter(r) })
+	return slices.ContainsFunc(words, func(word string) bool {
+		return len(word) > 3 && strings.Contains(pattern, word)
+	})
+}
+
 // products are those that signatures name. Several signatures of one product
 // count together; the confidence of a row is that nothing else carries it.
 func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
@@ -439,7 +457,11 @@ func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
 	for _, s := range e.signed {
 		// A list that is not at hand any more names nothing.
 		if row, ok := signatures.SignatureOf(s.match.Row); ok {
-			claims = append(claims, claim{s.id, row.ID, row.Product, row.Vendor, row.Country, row.Source, row.Confidence})
+			c := claim{s.id, row.ID, row.Product, row.Vendor, row.Country, row.Source, row.Confidence}
+			if c.confidence < certain && !names(row.Pattern, row.Product+" "+row.Vendor) {
+				c.confidence = min(c.confidence, vague)
+			}
+			claims = append(claims, c)
 		}
 	}
 	for _, g := range e.gave {
@@ -475,8 +497,9 @@ func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
 	}
 	var out []measure.Candidate
 	for _, p := range list {
-		p.PerMille = int(math.Round(1000 * (1 - p.doubt) / max(1, total)))
-		out = append(out, p.Candidate)
+		if p.PerMille = int(math.Round(1000 * (1 - p.doubt) / max(1, total))); p.PerMille >= credible {
+			out = append(out, p.Candidate)
+		}
 	}
 	sort.SliceStable(out, func(a, b int) bool { return out[a].PerMille > out[b].PerMille })
 	return out

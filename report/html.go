@@ -71,7 +71,6 @@ func HTML(w io.Writer, o Options, src *Source) error {
 		}
 	}
 	d.alone(src)
-	d.identifiedAlone(src)
 	d.tail(src)
 	return d.w.Flush()
 }

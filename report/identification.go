@@ -261,30 +261,11 @@ func sources(id *measure.Identification) []sentence {
 // also all that was found out about it. It belongs after the block of its
 // verdict (Add), and stands alone as well.
 func (t *Text) AddIdentification(id *measure.Identification) error {
-	if t.open {
-		t.write("\n")
-		t.open = false
-	}
-	title := "» " + t.l.IsolateLTR(clip(id.Target, 2048)) + " · " + t.l.Text("identification.title")
-	for _, s := range []struct{ prefix, value string }{{"step", id.Payload}, {"family", string(id.Family)}} {
-		if s.value != "" {
-			title += " · " + word(t.l, s.prefix, s.value).text(t.l)
-		}
-	}
-	t.line(bold, title, 0, 2)
 	t.tried++
-	t.searched[clip(id.Target, 300)] = true
 	if recognised(id) {
 		t.known++
 	}
-	a := kindOf(t.l, id)
-	for _, s := range a.headline {
-		t.line("", s.text(t.l), 2, 0)
-	}
-	t.labelled("label.because", a.because)
-	t.labelled("label.open", a.open)
-	t.labelled("label.not", a.not)
-	t.labelled("label.next", a.next)
+	t.beyond("identification.title", id.Target, id.Payload, id.Family, kindOf(t.l, id))
 	if t.o.Verbose {
 		t.properties(id)
 	}
@@ -371,56 +352,10 @@ func (s *Source) recognised() (known, tried int) {
 	return known, tried
 }
 
-// identifiedAlone writes the identifications that belong to no verdict of the
-// report.
-func (d *document) identifiedAlone(src *Source) {
-	open := false
-	for _, key := range src.identified {
-		if d.judged[key] {
-			continue
-		}
-		if !open {
-			d.raw("\n" + `<section id="kind"><h2>`)
-			d.words("identification.title")
-			d.raw(`</h2>`)
-			open = true
-		}
-		for _, id := range src.identifications[key] {
-			d.raw("\n"+`<article class="card unknown"><h3><bdi class="url" dir="ltr">`, attr(clip(id.Target, 2048)), `</bdi></h3>`)
-			d.identification(id, account{})
-			d.raw(`</article>`)
-		}
-	}
-	if open {
-		d.raw(`</section>`)
-	}
-}
-
 // identification writes one identification: in words, and as a table. The next
 // steps that its verdict names already are not repeated.
 func (d *document) identification(id *measure.Identification, verdict account) {
-	a := kindOf(d.l, id)
-	d.raw(`<div class="over"><h4>`)
-	d.words("identification.title")
-	for _, s := range []struct{ prefix, value string }{{"step", id.Payload}, {"family", string(id.Family)}} {
-		if s.value != "" {
-			d.raw(` · `, word(d.l, s.prefix, s.value).markup(d.l))
-		}
-	}
-	d.raw(`</h4>`)
-	for i, s := range a.headline {
-		class := i18n.Markup("sum")
-		if i == 0 {
-			class = "head"
-		}
-		d.raw(`<p class="`, class, `">`, s.markup(d.l), `</p>`)
-	}
-	said := make([]string, len(verdict.next))
-	for i, s := range verdict.next {
-		said[i] = s.text(d.l)
-	}
-	a.next = slices.DeleteFunc(a.next, func(s sentence) bool { return slices.Contains(said, s.text(d.l)) })
-	d.account(a)
+	d.beyond("identification.title", id.Payload, id.Family, kindOf(d.l, id), verdict, func() {})
 	d.propertyTable(id)
 	d.raw(`</div>`)
 }

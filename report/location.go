@@ -423,31 +423,12 @@ func (r *route) notes() []sentence {
 // and as a table of the hops with a line where it sits. It belongs after the
 // block of its verdict (Add), and stands alone as well.
 func (t *Text) AddLocation(l *measure.Location) error {
-	if t.open {
-		t.write("\n")
-		t.open = false
-	}
-	title := "» " + t.l.IsolateLTR(clip(l.Target, 2048)) + " · " + t.l.Text("location.title")
-	for _, s := range []struct{ prefix, value string }{{"step", l.Payload}, {"family", string(l.Family)}} {
-		if s.value != "" {
-			title += " · " + word(t.l, s.prefix, s.value).text(t.l)
-		}
-	}
-	t.line(bold, title, 0, 2)
 	t.searches++
-	t.searched[clip(l.Target, 300)] = true
 	if l.Outcome == measure.Located {
 		t.places++
 	}
 	r := routeOf(l)
-	a := whereabouts(t.l, l, r)
-	for _, s := range a.headline {
-		t.line("", s.text(t.l), 2, 0)
-	}
-	t.labelled("label.because", a.because)
-	t.labelled("label.open", a.open)
-	t.labelled("label.not", a.not)
-	t.labelled("label.next", a.next)
+	t.beyond("location.title", l.Target, l.Payload, l.Family, whereabouts(t.l, l, r))
 	if r.answered {
 		t.write("\n")
 		t.hops(r)

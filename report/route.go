@@ -87,28 +87,12 @@ func searched(places, searches, known, tried int) []sentence {
 	return out
 }
 
-// alone writes the locations that belong to no verdict of the report.
+// alone writes what belongs to no verdict of the report.
 func (d *document) alone(src *Source) {
-	open := false
-	for _, key := range src.located {
-		if d.judged[key] {
-			continue
-		}
-		if !open {
-			d.raw("\n" + `<section id="where"><h2>`)
-			d.words("location.title")
-			d.raw(`</h2>`)
-			open = true
-		}
-		for _, l := range src.locations[key] {
-			d.raw("\n"+`<article class="card unknown"><h3><bdi class="url" dir="ltr">`, attr(clip(l.Target, 2048)), `</bdi></h3>`)
-			d.location(l, account{})
-			d.raw(`</article>`)
-		}
-	}
-	if open {
-		d.raw(`</section>`)
-	}
+	apart(d, "where", "location.title", src.located, src.locations,
+		func(l *measure.Location) string { return l.Target }, func(l *measure.Location) { d.location(l, account{}) })
+	apart(d, "kind", "identification.title", src.identified, src.identifications,
+		func(id *measure.Identification) string { return id.Target }, func(id *measure.Identification) { d.identification(id, account{}) })
 }
 
 // location writes one location: in words, as a drawing, and as a table. The
@@ -116,36 +100,17 @@ func (d *document) alone(src *Source) {
 func (d *document) location(l *measure.Location, verdict account) {
 	r := routeOf(l)
 	a := whereabouts(d.l, l, r)
-	d.raw(`<div class="over"><h4>`)
-	d.words("location.title")
-	for _, s := range []struct{ prefix, value string }{{"step", l.Payload}, {"family", string(l.Family)}} {
-		if s.value != "" {
-			d.raw(` · `, word(d.l, s.prefix, s.value).markup(d.l))
+	d.beyond("location.title", l.Payload, l.Family, a, verdict, func() {
+		if r.answered {
+			d.raw(`<figure>`)
+			d.route(r, a.headline[0])
+			d.raw(`<p class="legend" aria-hidden="true">`)
+			d.words("location.legend")
+			d.raw(`</p>`)
+			d.hopTable(r)
+			d.raw(`</figure>`)
 		}
-	}
-	d.raw(`</h4>`)
-	for i, s := range a.headline {
-		class := i18n.Markup("sum")
-		if i == 0 {
-			class = "head"
-		}
-		d.raw(`<p class="`, class, `">`, s.markup(d.l), `</p>`)
-	}
-	if r.answered {
-		d.raw(`<figure>`)
-		d.route(r, a.headline[0])
-		d.raw(`<p class="legend" aria-hidden="true">`)
-		d.words("location.legend")
-		d.raw(`</p>`)
-		d.hopTable(r)
-		d.raw(`</figure>`)
-	}
-	said := make([]string, len(verdict.next))
-	for i, s := range verdict.next {
-		said[i] = s.text(d.l)
-	}
-	a.next = slices.DeleteFunc(a.next, func(s sentence) bool { return slices.Contains(said, s.text(d.l)) })
-	d.account(a)
+	})
 	d.raw(`</div>`)
 }
 

@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"slices"
 
+	"govah/packet"
+
 	utls "github.com/refraction-networking/utls"
 )
 
@@ -191,7 +193,7 @@ func (h *Hello) apply(u *utls.UConn, serverName string, alpn []string) error {
 	// ApplyPreset has drawn GREASE values of its own.
 	hello := u.HandshakeState.Hello
 	for i, c := range hello.CipherSuites {
-		if isGREASE(c) {
+		if packet.GREASE(c) {
 			hello.CipherSuites[i] = h.grease[0]
 		}
 	}
@@ -203,19 +205,19 @@ func (h *Hello) apply(u *utls.UConn, serverName string, alpn []string) error {
 			seen++
 		case *utls.SupportedCurvesExtension:
 			for i, c := range e.Curves {
-				if isGREASE(uint16(c)) {
+				if packet.GREASE(uint16(c)) {
 					e.Curves[i] = utls.CurveID(h.grease[1])
 				}
 			}
 		case *utls.KeyShareExtension:
 			for i, k := range e.KeyShares {
-				if isGREASE(uint16(k.Group)) {
+				if packet.GREASE(uint16(k.Group)) {
 					e.KeyShares[i].Group = utls.CurveID(h.grease[1])
 				}
 			}
 		case *utls.SupportedVersionsExtension:
 			for i, v := range e.Versions {
-				if isGREASE(v) {
+				if packet.GREASE(v) {
 					e.Versions[i] = h.grease[4]
 				}
 			}
@@ -223,8 +225,6 @@ func (h *Hello) apply(u *utls.UConn, serverName string, alpn []string) error {
 	}
 	return u.BuildHandshakeState()
 }
-
-func isGREASE(v uint16) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
 
 type goClient struct{ *tls.Conn }
 

@@ -226,9 +226,8 @@ func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) 
 	switch f.payload {
 	case locate.DNS:
 		spec.Payload = identify.Naming
-		for _, c := range s.cfg.Controls.Canaries {
-			spec.Known = c.Name
-			break
+		if c := s.cfg.Controls.Canaries; len(c) > 0 {
+			spec.Known = c[0].Name
 		}
 		if f.method == measure.DNSInjection {
 			spec.NoResolver = true
@@ -263,17 +262,10 @@ func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) 
 	if f.payload == locate.TLS {
 		spec.At = []netip.AddrPort{netip.AddrPortFrom(f.addr, own)}
 	}
-	asn := func(a netip.Addr) int {
-		if s.cfg.ASN == nil {
-			return 0
-		}
-		n, _ := s.cfg.ASN(a)
-		return n
-	}
-	of := asn(f.addr)
+	of := s.asn(f.addr)
 	for _, a := range elsewhere {
 		// A server of the same network may know the name as well.
-		if a.Is4() == f.addr.Is4() && a != f.addr && (f.payload == locate.TLS || of != 0 && asn(a) != 0 && asn(a) != of) {
+		if a.Is4() == f.addr.Is4() && a != f.addr && (f.payload == locate.TLS || of != 0 && s.asn(a) != 0 && s.asn(a) != of) {
 			spec.At = append(spec.At, netip.AddrPortFrom(a, port))
 		}
 	}

@@ -46,21 +46,7 @@ func kernelRows(truth map[string]*lab.Truth) (targets []string) {
 // network stack, without rights, in namespaces made here, in front of the
 // gauntlet: same targets, same truth.
 func TestKernelSuite(t *testing.T) {
-	if err := kernel.Supported(); err != nil {
-		if errors.Is(err, kernel.ErrUnavailable) {
-			t.Skipf("this machine does not let users make namespaces: %v", err)
-		}
-		t.Fatal(err)
-	}
-	s, err := lab.Load("gauntlet")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := lab.New(s, lab.Options{Raw: true, At: time.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := rawGauntlet(t)
 	truth := w.Truth()
 	targets := kernelRows(truth)
 	if len(targets) < 30 {
@@ -89,6 +75,32 @@ func TestKernelSuite(t *testing.T) {
 	if t.Failed() && *traces != "" {
 		os.WriteFile(filepath.Join(*traces, "kernel.jsonl"), []byte(stdout), 0o600)
 	}
+}
+
+// needsKernel skips a test where namespaces cannot be made.
+func needsKernel(t *testing.T) {
+	t.Helper()
+	if err := kernel.Supported(); errors.Is(err, kernel.ErrUnavailable) {
+		t.Skipf("this machine does not let users make namespaces: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rawGauntlet is the gauntlet for a kernel's client, until the test ends.
+func rawGauntlet(t *testing.T) *lab.World {
+	t.Helper()
+	needsKernel(t)
+	s, err := lab.Load("gauntlet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := lab.New(s, lab.Options{Raw: true, At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w
 }
 
 // onKernel runs a command against targets in namespaces made here, in front of
@@ -136,21 +148,7 @@ func onKernel(t *testing.T, w *lab.World, command string, targets []string) stri
 // TestKernelIdentify: what is found out about a device is the same in the lab
 // and on the kernel's own network stack.
 func TestKernelIdentify(t *testing.T) {
-	if err := kernel.Supported(); err != nil {
-		if errors.Is(err, kernel.ErrUnavailable) {
-			t.Skipf("this machine does not let users make namespaces: %v", err)
-		}
-		t.Fatal(err)
-	}
-	s, err := lab.Load("gauntlet")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := lab.New(s, lab.Options{Raw: true, At: time.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := rawGauntlet(t)
 	targets := []string{"https://reset.tls.example/", "http://iframe.http.example/"}
 	kernels := clusters(t, onKernel(t, w, "identify", append([]string{"-4"}, targets...)))
 	var out, errs bytes.Buffer

@@ -405,12 +405,20 @@ type search struct {
 func (s *search) log() *wire.Log {
 	return wire.NewLog(time.Now(), func(addr string) int {
 		a, err := netip.ParseAddr(addr)
-		if err != nil || s.cfg.ASN == nil {
+		if err != nil {
 			return 0
 		}
-		asn, _ := s.cfg.ASN(a)
-		return asn
+		return s.asn(a)
 	})
+}
+
+// asn is the network of an address, 0 unknown.
+func (s *search) asn(a netip.Addr) int {
+	if s.cfg.ASN == nil {
+		return 0
+	}
+	asn, _ := s.cfg.ASN(a)
+	return asn
 }
 
 func (s *search) country(a netip.Addr) string {

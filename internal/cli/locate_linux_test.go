@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -92,12 +91,7 @@ const boxBefore = 5 // TTL of the router behind the box
 // the kernel's own network stack, without rights, in namespaces made here: the
 // answer must be the exact link, and the same.
 func TestKernelLocate(t *testing.T) {
-	if err := kernel.Supported(); err != nil {
-		if errors.Is(err, kernel.ErrUnavailable) {
-			t.Skipf("this machine does not let users make namespaces: %v", err)
-		}
-		t.Fatal(err)
-	}
+	needsKernel(t)
 	turns := make(chan struct{}, 4)
 	for _, k := range locateKinds {
 		t.Run(k.name, func(t *testing.T) {
