@@ -106,13 +106,9 @@ func ParseTarget(text string) (measure.Target, error) {
 		}
 		t.Host = a.Unmap().String()
 	} else {
-		ascii, err := idna.Lookup.ToASCII(host)
-		if err != nil || len(ascii) > 253 {
-			// IDNA forbids underscores, which real host names have.
-			if !plainName(host) {
-				return fail("its host is not a valid name")
-			}
-			ascii = strings.ToLower(host)
+		ascii, ok := asciiName(host)
+		if !ok {
+			return fail("its host is not a valid name")
 		}
 		if !strings.Contains(ascii, ".") {
 			return fail("its host has no dot; write the full name")
@@ -139,6 +135,20 @@ func ParseTarget(text string) (measure.Target, error) {
 		}
 	}
 	return t, nil
+}
+
+// asciiName gives the form of a host name that is asked of DNS. What it gives
+// for a name it also gives for that form: idna alone lets empty labels pass,
+// and encodes what it then refuses to decode.
+func asciiName(host string) (string, bool) {
+	ascii, err := idna.Lookup.ToASCII(host)
+	if err != nil {
+		// IDNA forbids underscores, which real host names have.
+		ascii = strings.ToLower(host)
+	} else if again, err := idna.Lookup.ToASCII(ascii); err != nil || again != ascii {
+		return "", false
+	}
+	return ascii, plainName(ascii)
 }
 
 func plainName(s string) bool {

@@ -28,7 +28,8 @@ func TestParseTarget(t *testing.T) {
 	}
 	for _, in := range []string{"", " ", "localhost", "ftp://example.org/", "http://", "https://user:pw@example.org/",
 		"example.org:0", "example.org:99999", "tcp://example.org", "exa mple.org", "a\x00b.org", "\u202Eexample.org",
-		"http://[::1%25eth0]/", strings.Repeat("a", 5000) + ".org", "1.2.3", "999.1.1.1", "\xff.org"} {
+		"http://[::1%25eth0]/", strings.Repeat("a", 5000) + ".org", "1.2.3", "999.1.1.1", "\xff.org",
+		"https://.example.org/", "https://a..example.org/", "https://.xn--zn7c/", strings.Repeat("a", 64) + ".org"} {
 		if got, err := ParseTarget(in); err == nil {
 			t.Errorf("ParseTarget(%.30q) = %q, want an error", in, got.URL)
 		}
