@@ -296,7 +296,7 @@ func (r *reader) request(ctx context.Context, meta wire.Meta, conn wire.Conn, fo
 
 // write gives a request in a form, as the segments to send.
 func write(form, name, path string) ([][]byte, error) {
-	head, err := wire.HTTPPayload(name, path)
+	head, err := wire.HTTPPayload(name, path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -496,6 +496,96 @@ func TestFirstBytes(t *testing.T) {
 	}
 }
 
+// TestArrived: whoever was the target says what came of a connection, by its
+// marker, or by the client's port if nothing came.
+func TestArrived(t *testing.T) {
+	url, addr := start(t, helper.Config{SYNTTL: func(net.Conn) int { return 57 }}, false)
+	hello, err := wire.NewHello("chrome-small", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(b []byte, err error) []byte {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	cookied := func(marker []byte) []byte { return made(wire.HTTPPayload("blocked.example", "/", marker)) }
+	random := func(marker []byte) []byte { return made(wire.TLSPayload(hello, "blocked.example", marker)) }
+	for _, c := range []struct {
+		name  string
+		bytes func(marker []byte) []byte
+		end   string
+	}{{"tls, reset", random, "reset"}, {"tls, open", random, ""}, {"http, closed", cookied, "closed"}, {"http, reset", cookied, "reset"},
+		{"nothing, reset", nil, "reset"}, {"nothing, closed", nil, "closed"}, {"nothing, open", nil, ""}} {
+		t.Run(c.name, func(t *testing.T) {
+			marker := make([]byte, 16)
+			rand.Read(marker)
+			conn, err := net.Dial("tcp", addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			port := conn.LocalAddr().(*net.TCPAddr).Port
+			want := measure.Arrival{Port: port, SYNTTL: 57, Ended: c.end}
+			if c.bytes != nil {
+				b := c.bytes(marker)
+				conn.Write(b)
+				want.Marked, want.Bytes = true, int64(len(b))
+				conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if _, err := conn.Read(make([]byte, 10)); err != nil { // so it was read
+					t.Fatal(err)
+				}
+			}
+			switch c.end {
+			case "reset":
+				conn.(*net.TCPConn).SetLinger(0)
+				conn.Close()
+			case "closed":
+				conn.(*net.TCPConn).CloseWrite()
+			}
+			var got *measure.HelperArrived
+			var o *measure.Observation
+			for range 50 { // until the helper has seen the end
+				got, o = wire.AskArrived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, marker, port, &wire.Trust{})
+				if got == nil {
+					t.Fatalf("%s: %s", o.Failure, o.Detail)
+				}
+				if len(got.List) == 1 && got.List[0].Ended == c.end {
+					break
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			if len(got.List) != 1 {
+				t.Fatalf("%d connections", len(got.List))
+			}
+			a := got.List[0]
+			if (a.FirstUS > 0) != want.Marked || (a.EndedUS > 0) != (c.end != "") || a.AgeUS <= 0 || a.AgeUS < a.EndedUS {
+				t.Errorf("times: %+v", a)
+			}
+			if a.FirstUS, a.EndedUS, a.AgeUS = 0, 0, 0; a != want {
+				t.Errorf("got %+v, want %+v", a, want)
+			}
+			// Without the port nobody learns of connections without a marker.
+			none, _ := wire.AskArrived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, make([]byte, 16), 0, &wire.Trust{})
+			if none == nil || len(none.List) != 0 {
+				t.Errorf("a stranger's connections: %+v", none)
+			}
+		})
+	}
+	for _, bad := range []string{`{"marker":"00"}`, `{`, `{"marker":"zz112233445566778899aabbccddeeff"}`} {
+		r, err := http.DefaultTransport.(*http.Transport).Clone(), error(nil)
+		r.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+		answer, err := (&http.Client{Transport: r}).Post("https://"+addr.String()+"/v1/arrived", "application/json", strings.NewReader(bad))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != 400 {
+			t.Errorf("%s: status %d", bad, answer.StatusCode)
+		}
+	}
+}
+
 func received(t *testing.T, url string, marker []byte) measure.HelperReceived {
 	t.Helper()
 	got, o := wire.AskReceived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, hex.EncodeToString(marker), &wire.Trust{})

@@ -83,16 +83,21 @@ func newLimiter(l Limits) *limiter {
 		looks: make(chan struct{}, l.LooksAtOnce), conns: make(chan struct{}, l.Connections)}
 }
 
-// client is the counter of an address, IPv6 by /64: whoever has one address
-// of those has them all. The caller holds mu.
-func (l *limiter) client(a netip.Addr, now time.Time) *client {
+// id stands for an address, IPv6 by /64: whoever has one address of those has
+// them all.
+func (l *limiter) id(a netip.Addr) uint64 {
 	if a.Is6() {
 		p, err := a.WithZone("").Prefix(64)
 		if err == nil {
 			a = p.Addr()
 		}
 	}
-	id := maphash.Comparable(l.key, a)
+	return maphash.Comparable(l.key, a)
+}
+
+// client is the counter of an address. The caller holds mu.
+func (l *limiter) client(a netip.Addr, now time.Time) *client {
+	id := l.id(a)
 	c := l.clients[id]
 	if c == nil {
 		if now.Sub(l.swept) > time.Minute || len(l.clients) >= maxClients && now.Sub(l.swept) > time.Second {

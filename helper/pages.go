@@ -50,7 +50,19 @@ func (s *Server) handler() http.Handler {
 				http.Error(w, "bad request", http.StatusBadRequest)
 				return
 			}
-			answer, err := s.sink.received(req)
+			answer, err := s.log.received(req)
+			if err != nil {
+				http.Error(w, "bad request", http.StatusBadRequest)
+				return
+			}
+			encode(w, answer)
+		case r.Method == http.MethodPost && r.TLS != nil && r.URL.Path == "/v1/arrived":
+			var req measure.HelperArrivedRequest
+			if !decode(r, &req) {
+				http.Error(w, "bad request", http.StatusBadRequest)
+				return
+			}
+			answer, err := s.log.arrived(req, s.limiter.id(clientOf(r)))
 			if err != nil {
 				http.Error(w, "bad request", http.StatusBadRequest)
 				return

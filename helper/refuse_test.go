@@ -134,18 +134,18 @@ func TestLimiterForgets(t *testing.T) {
 func TestLimiterForgetsWhenNobodyComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(Limits{}.withDefaults())
-		s := &Server{limiter: l, sink: newSink()}
+		s := &Server{limiter: l, log: newArrivals()}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go s.forget(ctx)
-		s.sink.add(s.sink.open(), []byte("first bytes"))
+		s.log.count(s.log.open(1, 2, 3), []byte("first bytes"))
 		l.stream(netip.MustParseAddr("192.0.2.1"), 10)(10)
 		time.Sleep(forgetAfter + 2*time.Minute)
 		synctest.Wait()
 		if len(l.clients) != 0 {
 			t.Errorf("%d clients kept after %v", len(l.clients), forgetAfter+2*time.Minute)
 		}
-		if len(s.sink.list) != 0 {
+		if len(s.log.list) != 0 {
 			t.Errorf("first bytes kept after %v", forgetAfter+2*time.Minute)
 		}
 	})
@@ -165,7 +165,8 @@ func (p *pipe) Close() error                    { return nil }
 // FuzzFirstBytes: whatever comes and however it is cut, the kind is told
 // without loss, and the sink counts all of it.
 func FuzzFirstBytes(f *testing.F) {
-	for _, s := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x00\x05hello", "\x16\xfe\xfd", "SSH-2.0-x\r\n", "OPTION", "", "PO"} {
+	for _, s := range []string{"GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x00\x05hello", "\x16\xfe\xfd", "SSH-2.0-x\r\n", "OPTION", "", "PO", "GET / HTTP/1.1\r\nCookie: id=00112233445566778899aabbccddeeff\r\n\r\n",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03sixteen letters!and sixteen more"} {
 		f.Add([]byte(s), 1)
 		f.Add([]byte(s), 100)
 	}
@@ -173,8 +174,9 @@ func FuzzFirstBytes(f *testing.F) {
 		if n < 1 || len(data) > 1<<16 {
 			return
 		}
-		whole := &peeked{Conn: &pipe{r: bytes.NewReader(data), n: len(data) + 1}, done: func() {}}
-		cut := &peeked{Conn: &pipe{r: bytes.NewReader(data), n: n}, done: func() {}}
+		log := newArrivals()
+		whole := &peeked{Conn: &pipe{r: bytes.NewReader(data), n: len(data) + 1}, done: func() {}, log: log, entry: log.open(1, 2, 3)}
+		cut := &peeked{Conn: &pipe{r: bytes.NewReader(data), n: n}, done: func() {}, log: log, entry: log.open(1, 2, 3)}
 		if a, b := whole.kind(), cut.kind(); a != b {
 			t.Fatalf("%q is kind %d, cut into %d bytes %d", data, a, n, b)
 		}
@@ -185,12 +187,14 @@ func FuzzFirstBytes(f *testing.F) {
 		if !bytes.HasPrefix(data, cut.head) {
 			t.Fatalf("the head of %q was kept as %q", data, cut.head)
 		}
-		s := newSink()
-		s.take(whole)
+		whole.swallow()
 		want := data[:min(len(data), sinkBytes)]
 		sum := sha256.Sum256(want)
-		if e := s.list[0]; e.bytes != int64(len(want)) || !bytes.Equal(e.hash.Sum(nil), sum[:]) || !bytes.HasPrefix(data, e.prefix) {
-			t.Fatalf("the sink counted %d of %d bytes", e.bytes, len(data))
+		if e := whole.entry; e.bytes != int64(len(want)) || !bytes.Equal(e.hash.Sum(nil), sum[:]) || !bytes.HasPrefix(data, e.prefix) {
+			t.Fatalf("%d of %d bytes were counted", e.bytes, len(data))
+		}
+		if !bytes.Equal(whole.entry.marker, cut.entry.marker) {
+			t.Fatalf("the marker of %q is %x, cut %x", data, whole.entry.marker, cut.entry.marker)
 		}
 	})
 }

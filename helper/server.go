@@ -63,6 +63,9 @@ type Config struct {
 	// Ports to connect to; nil: those of the web and of mail clients.
 	Ports  []uint16
 	Limits Limits
+	// SYNTTL is the TTL with which the SYN of an accepted connection arrived,
+	// 0 unknown; nil never knows.
+	SYNTTL func(net.Conn) int
 	// Now is the clock that is told to clients; nil means time.Now.
 	Now func() time.Time
 }
@@ -76,7 +79,7 @@ type Server struct {
 	tls     *tls.Config
 	pin     string
 	self    bool // the certificate is its own
-	sink    *sink
+	log     *arrivals
 }
 
 // New prepares a helper. It opens nothing.
@@ -87,7 +90,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), sink: newSink()}
+	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: newArrivals()}
 	s.limiter = newLimiter(s.limits)
 	s.policy = policy{allowReserved: cfg.AllowReserved, refuse: cfg.Refuse, ports: cfg.Ports}
 	if s.policy.ports == nil {
@@ -288,7 +291,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queu
 		}
 		pause = 0
 		// An emulated stack forgets them with the connection.
-		p := &peeked{Conn: c, local: c.LocalAddr(), remote: c.RemoteAddr()}
+		p := &peeked{Conn: c, local: c.LocalAddr(), remote: c.RemoteAddr(), log: s.log}
 		if p.remote == nil || p.local == nil {
 			c.Close()
 			continue
@@ -297,6 +300,11 @@ func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queu
 			c.Close()
 			continue
 		}
+		ttl := 0
+		if s.cfg.SYNTTL != nil {
+			ttl = s.cfg.SYNTTL(c)
+		}
+		p.entry = s.log.open(s.limiter.id(addrOf(p.remote)), portOf(p.remote), ttl)
 		wg.Go(func() {
 			stop := context.AfterFunc(ctx, func() { p.Close() })
 			defer stop()
@@ -308,11 +316,11 @@ func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queu
 			case kindHTTP:
 				c.SetReadDeadline(time.Time{})
 				if !bytes.HasPrefix(p.first, []byte("GET ")) && !bytes.HasPrefix(p.first, []byte("HEAD ")) {
-					p.count(s.sink)
+					s.log.count(p.entry, p.first)
 				}
 				plain.put(ctx, p)
 			default:
-				s.sink.take(p)
+				p.swallow()
 				p.Close()
 			}
 		})
@@ -332,9 +340,9 @@ func (s *Server) forget(ctx context.Context) {
 			s.limiter.mu.Lock()
 			s.limiter.sweep(now)
 			s.limiter.mu.Unlock()
-			s.sink.mu.Lock()
-			s.sink.forget(now)
-			s.sink.mu.Unlock()
+			s.log.mu.Lock()
+			s.log.forget(now)
+			s.log.mu.Unlock()
 		}
 	}
 }

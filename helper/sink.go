@@ -2,14 +2,9 @@ package helper
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"hash"
 	"net"
 	"sync"
 	"time"
-
-	"govah/measure"
 )
 
 type kind int
@@ -35,8 +30,8 @@ type peeked struct {
 	head    []byte // of the first request, if it is plain HTTP
 	keeping bool   // head is not complete yet
 
-	sink  *sink // set if what comes is counted
-	entry *swallowed
+	log   *arrivals
+	entry *arrival
 }
 
 // methods are how plain HTTP begins.
@@ -48,6 +43,7 @@ func (p *peeked) kind() kind {
 	buf := make([]byte, 8)
 	for len(p.first) < len(buf) {
 		n, err := p.Conn.Read(buf[len(p.first):])
+		p.log.came(p.entry, buf[len(p.first):len(p.first)+n], err)
 		p.first = buf[:len(p.first)+n]
 		// A record of type handshake in a version of TLS (RFC 8446, 5.1).
 		if len(p.first) >= 2 && p.first[0] == 0x16 && p.first[1] == 3 {
@@ -76,17 +72,9 @@ func (p *peeked) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	n, err := p.Conn.Read(b)
+	p.log.came(p.entry, b[:n], err)
 	p.keep(b[:n])
-	if p.entry != nil {
-		p.sink.add(p.entry, b[:n])
-	}
 	return n, err
-}
-
-// count has everything of the connection counted, from its first byte on.
-func (p *peeked) count(s *sink) {
-	p.sink, p.entry = s, s.open()
-	s.add(p.entry, p.first)
 }
 
 // keep collects the head of a plain request.
@@ -99,6 +87,7 @@ func (p *peeked) keep(b []byte) {
 	p.head = append(p.head, b[:min(len(b), maxHead-len(p.head))]...)
 	if i := bytes.Index(p.head, []byte("\r\n\r\n")); i >= 0 {
 		p.head, p.keeping = p.head[:i+4], false
+		p.log.mark(p.entry, cookie(p.head))
 	}
 	p.keeping = p.keeping && len(p.head) < maxHead
 }
@@ -121,63 +110,17 @@ func (p *peeked) Close() error {
 	return err
 }
 
-// Bounds of the sink.
+// sinkQuiet lets two retransmissions of what was lost arrive.
 const (
-	sinkBytes  = 64 << 10 // of one connection
-	sinkPrefix = 4 << 10  // in which the marker is looked for
-	// sinkQuiet lets two retransmissions of what was lost arrive.
-	sinkQuiet  = 5 * time.Second
-	sinkTime   = 20 * time.Second
-	sinkKept   = 256
-	sinkMemory = time.Minute
-	markerSize = 16 // bytes
+	sinkQuiet = 5 * time.Second
+	sinkTime  = 20 * time.Second
 )
 
-// sink remembers for a minute how much came on each connection that is not
-// TLS and that does not just get a page.
-type sink struct {
-	mu   sync.Mutex
-	list []*swallowed
-}
-
-// swallowed is one such connection, perhaps still open.
-type swallowed struct {
-	at     time.Time
-	prefix []byte
-	bytes  int64
-	hash   hash.Hash
-}
-
-func newSink() *sink { return &sink{} }
-
-// open begins to count a connection.
-func (s *sink) open() *swallowed {
-	e := &swallowed{at: time.Now(), hash: sha256.New()}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(e.at)
-	if len(s.list) == sinkKept {
-		s.list = s.list[1:]
-	}
-	s.list = append(s.list, e)
-	return e
-}
-
-// add counts what came, up to the bound.
-func (s *sink) add(e *swallowed, b []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b = b[:min(int64(len(b)), sinkBytes-e.bytes)]
-	e.hash.Write(b)
-	e.prefix = append(e.prefix, b[:min(len(b), sinkPrefix-len(e.prefix))]...)
-	e.bytes += int64(len(b))
-}
-
-// take swallows a connection that is neither TLS nor HTTP: it reads until the
+// swallow takes a connection that is neither TLS nor HTTP: it reads until the
 // peer ends, is quiet, or has sent enough, and never answers. To a stranger
 // it is a server that waits and gives up.
-func (s *sink) take(p *peeked) {
-	p.count(s)
+func (p *peeked) swallow() {
+	p.log.count(p.entry, p.first)
 	end := time.Now().Add(sinkTime)
 	buf := make([]byte, 4<<10)
 	for {
@@ -186,44 +129,8 @@ func (s *sink) take(p *peeked) {
 			quiet = end
 		}
 		p.SetReadDeadline(quiet)
-		if _, err := p.Read(buf); err != nil || time.Now().After(end) || s.full(p.entry) {
+		if _, err := p.Read(buf); err != nil || time.Now().After(end) || p.log.full(p.entry) {
 			return
 		}
 	}
-}
-
-func (s *sink) full(e *swallowed) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return e.bytes == sinkBytes
-}
-
-// forget drops what is older than a minute. The caller holds mu.
-func (s *sink) forget(now time.Time) {
-	i := 0
-	for i < len(s.list) && now.Sub(s.list[i].at) > sinkMemory {
-		i++
-	}
-	if i > 0 {
-		s.list = append([]*swallowed(nil), s.list[i:]...)
-	}
-}
-
-// received answers what came with a marker.
-func (s *sink) received(req measure.HelperReceivedRequest) (*measure.HelperReceived, error) {
-	marker, err := hex.DecodeString(req.Marker)
-	if err != nil || len(marker) != markerSize {
-		return nil, errBadRequest
-	}
-	out := &measure.HelperReceived{Schema: 1, Marker: req.Marker}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forget(time.Now())
-	for _, e := range s.list {
-		if bytes.Contains(e.prefix, marker) {
-			out.Connections++
-			out.Bytes, out.SHA256 = e.bytes, hex.EncodeToString(e.hash.Sum(nil))
-		}
-	}
-	return out, nil
 }

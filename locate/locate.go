@@ -261,9 +261,9 @@ func (r *run) payload(role measure.Role, id uint16) ([]byte, error) {
 	name := r.token(role)
 	switch r.spec.Payload {
 	case TLS:
-		return wire.TLSPayload(r.spec.Hello, name)
+		return wire.TLSPayload(r.spec.Hello, name, nil)
 	case HTTP:
-		return wire.HTTPPayload(name, r.spec.Path)
+		return wire.HTTPPayload(name, r.spec.Path, nil)
 	case DNS:
 		return wire.DNSPayload(name, "A", id)
 	case QUIC:

@@ -56,6 +56,45 @@ type HelperReceived struct {
 	SHA256      string `json:"sha256,omitempty" class:"none"`
 }
 
+// HelperArrivedRequest asks a helper that was itself the target what came of a
+// connection whose first bytes died on the way, or did not (ExpFarEnd).
+type HelperArrivedRequest struct {
+	Schema int `json:"schema"`
+	// Marker is 16 random bytes, in hex: the first half of a ClientHello's
+	// random, or the value of the cookie "id" of a plain request.
+	Marker string `json:"marker" class:"none"`
+	// Port is the client's. What came from it to the helper is told too if it
+	// brought no bytes; 0 asks for none of those.
+	Port int `json:"port,omitempty"`
+}
+
+// HelperArrived is what came within the last minute, the oldest first.
+type HelperArrived struct {
+	Schema int       `json:"schema"`
+	Marker string    `json:"marker" class:"none"`
+	List   []Arrival `json:"list"`
+}
+
+// Arrival is a connection as the far end saw it.
+type Arrival struct {
+	// Marked says that its first bytes held the marker; else it brought no
+	// bytes, and came from the asking client's address and port.
+	Marked bool  `json:"marked,omitempty"`
+	Port   int   `json:"port"`  // the client's, as it arrived
+	Bytes  int64 `json:"bytes"` // that came, counted up to 64 KiB
+	// SYNTTL is the TTL with which the SYN arrived, 0 unknown.
+	SYNTTL int `json:"syn_ttl,omitempty"`
+	// FirstUS is when the first byte came, EndedUS when the connection ended,
+	// after it was made; 0 if that had not happened.
+	FirstUS int64 `json:"first_us,omitempty"`
+	EndedUS int64 `json:"ended_us,omitempty"`
+	// Ended is how the other side ended it: "reset", "closed", or "" if it
+	// had not.
+	Ended string `json:"ended,omitempty" class:"none"`
+	// AgeUS is how long ago it was made.
+	AgeUS int64 `json:"age_us"`
+}
+
 // The fixed body that a helper serves under /plain, whatever the Host.
 const (
 	HelperPlainSHA256 = "f5dbb3e1a74787a7cca345f9faa3dba8b46a0207c196b62d2942f5456defb3eb"

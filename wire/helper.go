@@ -115,6 +115,53 @@ func AskReceived(ctx context.Context, n Network, l *Log, m Meta, rawURL, marker 
 	return got, o
 }
 
+// maxArrivals is how many connections a helper tells of at once.
+const maxArrivals = 16
+
+// AskArrived asks a helper that was the target what came of connections whose
+// first bytes held a marker of 16 random bytes (TLSPayload, HTTPPayload), and
+// which from a port of ours brought nothing; 0 asks for none of those. The
+// answer is bounded, and as true as the helper is honest.
+func AskArrived(ctx context.Context, n Network, l *Log, m Meta, rawURL string, marker []byte, port int, trust *Trust) (*measure.HelperArrived, *measure.Observation) {
+	var got *measure.HelperArrived
+	question := measure.HelperArrivedRequest{Schema: 1, Marker: hex.EncodeToString(marker), Port: port}
+	o := askHelper(ctx, n, l, m, rawURL, "v1/arrived", question, trust, func(body []byte) (err error) {
+		got, err = ParseArrived(body, question.Marker)
+		return err
+	})
+	if o.Failure != measure.NoFailure {
+		got = nil
+	}
+	return got, o
+}
+
+// ParseArrived reads a helper's answer to AskArrived.
+func ParseArrived(data []byte, marker string) (*measure.HelperArrived, error) {
+	var r measure.HelperArrived
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("the helper's answer cannot be read: %w", err)
+	}
+	if r.Schema < 1 || r.Marker != marker || len(r.List) > maxArrivals {
+		return nil, errors.New("the helper's answer is not one to this question")
+	}
+	bound := func(v *int64) { *v = max(0, min(*v, maxHelperUS)) }
+	for i := range r.List {
+		a := &r.List[i]
+		bound(&a.Bytes)
+		bound(&a.FirstUS)
+		bound(&a.EndedUS)
+		bound(&a.AgeUS)
+		a.SYNTTL, a.Port = max(0, min(a.SYNTTL, 255)), max(0, min(a.Port, 65535))
+		if a.Ended != "reset" && a.Ended != "closed" {
+			a.Ended, a.EndedUS = "", 0
+		}
+		if a.Marked && a.Bytes == 0 || !a.Marked && a.Bytes > 0 {
+			return nil, errors.New("the helper's answer contradicts itself")
+		}
+	}
+	return &r, nil
+}
+
 // askHelper makes one exchange with a helper and records it as one step.
 func askHelper(ctx context.Context, n Network, l *Log, m Meta, rawURL, path string, question any, trust *Trust, read func([]byte) error) *measure.Observation {
 	o := l.Begin(measure.StepHelper, m)

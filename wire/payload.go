@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,14 +14,27 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+
+	"govah/measure"
 )
 
 // The functions here give the first bytes that a step would send, for probes
 // that carry them a part of the way.
 
+// A marker is 16 random bytes by which whoever is the target knows a probe
+// again (AskArrived).
+
 // TLSPayload is one record (RFC 8446, 5.1) with the ClientHello for a server
-// name; "" sends none.
-func TLSPayload(h *Hello, serverName string) ([]byte, error) {
+// name; "" sends none. A marker, unless nil, begins its random.
+func TLSPayload(h *Hello, serverName string, marker []byte) ([]byte, error) {
+	record, err := helloRecord(h, serverName)
+	if at := 5 + 4 + 2; err == nil && len(record) >= at+32 {
+		copy(record[at:at+32], marker)
+	}
+	return record, err
+}
+
+func helloRecord(h *Hello, serverName string) ([]byte, error) {
 	caught := &catcher{}
 	if h.kind == "go" {
 		c, err := h.client(caught, serverName, nil, nil)
@@ -40,9 +54,12 @@ func TLSPayload(h *Hello, serverName string) ([]byte, error) {
 }
 
 // HTTPPayload is a GET request as Chrome sends it; the host "" leaves the
-// header out.
-func HTTPPayload(host, path string) ([]byte, error) {
+// header out. A marker, unless nil, is the value of a cookie.
+func HTTPPayload(host, path string, marker []byte) ([]byte, error) {
 	r := Request{URL: "http://" + host + path, Method: "GET", Host: host}
+	if marker != nil {
+		r.Header = []measure.Header{{Name: "Cookie", Value: "id=" + hex.EncodeToString(marker)}}
+	}
 	if host == "" {
 		r.URL, r.NoHost = "http://none.invalid"+path, true
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+
+	"govah/wire"
 )
 
 // TestWriteAmongErrors sends to a port that nobody has, from several
@@ -35,5 +37,32 @@ func TestWriteAmongErrors(t *testing.T) {
 			})
 		}
 		all.Wait()
+	}
+}
+
+// TestSYNTTL: the kernel tells with which TTL a SYN came.
+func TestSYNTTL(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := Listen(t.Context(), at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		remote := netip.MustParseAddrPort(l.Addr().String())
+		for _, want := range []int{64, 23} {
+			c, err := New().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: remote}, TTL: want})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			s, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if got := SYNTTL(s); got != want {
+				t.Errorf("%s: a SYN with TTL %d came with %d", at, want, got)
+			}
+		}
 	}
 }

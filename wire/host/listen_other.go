@@ -1,0 +1,18 @@
+//go:build !linux
+
+package host
+
+import (
+	"context"
+	"net"
+)
+
+// Listen is net.Listen for TCP, of whose connections SYNTTL is known.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	var c net.ListenConfig
+	return c.Listen(ctx, "tcp", address)
+}
+
+// SYNTTL is the TTL with which the SYN of a connection that Listen accepted
+// arrived, 0 unknown, as here.
+func SYNTTL(net.Conn) int { return 0 }
