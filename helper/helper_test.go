@@ -547,7 +547,7 @@ func TestArrived(t *testing.T) {
 			var got *measure.HelperArrived
 			var o *measure.Observation
 			for range 50 { // until the helper has seen the end
-				got, o = wire.AskArrived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, marker, port, &wire.Trust{})
+				got, o = wire.AskArrived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, addr.Addr(), marker, port, &wire.Trust{})
 				if got == nil {
 					t.Fatalf("%s: %s", o.Failure, o.Detail)
 				}
@@ -567,7 +567,7 @@ func TestArrived(t *testing.T) {
 				t.Errorf("got %+v, want %+v", a, want)
 			}
 			// Without the port nobody learns of connections without a marker.
-			none, _ := wire.AskArrived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, make([]byte, 16), 0, &wire.Trust{})
+			none, _ := wire.AskArrived(t.Context(), host.New(), wire.NewLog(time.Now(), nil), wire.Meta{}, url, addr.Addr(), make([]byte, 16), 0, &wire.Trust{})
 			if none == nil || len(none.List) != 0 {
 				t.Errorf("a stranger's connections: %+v", none)
 			}

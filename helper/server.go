@@ -167,6 +167,16 @@ type Listeners struct {
 	UDP []net.PacketConn
 }
 
+// Close closes all of them.
+func (l Listeners) Close() {
+	for _, tcp := range l.TCP {
+		tcp.Close()
+	}
+	for _, udp := range l.UDP {
+		udp.Close()
+	}
+}
+
 // Serve answers until ctx is done, when it closes everything and returns nil
 // after the last request has ended; or until a listener fails.
 func (s *Server) Serve(ctx context.Context, l Listeners) error {
@@ -236,18 +246,13 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		wg.Go(func() { end(s.accept(ctx, listener, secure, plain, &wg)) })
 	}
 	<-ctx.Done()
-	for _, listener := range l.TCP {
-		listener.Close()
-	}
 	server.Close()
 	secure.Close()
 	plain.Close()
 	if h3 != nil {
 		h3.Close()
-		for _, pc := range l.UDP {
-			pc.Close()
-		}
 	}
+	l.Close()
 	wg.Wait()
 	return first
 }

@@ -77,6 +77,15 @@ func (p *peeked) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Write notes that the peer ended the connection while it was answered.
+func (p *peeked) Write(b []byte) (int, error) {
+	n, err := p.Conn.Write(b)
+	if err != nil {
+		p.log.came(p.entry, nil, err)
+	}
+	return n, err
+}
+
 // keep collects the head of a plain request.
 func (p *peeked) keep(b []byte) {
 	p.mu.Lock()

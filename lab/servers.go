@@ -32,50 +32,6 @@ func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// backlog is how many connections wait to be accepted at an address.
-const backlog = 4096
-
-// listener takes the connections of one address and port.
-type listener struct {
-	addr  net.Addr
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-	free  func() // gives the address back
-}
-
-func newListener(ap netip.AddrPort, free func()) *listener {
-	return &listener{addr: net.TCPAddrFromAddrPort(ap), conns: make(chan net.Conn, backlog), done: make(chan struct{}), free: free}
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends what waits to be accepted as well.
-func (l *listener) Close() error {
-	l.once.Do(func() {
-		l.free()
-		close(l.done)
-		for {
-			select {
-			case c := <-l.conns:
-				c.Close()
-			default:
-				return
-			}
-		}
-	})
-	return nil
-}
-
-func (l *listener) Addr() net.Addr { return l.addr }
-
 // serverConn is an accepted connection with the errors of the kernel.
 type serverConn struct {
 	*gonet.TCPConn
@@ -125,12 +81,8 @@ func (w *World) accept(r *tcp.ForwarderRequest) {
 	id := r.ID()
 	local := netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
 	remote := netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort)
-	w.mu.Lock()
-	l := w.listeners[local]
-	w.mu.Unlock()
 	handle, verdict := w.service(local, remote)
 	switch {
-	case l != nil:
 	case verdict == "silent":
 		r.Complete(false)
 		return
@@ -146,16 +98,6 @@ func (w *World) accept(r *tcp.ForwarderRequest) {
 	}
 	r.Complete(false)
 	c := &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote), reset: ep.Abort}
-	if l != nil {
-		select {
-		case l.conns <- c:
-		case <-l.done:
-			ep.Abort()
-		default:
-			ep.Abort()
-		}
-		return
-	}
 	go handle(c)
 }
 
@@ -522,11 +464,14 @@ func (m *Mount) Listen(ap netip.AddrPort) (net.Listener, error) {
 	if m.w.listeners[ap] != nil {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Err: syscall.EADDRINUSE}
 	}
-	l := newListener(ap, func() {
+	l, err := m.w.listen(ap, func() {
 		m.w.mu.Lock()
 		delete(m.w.listeners, ap)
 		m.w.mu.Unlock()
 	})
+	if err != nil {
+		return nil, err
+	}
 	m.w.listeners[ap] = l
 	return l, nil
 }

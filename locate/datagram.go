@@ -191,7 +191,7 @@ func (s *datagrams) probe(ctx context.Context, role measure.Role, ttl, tries int
 			return o
 		}
 		id := uint16(r.rng.Uint32())
-		b, err := r.payload(role, id)
+		b, err := r.payload(role, id, nil)
 		if err != nil {
 			o.Failure, o.Detail = wire.Classify(err)
 			return o

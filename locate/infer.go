@@ -127,11 +127,15 @@ type evidence struct {
 	mute bool
 	// nearer are probes to another port of the server that routers ended where
 	// the tested port was answered.
-	nearer  []*measure.Observation
-	foreign bool // the control went to another network
-	reacted bool // a test was reacted to, or swallowed
-	flow    int  // the port of the tested flow
-	arrived int  // the TTL with which the server's own answers arrive, 0 unknown
+	nearer []*measure.Observation
+	// proof is the harmless probe of which a helper said that it arrived,
+	// sightings are the triggers of which it told.
+	proof     *measure.Observation
+	sightings []*measure.Observation
+	foreign   bool // the control went to another network
+	reacted   bool // a test was reacted to, or swallowed
+	flow      int  // the port of the tested flow
+	arrived   int  // the TTL with which the server's own answers arrive, 0 unknown
 }
 
 func infer(list []*measure.Observation) measure.Location {
@@ -177,17 +181,25 @@ func infer(list []*measure.Observation) measure.Location {
 	if l.Set[0].PerMille < 500 && len(l.Set) > 4 {
 		l.Outcome = measure.NotLocated
 	}
-	l.Position = position(e, l)
+	w := e.witnessed()
+	l.FarEnd, l.OnlyServer = w.word(), l.Kind == measure.Injects && e.onlyServer()
+	l.Position = position(e, l, w)
 	flows := map[int]bool{} // SYNs of one flow are one attempt
 	for _, t := range e.tests {
-		if r := t.Path.Outcome; r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
-			if r != "silent" || t.Path.Sends >= sendings && !e.passed(t.TTL) {
+		if r := t.Path.Outcome; cut(t) || r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
+			if cut(t) || r != "silent" || t.Path.Sends >= sendings && !e.passed(t.TTL) {
 				l.Because = append(l.Because, t.ID)
 				if t.Path.Probe != "syn" || !flows[t.Path.LocalPort] {
 					l.Triggers++
 				}
 				flows[t.Path.LocalPort] = true
 			}
+		}
+	}
+	for _, t := range e.sightings {
+		if t.Experiment == measure.ExpFarEnd && e.actedOn(t) {
+			l.Because = append(l.Because, t.ID)
+			l.Triggers++
 		}
 	}
 	return l
@@ -284,6 +296,17 @@ func gather(list []*measure.Observation) *evidence {
 			}
 			continue
 		}
+		if p.FarEnd != nil {
+			switch {
+			case o.Role == measure.RoleTest:
+				e.sightings = append(e.sightings, o)
+			case p.FarEnd.Marked && e.proof == nil:
+				e.proof = o
+			}
+		}
+		if o.Experiment == measure.ExpFarEnd {
+			continue
+		}
 		if o.Experiment == measure.ExpProxyTTL {
 			if p.Outcome == "expired" {
 				e.nearer = append(e.nearer, o)
@@ -304,7 +327,7 @@ func gather(list []*measure.Observation) *evidence {
 			if o.Failure != measure.Interrupted && p.Outcome != "unconnected" && p.Sends > 0 {
 				e.tests = append(e.tests, o)
 			}
-			e.reacted = e.reacted || reacted(o)
+			e.reacted = e.reacted || reacted(o) || cut(o)
 			triggered = triggered || reacted(o) || p.Outcome == "silent" && p.Sends >= sendings
 			if p.Outcome == "expired" {
 				note(o, 1, 1)
@@ -391,13 +414,14 @@ const (
 	copier     // beside the path: injects with the TTL of the trigger
 	swallowing // the same in the path
 	atServer   // acts on what reaches the server, wherever it stands
+	severer    // resets the server's side alone, which only a helper sees
 	kinds
 )
 
 // prior is the share of each kind among devices, spread over the links: most
 // are known to inject with a TTL of their own or to swallow, few to copy TTLs
 // (IR-05).
-var prior = [kinds]float64{injector: 0.48, dropper: 0.36, copier: 0.06, swallowing: 0.06, atServer: 0.04}
+var prior = [kinds]float64{injector: 0.48, dropper: 0.36, copier: 0.06, swallowing: 0.06, atServer: 0.04, severer: 0.03}
 
 // belief is the probability of no device, and of each kind at each link.
 type belief struct {
@@ -428,15 +452,21 @@ func posterior(e *evidence) *belief {
 		return sum
 	}
 	b := &belief{}
-	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) }) + math.Log(e.severed(-1, 0))
+	none := math.Log(0.5) + log(func(t *measure.Observation) float64 { return e.clean(t) }) + e.farEnd(-1, 0) + math.Log(e.severed(-1, 0))
 	if e.cut == 0 && e.asked && !e.passes {
 		none += math.Log(twice) // connections that worked, and now not even their SYNs get so far
 	}
 	best := none
 	for kind := range kinds {
 		b.at[kind] = make([]float64, links)
+		if kind == severer && e.proof == nil {
+			for link := range links {
+				b.at[kind][link] = math.Inf(-1)
+			}
+			continue
+		}
 		for link := range links {
-			v := math.Log(0.5*prior[kind]/float64(links)) + log(func(t *measure.Observation) float64 { return e.given(kind, link+1, t) }) + math.Log(e.severed(kind, link+1))
+			v := math.Log(0.5*prior[kind]/float64(links)) + log(func(t *measure.Observation) float64 { return e.given(kind, link+1, t) }) + e.farEnd(kind, link+1) + math.Log(e.severed(kind, link+1))
 			b.at[kind][link] = v
 			best = max(best, v)
 		}
@@ -580,6 +610,12 @@ func (e *evidence) given(kind, link int, t *measure.Observation) float64 {
 			return 1 - slip
 		}
 		return slip
+	case severer:
+		// Its server answers what comes later with a reset, or had answered.
+		if !e.reaches(t) {
+			return e.clean(t)
+		}
+		return 0.3
 	}
 	return stray
 }
@@ -617,8 +653,8 @@ func (b *belief) kind() (measure.Kind, bool) {
 			sums[k] += v
 		}
 	}
-	injects := sums[injector] + sums[copier] + sums[swallowing]
-	copies := sums[copier]+sums[swallowing] > sums[injector]
+	injects := sums[injector] + sums[copier] + sums[swallowing] + sums[severer]
+	copies := sums[copier]+sums[swallowing] > sums[injector]+sums[severer]
 	if sums[dropper] > injects {
 		return measure.Drops, false
 	}
@@ -677,9 +713,14 @@ func followed(hops []measure.Hop, ttl int) (string, int) {
 
 // position says where the device stands, from what shows it alone: what it
 // swallows went through it; what drew a router's word beyond it, or the true
-// answer as well, did not.
-func position(e *evidence, l measure.Location) measure.Position {
-	if l.Kind == measure.Drops {
+// answer as well, or arrived at the far end, did not.
+func position(e *evidence, l measure.Location, w witnessed) measure.Position {
+	switch {
+	case l.Kind == measure.Drops:
+		return measure.InPath
+	case w.arrived > 0 && w.missing < witnesses:
+		return measure.OnPath
+	case w.arrived == 0 && w.missing >= witnesses:
 		return measure.InPath
 	}
 	through, swallowed := 0, 0

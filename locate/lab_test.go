@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
+	"govah/helper"
 	"govah/lab"
 	"govah/locate"
 	"govah/measure"
@@ -34,6 +36,9 @@ http = "same"
 [[site]]
 name = "resolver.example"
 role = "resolver"
+[[site]]
+name = "helper.example"
+role = "helper"
 `
 
 // emulate makes a lab of one client network and hosting, given as the tables
@@ -78,6 +83,38 @@ func (e *emulated) spec(payload locate.Payload, v6 bool, seed uint64) locate.Spe
 		spec.Controls = []locate.Control{{Kind: measure.ControlKnown, At: e.at("resolver.example", 443, v6)}}
 	}
 	return spec
+}
+
+// help starts the helper and makes it the target of a search over TCP.
+func (e *emulated) help(spec *locate.Spec) (stop func(), err error) {
+	m, err := e.Host("helper.example")
+	if err != nil {
+		return nil, err
+	}
+	cert, err := m.Issue("helper.example")
+	if err != nil {
+		return nil, err
+	}
+	s, err := helper.New(helper.Config{Network: m.Network(), Certificate: cert, Now: e.Now})
+	if err != nil {
+		return nil, err
+	}
+	var l helper.Listeners
+	for _, a := range m.Addresses() {
+		for _, port := range []uint16{80, 443} {
+			tcp, err := m.Listen(netip.AddrPortFrom(a, port))
+			if err != nil {
+				return nil, err
+			}
+			l.TCP = append(l.TCP, tcp)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.Serve(ctx, l) })
+	spec.Remote = e.at("helper.example", spec.Remote.Port(), spec.Remote.Addr().Is6())
+	spec.Helper, spec.Trust = "https://helper.example/", &wire.Trust{Public: e.Public(), Now: e.Now}
+	return func() { cancel(); running.Wait() }, nil
 }
 
 // find runs a search and concludes.

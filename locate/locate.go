@@ -27,6 +27,7 @@ import (
 const (
 	DefaultTriggers     = 3
 	DefaultCopyTriggers = 4
+	DefaultFarTriggers  = 2
 	DefaultFlows        = 3
 	maxTTL              = 40
 )
@@ -78,21 +79,29 @@ type Spec struct {
 	// may take: what it does is not heard at lower TTLs, so that it cannot be
 	// approached from below. 0 is DefaultCopyTriggers, less is none.
 	CopyTriggers int
+	// FarTriggers is how many more may go all the way to a helper, to learn
+	// whether they arrive. 0 is DefaultFarTriggers, less is none.
+	FarTriggers int
 	// Flows is how many flows look for equal-cost siblings, 0 is DefaultFlows.
 	Flows int
 	// Residual asks how long residual blocking lasts, at most so long; 0 does
 	// not ask.
 	Residual time.Duration
 	// Pace waits before each new connection; nil does not.
-	Pace  func(context.Context) error
-	Hello *wire.Hello // nil: Chrome's, small enough for one segment
-	Seed  uint64
+	Pace func(context.Context) error
+	// Helper is the URL of a helper that Remote is an address of: it is asked
+	// what arrived. "" asks nobody. Over TCP only.
+	Helper string
+	Trust  *wire.Trust // verifies the helper's certificate
+	Hello  *wire.Hello // nil: Chrome's, small enough for one segment
+	Seed   uint64
 }
 
 // hop is what the run itself has learned about a TTL so far.
 type hop struct {
 	sent, answered int // probes that should draw ICMP there
 	rtt            time.Duration
+	spoke          time.Time // last, whichever flow it was about
 }
 
 func (h hop) answers() bool { return h.answered > 0 }
@@ -115,6 +124,9 @@ type run struct {
 	capture   wire.Capture  // nil without the privilege
 	mute      bool          // the server does not answer the control
 	triggered int
+	proven    bool // the helper has told of harmless bytes
+	deaf      bool // it does not answer any more
+	residual  measure.ResidualKey
 }
 
 // Run measures. What it finds out is in the log. It fails only for wrong
@@ -128,6 +140,9 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 	}
 	if spec.CopyTriggers == 0 {
 		spec.CopyTriggers = DefaultCopyTriggers
+	}
+	if spec.FarTriggers == 0 {
+		spec.FarTriggers = DefaultFarTriggers
 	}
 	if spec.Flows == 0 {
 		spec.Flows = DefaultFlows
@@ -208,10 +223,24 @@ func (r *run) heard(ttl int, icmp bool, rtt time.Duration) {
 	h.sent++
 	if icmp {
 		h.answered++
+		h.spoke = time.Now()
 		if h.rtt == 0 || rtt < h.rtt {
 			h.rtt = rtt
 		}
 	}
+}
+
+// spoke notes that a router at a TTL sent an error, of which many send only so
+// many a second.
+func (r *run) spoke(ttl int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.hops[ttl]
+	if h == nil {
+		h = &hop{}
+		r.hops[ttl] = h
+	}
+	h.spoke = time.Now()
 }
 
 // farther notes a round trip time.
@@ -256,14 +285,14 @@ func (r *run) token(role measure.Role) string {
 }
 
 // payload are the bytes to send. DNS questions carry an id that says which
-// probe they are.
-func (r *run) payload(role measure.Role, id uint16) ([]byte, error) {
+// probe they are; a marker tells a helper, over TLS and HTTP.
+func (r *run) payload(role measure.Role, id uint16, marker []byte) ([]byte, error) {
 	name := r.token(role)
 	switch r.spec.Payload {
 	case TLS:
-		return wire.TLSPayload(r.spec.Hello, name, nil)
+		return wire.TLSPayload(r.spec.Hello, name, marker)
 	case HTTP:
-		return wire.HTTPPayload(name, r.spec.Path, nil)
+		return wire.HTTPPayload(name, r.spec.Path, marker)
 	case DNS:
 		return wire.DNSPayload(name, "A", id)
 	case QUIC:

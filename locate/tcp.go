@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,7 +48,9 @@ func (r *run) overTCP(ctx context.Context) error {
 		return nil
 	}
 	size := window
-	if !r.view.TCPInfo {
+	if !r.view.TCPInfo || r.proven {
+		// Retransmissions cannot be told from the first sending; what a helper
+		// says is of a whole connection.
 		size = 1 // retransmissions cannot be told from the first sending
 	}
 	border := r.server
@@ -89,6 +92,7 @@ func (r *run) overTCP(ctx context.Context) error {
 		if k := r.difference(t); k > 0 {
 			r.confirmTCP(ctx, test, k, t)
 			if _, certainty := r.certain(); certainty > 0 || !r.mayTrigger() {
+				r.witness(ctx)
 				return nil
 			}
 			// It was loss. What is farther is still to be seen.
@@ -99,6 +103,7 @@ func (r *run) overTCP(ctx context.Context) error {
 		// device copies the TTL of what it reacts to, so that its packets die
 		// on the way back.
 		r.beyond(ctx, test)
+		r.witness(ctx)
 	}
 	return nil
 }
@@ -121,6 +126,8 @@ func (r *run) difference(t []*measure.Observation) int {
 	for _, o := range t {
 		switch {
 		case o.Path.Outcome == "unconnected":
+		case cut(o):
+			return o.TTL
 		case reacted(o) && o.TTL < r.server, o.Path.Outcome == "reset" || o.Path.Outcome == "closed":
 			return o.TTL
 		case o.Path.Outcome == "silent" && o.Path.Sends >= sendings && (r.hop(o.TTL).answers() || o.TTL >= r.server && !r.mute):
@@ -151,8 +158,9 @@ func (r *run) chooseControl(ctx context.Context, f *flow) bool {
 
 // incoming is what a reader got.
 type incoming struct {
-	n   int
-	err error
+	n      int
+	err    error
+	begins string
 }
 
 func outcomeOf(a incoming) string {
@@ -179,7 +187,8 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 	if role == measure.RoleTest && !r.mayTrigger() {
 		return nil
 	}
-	bytes, err := r.payload(role, 0)
+	marker := r.marker(role, ttls[0])
+	bytes, err := r.payload(role, 0, marker)
 	if err != nil {
 		return nil
 	}
@@ -187,6 +196,7 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 	if conn == nil {
 		return list
 	}
+	made := time.Now()
 	defer func() {
 		conn.SetTTL(64)
 		conn.Abort()
@@ -199,7 +209,7 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 	go func() {
 		buf := make([]byte, 4096)
 		n, err := conn.Read(buf)
-		arrived <- incoming{n, err}
+		arrived <- incoming{n, err, begins(buf[:n])}
 	}()
 	conn.PathErrors() // of the handshake
 	s := &sweeping{r: r, port: f.port, conn: conn, role: role, bytes: bytes, minTTL: minTTL, arrived: arrived}
@@ -229,7 +239,8 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 			break
 		}
 	}
-	if role == measure.RoleTest && (swallowed || minTTL > 0 || s.reaction && !s.server()) {
+	r.ask(ctx, f.port, marker, made, s.done)
+	if role == measure.RoleTest && (swallowed || minTTL > 0 || s.reaction && !s.server() || slices.ContainsFunc(s.done, cut)) {
 		r.triggered++
 	}
 	return append(list, s.done...)
@@ -337,10 +348,13 @@ func (s *sweeping) end(outcome string) {
 		o.Failure, o.Path.RTTUS = measure.GenericTimeout, 0
 	}
 	if s.got != nil {
-		o.Received = int64(s.got.n)
+		o.Received, o.Path.Answer = int64(s.got.n), s.got.begins
 	}
 	s.r.log.End(o)
 	s.done = append(s.done, o)
+	if outcome == "expired" {
+		s.r.spoke(o.TTL)
+	}
 	if outcome == "expired" || outcome == "silent" {
 		// Of a trigger only silence says nothing about the hop.
 		if (s.role == measure.RoleControl || outcome == "expired") && s.port == s.r.port {
@@ -383,6 +397,10 @@ func (s *sweeping) resent() bool {
 	return true
 }
 
+// rest is how long after an error a router may have no more to spend: some send
+// one a second to each address (Linux's icmp_ratelimit).
+const rest = time.Second
+
 // sendings is how often a probe is sent before its silence counts.
 const sendings = 3
 
@@ -414,6 +432,8 @@ func (s *sweeping) follow(ctx context.Context, last bool) bool {
 				s.end("expired")
 				return true
 			}
+		case r.view.TCPInfo && expect && s.now.Path.Sends == sendings && s.sent.Sub(r.hop(ttl).spoke) < rest:
+			// nor does a router that spoke just now always speak again
 		case r.view.TCPInfo && (expect && s.now.Path.Sends < sendings || s.minTTL > 0 && s.now.Path.Sends < 2):
 			// its silence may be loss
 		case time.Since(s.sent) > r.reactionBy(ttl) || !expect && s.minTTL == 0 && time.Since(first) > r.reactionBy(ttl):
@@ -459,7 +479,7 @@ func (s *sweeping) raise(ctx context.Context, ttl int) bool {
 			outcome := outcomeOf(a)
 			s.r.log.Amend(func() {
 				p := *before.Path
-				p.Outcome = outcome
+				p.Outcome, p.Answer = outcome, a.begins
 				before.Path, before.Received, before.Failure = &p, int64(a.n), ""
 			})
 			return false
@@ -487,6 +507,7 @@ func (r *run) confirmTCP(ctx context.Context, f *flow, k int, t []*measure.Obser
 	wg.Go(func() { r.siblings(ctx, k-1, k) })
 	began := time.Now()
 	key := r.residualKey(ctx, f)
+	r.residual = key
 	r.lasting(ctx, f, key, began)
 	switch key {
 	case measure.ResidualNone:
@@ -544,7 +565,7 @@ func (r *run) certain() (bool, int) {
 // whether that went as expected.
 func (r *run) quiet(ctx context.Context, f *flow, ttl int) bool {
 	for _, o := range r.sweep(ctx, f, measure.RoleTest, 0, ttl) {
-		if o.Path.Outcome != "expired" && !(o.Path.Outcome == "silent" && !r.hop(ttl).answers()) {
+		if cut(o) || o.Path.Outcome != "expired" && !(o.Path.Outcome == "silent" && !r.hop(ttl).answers()) {
 			return false
 		}
 	}

@@ -24,6 +24,7 @@ import (
 var (
 	topologies = flag.Int("topologies", 0, "locate devices in so many random topologies, look for some in as many clean ones, and print a table")
 	privileged = flag.Bool("privileged", false, "let the client capture packets")
+	helped     = flag.Bool("helped", false, "make a helper the target, of the kinds that act on TLS and HTTP")
 	only       = flag.String("kind", "", "only this kind of box")
 	drawn      = flag.Uint64("drawn", 0, "draw with this seed instead of a random one")
 	one        = flag.Int("one", -1, "only the topology of this number; the clean ones begin at 1000000")
@@ -111,6 +112,9 @@ func draw(r *rand.Rand, kind *boxKind) topology {
 		t.tables += fmt.Sprintf("[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\n%s\n", t.link-1, kind.rule)
 	} else {
 		t.payload = []locate.Payload{locate.TLS, locate.HTTP, locate.DNS, locate.QUIC, locate.TCP}[r.IntN(5)]
+		if *helped {
+			t.payload = []locate.Payload{locate.TLS, locate.HTTP}[r.IntN(2)]
+		}
 	}
 	t.tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
 	return t
@@ -120,7 +124,7 @@ func draw(r *rand.Rand, kind *boxKind) topology {
 // what swallows packets is seen by the routers that answer alone.
 func (t topology) identifiable() (low, high int) {
 	low, high = t.link, t.link
-	if t.kind != nil && t.kind.far {
+	if t.kind != nil && t.kind.far && !(*helped && strings.Contains(t.kind.rule, `ends = "server"`)) {
 		return 1, t.hops
 	}
 	if t.kind == nil || !t.kind.drops {
@@ -142,7 +146,15 @@ func (t topology) find(ctx context.Context, seed uint64, privileged bool) (*meas
 		return nil, measure.Location{}, 0, err
 	}
 	defer e.Close()
-	return e.find(ctx, e.spec(t.payload, t.v6, seed))
+	spec := e.spec(t.payload, t.v6, seed)
+	if *helped {
+		stop, err := e.help(&spec)
+		if err != nil {
+			return nil, measure.Location{}, 0, err
+		}
+		defer stop()
+	}
+	return e.find(ctx, spec)
 }
 
 // tally counts how one kind fared.
@@ -168,6 +180,9 @@ func TestTopologies(t *testing.T) {
 	kinds := boxKinds
 	if *only != "" {
 		kinds = slices.DeleteFunc(slices.Clone(kinds), func(k boxKind) bool { return !strings.Contains(k.name, *only) })
+	}
+	if *helped {
+		kinds = slices.DeleteFunc(slices.Clone(kinds), func(k boxKind) bool { return k.payload != locate.TLS && k.payload != locate.HTTP })
 	}
 	var mu sync.Mutex
 	tallies := map[string]*tally{}

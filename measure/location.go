@@ -21,6 +21,11 @@ type Location struct {
 	Set []Place `json:"set,omitempty"`
 	// Position says whether the device stands in the path or beside it.
 	Position Position `json:"position,omitempty" class:"none"`
+	// FarEnd is what became of triggers at a helper that was the target.
+	FarEnd FarEnd `json:"far_end,omitempty" class:"none"`
+	// OnlyServer says that the device addresses the server alone: what it does
+	// is seen there.
+	OnlyServer bool `json:"only_server,omitempty"`
 	// CopiesTTL says that the device gives its packets the TTL of ours, so
 	// that they arrive only from twice as far.
 	CopiesTTL bool `json:"copies_ttl,omitempty"`
@@ -102,6 +107,18 @@ const (
 	InPath          Position = "in-path" // packets go through it
 	OnPath          Position = "on-path" // it sees copies and injects
 	PositionUnknown Position = "unknown"
+)
+
+// FarEnd is what became, at the far end, of triggers that went all the way
+// and were reacted to.
+type FarEnd string
+
+// What became of them; "" if no helper was the target.
+const (
+	FarArrived    FarEnd = "arrived"     // whole
+	FarArrivedCut FarEnd = "arrived-cut" // and somebody reset that side of the connection
+	FarNothing    FarEnd = "nothing"     // not at all
+	FarCut        FarEnd = "cut"         // not at all, and that side was reset
 )
 
 // ResidualKey is what stays blocked for a while after a trigger.

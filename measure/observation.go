@@ -132,6 +132,10 @@ const (
 	// of the same length in the same form to the same address. In
 	// StageIdentify. differs: sni, host, qname.
 	ExpForm Experiment = "form"
+	// ExpFarEnd: T sends the trigger to a helper with the system's TTL, after a
+	// device was found, to learn from Path.FarEnd whether it arrives. In
+	// StageLocate. differs: sni, host, payload.
+	ExpFarEnd Experiment = "far-end"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -357,6 +361,12 @@ type Path struct {
 	Captured bool `json:"captured,omitempty"`
 	// MinTTL is the least TTL with which an answer could be seen, 0 any.
 	MinTTL int `json:"min_ttl,omitempty"`
+	// Answer is what an answer begins with: handshake or alert in TLS, the
+	// status in HTTP, else "".
+	Answer string `json:"answer,omitempty" class:"none"`
+	// FarEnd is what a helper that was the target saw of the connection until
+	// then; without a Port it knew of none. nil: it was not asked, or silent.
+	FarEnd *Arrival `json:"far_end,omitempty"`
 }
 
 // Stream is a timed bulk transfer.

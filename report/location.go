@@ -241,6 +241,9 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		}
 		a.not = []sentence{say("location.limit.owner"), say("location.limit.way")}
 		a.next = []sentence{say("location.next.at-end", commands...)}
+		if loc.FarEnd != "" { // the helper was asked
+			a.next = []sentence{say("location.next.again", commands...)}
+		}
 	case measure.NoDifference:
 		head("location.outcome.no-difference")
 		a.not = []sentence{say("location.limit.no-difference"), say("location.limit.way")}
@@ -295,6 +298,13 @@ func conduct(loc *measure.Location) []sentence {
 		out = append(out, say("location.position."+string(loc.Position)))
 	default:
 		out = append(out, say("location.position.unknown"))
+	}
+	switch loc.FarEnd {
+	case measure.FarArrived, measure.FarArrivedCut, measure.FarNothing, measure.FarCut:
+		out = append(out, say("location.far."+string(loc.FarEnd)))
+	}
+	if loc.OnlyServer {
+		out = append(out, say("location.only-server"))
 	}
 	if loc.CopiesTTL {
 		out = append(out, say("location.copies-ttl"))

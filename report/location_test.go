@@ -540,3 +540,29 @@ func TestEveryLocationConstantHasWords(t *testing.T) {
 		}
 	}
 }
+
+// TestFarEnd: what the helper saw is told in a sentence, and asks for no other
+// vantage point; what this version does not know is not told.
+func TestFarEnd(t *testing.T) {
+	told := map[measure.FarEnd]string{measure.FarArrived: "reached the helper all the same", measure.FarArrivedCut: "and then somebody reset",
+		measure.FarNothing: "did not reach the helper.", measure.FarCut: "did not reach the helper, and somebody reset", "from the future": ""}
+	for far, want := range told {
+		l := atEnd()
+		l.FarEnd, l.OnlyServer = far, far == measure.FarCut
+		got := strings.Join(strings.Fields(placed(t, Options{}, l)), " ")
+		for _, text := range told {
+			if text != "" && strings.Contains(got, text) != (text == want) {
+				t.Errorf("%q: %q is told: %v", far, text, strings.Contains(got, text))
+			}
+		}
+		if strings.Contains(got, "leaves ours alone") != l.OnlyServer {
+			t.Errorf("%q: only the server: %v", far, l.OnlyServer)
+		}
+		if strings.Contains(got, "second vantage point can tell") {
+			t.Errorf("%q: sends to a helper that was the target", far)
+		}
+		if fa := placed(t, Options{Lang: i18n.Persian}, l); (want != "") != strings.Contains(fa, "سرور کمکی") {
+			t.Errorf("%q: %s", far, fa)
+		}
+	}
+}

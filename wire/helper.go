@@ -86,7 +86,7 @@ func AskHelper(ctx context.Context, n Network, l *Log, m Meta, rawURL string, re
 		req.Nonce = rand.Text()
 	}
 	var reply *measure.HelperReply
-	o := askHelper(ctx, n, l, m, rawURL, "v1/look", req, trust, func(body []byte) (err error) {
+	o := askHelper(ctx, n, l, m, rawURL, netip.Addr{}, "v1/look", req, trust, func(body []byte) (err error) {
 		reply, err = ParseHelperReply(body, req.Nonce)
 		return err
 	})
@@ -97,7 +97,7 @@ func AskHelper(ctx context.Context, n Network, l *Log, m Meta, rawURL string, re
 // random bytes, given in hex.
 func AskReceived(ctx context.Context, n Network, l *Log, m Meta, rawURL, marker string, trust *Trust) (*measure.HelperReceived, *measure.Observation) {
 	var got *measure.HelperReceived
-	o := askHelper(ctx, n, l, m, rawURL, "v1/received", measure.HelperReceivedRequest{Schema: 1, Marker: marker}, trust, func(body []byte) error {
+	o := askHelper(ctx, n, l, m, rawURL, netip.Addr{}, "v1/received", measure.HelperReceivedRequest{Schema: 1, Marker: marker}, trust, func(body []byte) error {
 		var r measure.HelperReceived
 		if err := json.Unmarshal(body, &r); err != nil {
 			return fmt.Errorf("the helper's answer cannot be read: %w", err)
@@ -120,12 +120,13 @@ const maxArrivals = 16
 
 // AskArrived asks a helper that was the target what came of connections whose
 // first bytes held a marker of 16 random bytes (TLSPayload, HTTPPayload), and
-// which from a port of ours brought nothing; 0 asks for none of those. The
-// answer is bounded, and as true as the helper is honest.
-func AskArrived(ctx context.Context, n Network, l *Log, m Meta, rawURL string, marker []byte, port int, trust *Trust) (*measure.HelperArrived, *measure.Observation) {
+// which from a port of ours brought nothing; 0 asks for none of those. It asks
+// at the address that was the target: of ours another one may be seen
+// elsewhere. The answer is bounded, and as true as the helper is honest.
+func AskArrived(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, marker []byte, port int, trust *Trust) (*measure.HelperArrived, *measure.Observation) {
 	var got *measure.HelperArrived
 	question := measure.HelperArrivedRequest{Schema: 1, Marker: hex.EncodeToString(marker), Port: port}
-	o := askHelper(ctx, n, l, m, rawURL, "v1/arrived", question, trust, func(body []byte) (err error) {
+	o := askHelper(ctx, n, l, m, rawURL, at, "v1/arrived", question, trust, func(body []byte) (err error) {
 		got, err = ParseArrived(body, question.Marker)
 		return err
 	})
@@ -162,20 +163,21 @@ func ParseArrived(data []byte, marker string) (*measure.HelperArrived, error) {
 	return &r, nil
 }
 
-// askHelper makes one exchange with a helper and records it as one step.
-func askHelper(ctx context.Context, n Network, l *Log, m Meta, rawURL, path string, question any, trust *Trust, read func([]byte) error) *measure.Observation {
+// askHelper makes one exchange with a helper, at an address or, if that is
+// none, where its name leads, and records it as one step.
+func askHelper(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, path string, question any, trust *Trust, read func([]byte) error) *measure.Observation {
 	o := l.Begin(measure.StepHelper, m)
 	defer l.End(o)
 	o.Helper = rawURL
 	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
-	err := exchangeHelper(ctx, n, l, o, rawURL, path, question, trust, read)
+	err := exchangeHelper(ctx, n, l, o, rawURL, at, path, question, trust, read)
 	o.TookUS = l.Since(time.Now()) - o.StartUS
 	fail(ctx, o, err)
 	return o
 }
 
-func exchangeHelper(ctx context.Context, n Network, l *Log, o *measure.Observation, rawURL, path string, question any, trust *Trust, read func([]byte) error) error {
+func exchangeHelper(ctx context.Context, n Network, l *Log, o *measure.Observation, rawURL string, at netip.Addr, path string, question any, trust *Trust, read func([]byte) error) error {
 	h, err := parseHelperURL(rawURL)
 	if err != nil {
 		return err
@@ -185,7 +187,9 @@ func exchangeHelper(ctx context.Context, n Network, l *Log, o *measure.Observati
 		return err
 	}
 	addrs := []netip.Addr{}
-	if a, err := netip.ParseAddr(h.host); err == nil {
+	if at.IsValid() {
+		addrs = append(addrs, at)
+	} else if a, err := netip.ParseAddr(h.host); err == nil {
 		addrs = append(addrs, a)
 	} else if addrs, err = n.Lookup(ctx, h.host); err != nil {
 		return fmt.Errorf("finding the helper: %w", err)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type locateOptions struct {
 	test     string // files with first bytes
 	harmless string
 	address  string
+	helper   string
 	residual time.Duration
 	pcap     bool
 }
@@ -54,6 +56,8 @@ more often than --budget says.
   govah locate --payload dns example.org        what answers the question
   govah locate --lab iran-2017 https://telegram.org
                                                 in an emulated internet
+  govah locate --helper URL https://example.org on the way to your own helper,
+                                                which tells what arrives
   govah locate --pcap CONTROL.pcap TEST.pcap    from two saved traceroutes,
                                                 CenTrace's for example
 
@@ -80,6 +84,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	f.StringVar(&o.test, "first-bytes", "", "send the bytes of this file first, as the trigger; needs --control-bytes")
 	f.StringVar(&o.harmless, "control-bytes", "", "with --first-bytes: harmless bytes of the same length")
 	f.StringVar(&o.address, "address", "", "follow the path to this address instead of the name's")
+	f.StringVar(&o.helper, "helper", "", "follow the path to this test helper, and ask it what arrives (with --lab: lab for its own)")
 	f.BoolVar(&o.pcap, "pcap", false, "take two saved captures instead of measuring; sends nothing")
 	f.StringVar(&o.lab, "lab", "", "measure in this emulated internet: a name (see govah lab list) or a file")
 	f.StringVar(&o.client, "client", "", "with --lab: whose line to measure from")
@@ -90,7 +95,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	f.StringVar(&o.resolver, "resolver", "", "with --payload dns: the resolver to send questions to (IP or IP:PORT)")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
-	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often (default: and four times more if it copies TTLs)")
+	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often (default: and four times more if it copies TTLs, two with --helper)")
 	f.DurationVar(&o.residual, "residual", 0, "find out how long something stays blocked after a trigger, waiting at most so long, as 5m")
 	f.DurationVar(&o.deadline, "deadline", 0, "stop after this time, as 2m, and say what is known by then")
 	f.BoolVar(&a.json, "json", false, "print the measurement and the location as JSON lines")
@@ -186,7 +191,9 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 			return err
 		}
 	}
-	o.helpers = []string{"none"}
+	if err := o.checkHelper(payload); err != nil {
+		return err
+	}
 	var p *place
 	if o.lab != "" {
 		p, err = a.labPlace(&o.checkOptions)
@@ -212,6 +219,12 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		plan := check.Estimate{Bytes: locateBytes, Duration: locateTime, Triggers: o.triggers, Contacts: []string{target.Host}}
 		if !given(cmd, "budget") {
 			plan.Triggers = locateTriggers
+		}
+		if o.helper != "" {
+			plan.Contacts = nil // the target itself is not among them
+			if !given(cmd, "budget") {
+				plan.Triggers += locate.DefaultFarTriggers
+			}
 		}
 		if payload == locate.DNS {
 			for _, r := range s.resolvers(o.resolver != "") {
@@ -239,14 +252,19 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	run := &measure.Run{Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(), Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
 		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload)}
 	log := s.log()
-	spec, err := s.spec(ctx, log, target, payload, o)
+	var spec locate.Spec
+	if o.helper != "" {
+		spec, err = s.atHelper(ctx, log, target, payload)
+	} else {
+		spec, err = s.spec(ctx, log, target, payload, o)
+	}
 	if err != nil {
 		return err
 	}
 	spec.RawTest, spec.RawControl = first, harmless
 	spec.Triggers, spec.Residual = o.triggers, o.residual
 	if given(cmd, "budget") {
-		spec.CopyTriggers = -1
+		spec.CopyTriggers, spec.FarTriggers = -1, -1
 	}
 	m, list, err := s.find(ctx, log, "m1", target.URL, spec)
 	if err != nil {
@@ -261,6 +279,71 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		return exitCode(exitInterrupted)
 	}
 	return nil
+}
+
+// checkHelper says whether what is looked for can be looked for on the way to
+// a helper, and sets the run's helpers: that one or none.
+func (o *locateOptions) checkHelper(payload locate.Payload) error {
+	switch {
+	case o.helper == "":
+		o.helpers = []string{"none"}
+		return nil
+	case payload == locate.DNS || payload == locate.TCP:
+		return usage("it goes with --payload tls, http or quic", "a helper is a web server: nothing is learned from it with the payload %s", payload)
+	case o.address != "":
+		return usage("leave --address out: the path is followed to the helper", "--helper and --address exclude each other")
+	case o.helper == "lab" && o.lab == "":
+		return usage("give the URL that `govah helper` printed", "--helper lab needs --lab")
+	case o.helper == "lab":
+		return nil // the lab's own
+	}
+	if err := check.ParseHelper(o.helper); err != nil {
+		return usage("run `govah helper` to get one", "%v", err)
+	}
+	o.helpers = []string{o.helper}
+	return nil
+}
+
+// atHelper is what to look for on the way to the run's first helper.
+func (s *search) atHelper(ctx context.Context, log *wire.Log, t measure.Target, payload locate.Payload) (locate.Spec, error) {
+	if len(s.cfg.Helpers) == 0 {
+		return locate.Spec{}, hint(errors.New("this emulated internet has no helper"), "leave --helper out")
+	}
+	u, err := url.Parse(s.cfg.Helpers[0])
+	if err != nil {
+		return locate.Spec{}, err // it was parsed before
+	}
+	addr, ok := s.pick(check.Resolve(ctx, *s.cfg, log, u.Hostname()))
+	if !ok {
+		return locate.Spec{}, hint(fmt.Errorf("no address of the helper %s was found", clean(u.Hostname())), "give its URL with a numeric address")
+	}
+	port := uint16(443)
+	if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil && n > 0 {
+		port = uint16(n)
+	}
+	answers := func(port uint16) bool {
+		conn, _ := wire.Connect(ctx, s.cfg.Network, log, wire.Meta{Role: measure.RoleControl, Stage: measure.StagePreflight},
+			wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, port), Timeout: 3 * time.Second})
+		if conn != nil {
+			conn.Abort()
+		}
+		return conn != nil
+	}
+	// A helper takes plain requests at any port; devices look at 80.
+	other := uint16(80)
+	if open := answers(80); !open {
+		other = 0
+	} else if payload == locate.HTTP {
+		port, other = 80, port
+	}
+	spec := s.towards(netip.AddrPortFrom(addr, port), t, payload)
+	if spec.OtherPort = other; other == port {
+		spec.OtherPort = 0
+	}
+	if payload != locate.QUIC {
+		spec.Helper, spec.Trust = s.cfg.Helpers[0], &s.cfg.Trust
+	}
+	return spec, nil
 }
 
 // tellLocated keeps and prints what a search found.

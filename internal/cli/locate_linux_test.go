@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"govah/helper"
 	"govah/lab"
 	"govah/lab/kernel"
+	"govah/locate"
 	"govah/measure"
 )
 
@@ -86,6 +89,113 @@ role = "canary"
 `
 
 const boxBefore = 5 // TTL of the router behind the box
+
+// The kinds of box that a helper tells more of: what it says of triggers that
+// went all the way.
+var farKinds = []struct {
+	name, payload, rule string
+	position            measure.Position
+	arrived             bool
+	onlyServer          bool
+}{
+	{"tls-reset", "tls", "action = \"reset\"", measure.InPath, false, false},
+	{"tls-reset-on-path", "tls", "action = \"reset\"\non-path = true\nends = \"client\"", measure.OnPath, true, false},
+	{"tls-reset-both", "tls", "action = \"reset\"\non-path = true", measure.OnPath, true, false},
+	{"tls-reset-server", "tls", "action = \"reset\"\nends = \"server\"", measure.InPath, false, false}, // what it swallows shows as well
+	{"tls-reset-server-on-path", "tls", "action = \"reset\"\non-path = true\nends = \"server\"", measure.OnPath, true, true},
+	{"tls-alert", "tls", "action = \"alert\"", measure.InPath, false, false},
+	{"http-page", "http", "action = \"page\"\nbody = \"no\"", measure.InPath, false, false},
+	{"http-page-on-path", "http", "action = \"page\"\nbody = \"no\"\non-path = true", measure.OnPath, true, false},
+}
+
+// TestKernelFarEnd runs `govah locate --helper` in the lab, whose helper it
+// is, and with the client on the kernel's stack: what arrives at the helper
+// tells a device in the path from one beside it, and finds one that resets the
+// helper's side alone.
+func TestKernelFarEnd(t *testing.T) {
+	needsKernel(t)
+	turns := make(chan struct{}, 4)
+	for _, k := range farKinds {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			rule := fmt.Sprintf("layer = %q\nnames = [\"blocked.example\"]\n%s", k.payload, k.rule)
+			text := fmt.Sprintf(locateScenario, rule) + "[[site]]\nname = \"helper.example\"\nrole = \"helper\"\naddresses = [\"45.10.0.30\"]\n"
+			file := t.TempDir() + "/path.toml"
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			args := []string{"locate", "--payload", k.payload, "--json", "--seed", "7", "-4", "https://blocked.example/"}
+			var out, errs bytes.Buffer
+			if code := Main(ctx, append(args, "--lab", file, "--helper", "lab"), strings.NewReader(""), &out, &errs); code != 0 {
+				t.Fatalf("exit code %d: %s", code, errs.String())
+			}
+			inLab := locationIn(t, out.String())
+			s, err := lab.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := lab.New(s, lab.Options{Raw: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			// One with a key of its own: the command trusts no lab's CA.
+			m, err := w.Host("helper.example")
+			if err != nil {
+				t.Fatal(err)
+			}
+			far, err := helper.New(helper.Config{Network: m.Network()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var where helper.Listeners
+			for _, port := range []uint16{80, 443} {
+				l, err := m.Listen(netip.AddrPortFrom(netip.MustParseAddr("45.10.0.30"), port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				where.TCP = append(where.TCP, l)
+			}
+			serving, stop := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { far.Serve(serving, where) })
+			defer running.Wait()
+			defer stop()
+			cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, "--consent", "--control", "open.example", "--helper", far.URL("45.10.0.30"))...)
+			cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir())
+			out.Reset()
+			errs.Reset()
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			if err := kernel.Run(ctx, kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1, Send: w.Inject, Attach: w.Port}, cmd); err != nil {
+				t.Fatalf("%v\n%s", err, errs.String())
+			}
+			for _, c := range []struct {
+				where string
+				l     measure.Location
+				more  int // routers in front
+			}{{"lab", inLab, 0}, {"kernel", locationIn(t, out.String()), 1}} {
+				if len(c.l.Set) == 0 {
+					t.Errorf("%s: %s", c.where, c.l.Outcome)
+					continue
+				}
+				if got := c.l.Set[0].Low + 1 - c.more; got != boxBefore {
+					t.Errorf("%s: link %d, not %d: %v", c.where, got, boxBefore, c.l.Set)
+				}
+				arrived := c.l.FarEnd == measure.FarArrived || c.l.FarEnd == measure.FarArrivedCut
+				if c.l.FarEnd == "" || c.l.Position != k.position || arrived != k.arrived || c.l.OnlyServer != k.onlyServer {
+					t.Errorf("%s: %s, %s at the far end, only the server %v; want %+v", c.where, c.l.Position, c.l.FarEnd, c.l.OnlyServer, k)
+				}
+				if c.l.Triggers > locate.DefaultTriggers+locate.DefaultFarTriggers {
+					t.Errorf("%s: %d triggers", c.where, c.l.Triggers)
+				}
+			}
+		})
+	}
+}
 
 // TestKernelLocate runs `govah locate` for each kind of box in the lab and on
 // the kernel's own network stack, without rights, in namespaces made here: the

@@ -16,7 +16,8 @@ import (
 )
 
 func (a *app) helperCommand() *cobra.Command {
-	var listen, cert, key, name string
+	var listen []string
+	var cert, key, name string
 	cmd := &cobra.Command{
 		Use:   "helper",
 		Short: "Run a test helper: a second vantage point for others",
@@ -32,7 +33,7 @@ requests nor addresses.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := host.New()
-			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: networkOf, Version: Version()}
+			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: networkOf, Version: Version(), SYNTTL: host.SYNTTL}
 			if (cert == "") != (key == "") {
 				return usage("give both, or neither for a key of its own", "--cert and --key belong together")
 			}
@@ -47,17 +48,21 @@ requests nor addresses.`,
 			if err != nil {
 				return err
 			}
-			tcp, err := net.Listen("tcp", listen)
-			if err != nil {
-				return hint(fmt.Errorf("listening at %s: %w", listen, err), "is the port in use, or below 1024 and you are not root?")
+			var l helper.Listeners
+			for _, at := range listen {
+				tcp, err := host.Listen(a.ctx, at)
+				if err != nil {
+					l.Close()
+					return hint(fmt.Errorf("listening at %s: %w", at, err), "is the port in use, or below 1024 and you are not root?")
+				}
+				l.TCP = append(l.TCP, tcp)
+				if udp, err := net.ListenPacket("udp", tcp.Addr().String()); err == nil {
+					l.UDP = append(l.UDP, udp)
+				} else if !a.quiet {
+					a.note("govah: no HTTP/3: " + clean(err.Error()))
+				}
 			}
-			l := helper.Listeners{TCP: []net.Listener{tcp}}
-			if udp, err := net.ListenPacket("udp", tcp.Addr().String()); err == nil {
-				l.UDP = append(l.UDP, udp)
-			} else if !a.quiet {
-				a.note("govah: no HTTP/3: " + clean(err.Error()))
-			}
-			authority := tcp.Addr().String()
+			authority := l.TCP[0].Addr().String()
 			ap, err := netip.ParseAddrPort(authority)
 			if name != "" && err == nil {
 				authority = fmt.Sprintf("%s:%d", name, ap.Port())
@@ -77,7 +82,7 @@ requests nor addresses.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&listen, "listen", "127.0.0.1:8443", "address and port to listen at")
+	f.StringArrayVar(&listen, "listen", []string{"127.0.0.1:8443"}, "address and port to listen at, may be repeated; the first is in the URL")
 	f.StringVar(&cert, "cert", "", "certificate chain (PEM), with --key")
 	f.StringVar(&key, "key", "", "private key (PEM)")
 	f.StringVar(&name, "name", "", "name or address to print in the URL")

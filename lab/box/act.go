@@ -21,16 +21,13 @@ func (f *Filter) act(r *rule, e *event) bool {
 	case "drop":
 		return f.drop(r, e)
 	case "reset":
-		f.reset(r, e)
-		return !r.OnPath || f.pass(e)
+		return f.inject(r, e, f.reset, false)
 	case "unreachable":
 		return f.unreachable(r, e)
 	case "alert":
-		f.alert(r, e)
-		return f.answerFor(r, e)
+		return f.inject(r, e, f.alert, true)
 	case "page", "redirect":
-		f.page(r, e)
-		return f.answerFor(r, e)
+		return f.inject(r, e, f.page, true)
 	case "inject-header", "inject-script":
 		f.tamper(r, e)
 		return false
@@ -43,12 +40,19 @@ func (f *Filter) act(r *rule, e *event) bool {
 	return f.answerDNS(r, e)
 }
 
-// answerFor ends what follows an answer given in the server's place.
-func (f *Filter) answerFor(r *rule, e *event) bool {
+// inject sends what a device injects. Beside the path it acts on a copy: the
+// packet itself is ahead. In the path it keeps the packet, and, once it
+// answers in the server's place, what follows.
+func (f *Filter) inject(r *rule, e *event, forge func(*rule, *event), answers bool) bool {
 	if r.OnPath {
-		return f.pass(e)
+		f.pass(e)
+		forge(r, e)
+		return true
 	}
-	e.mark(r)
+	forge(r, e)
+	if answers {
+		e.mark(r)
+	}
 	return true
 }
 
@@ -120,8 +124,7 @@ func (f *Filter) reset(r *rule, e *event) {
 		return
 	}
 	back, forth := p.Reply(), e.onward()
-	late := r.OnPath && r.after > 0
-	if late { // the packet itself will have arrived
+	if r.OnPath { // the packet itself is ahead
 		forth.Seq = back.Ack
 	}
 	syn := p.Flags&packet.ACK == 0
@@ -189,6 +192,9 @@ func (f *Filter) say(r *rule, e *event, payload []byte) {
 	}
 	if r.Ends == "server" || r.Ends == "both" {
 		end := e.onward()
+		if r.OnPath {
+			end.Seq = e.p.Reply().Ack
+		}
 		end.Flags = packet.RST | packet.ACK
 		e.emit(e.d, r.build(e, 0, end), r.after)
 	}
@@ -276,8 +282,9 @@ func (f *Filter) answerDNS(r *rule, e *event) bool {
 		return false
 	}
 	if tcp {
-		f.say(r, e, append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
-		return f.answerFor(r, e)
+		return f.inject(r, e, func(r *rule, e *event) {
+			f.say(r, e, append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...))
+		}, true)
 	}
 	var pkts [][]byte
 	for i := range r.Count {
