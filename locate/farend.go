@@ -23,7 +23,7 @@ const witnesses = DefaultFarTriggers
 // marker makes a probe one that the helper knows again: every trigger, and
 // harmless bytes until some were seen to arrive. nil asks nothing.
 func (r *run) marker(role measure.Role, ttl int) []byte {
-	if r.spec.Helper == "" || r.spec.Payload == Raw || r.deaf || role == measure.RoleControl && (ttl != 0 || r.proven) {
+	if r.spec.Helper == "" || r.spec.Payload == Raw || r.deaf || role == measure.RoleControl && (ttl != 0 || r.proof != nil) {
 		return nil
 	}
 	m := make([]byte, 16)
@@ -73,7 +73,9 @@ func (r *run) ask(ctx context.Context, port uint16, marker []byte, made time.Tim
 		p.FarEnd = far
 		farthest.Path = &p
 	})
-	r.proven = r.proven || far.Marked && farthest.Role == measure.RoleControl
+	if r.proof == nil && far.Marked && farthest.Role == measure.RoleControl {
+		r.proof = farthest
+	}
 }
 
 // cut says that somebody reset the helper's side of a connection whose our
@@ -86,7 +88,7 @@ func cut(o *measure.Observation) bool {
 // witness lets the trigger go all the way, once a device was found, to learn
 // whether it arrives.
 func (r *run) witness(ctx context.Context) {
-	if !r.proven || r.residual != "" && r.residual != measure.ResidualNone && r.residual != measure.Residual4Tuple {
+	if r.proof == nil || r.residual != "" && r.residual != measure.ResidualNone && r.residual != measure.Residual4Tuple {
 		return
 	}
 	r.spec.Triggers = r.triggered + max(0, r.spec.FarTriggers)
@@ -161,13 +163,18 @@ func (e *evidence) onlyServer() bool {
 }
 
 // actedOn says that what a trigger met at the far end's distance was not the
-// helper's own answer, which harmless bytes had before.
+// helper's own answer.
 func (e *evidence) actedOn(t *measure.Observation) bool {
 	if t.Path.Outcome != "answered" {
 		return reacted(t) || t.Path.Outcome == "silent"
 	}
-	c := e.proof
-	return t.Path.Answer != c.Path.Answer || t.Payload == string(HTTP) && t.Received != c.Received
+	return otherHand(t, e.proof)
+}
+
+// otherHand says that an answer is not the one that a helper gave to harmless
+// bytes: it gives the same to every name.
+func otherHand(t, proof *measure.Observation) bool {
+	return proof != nil && (t.Path.Answer != proof.Path.Answer || t.Payload == string(HTTP) && t.Received != proof.Received)
 }
 
 // farEnd is the logarithm of the probability of what the far end saw of its

@@ -124,8 +124,8 @@ type run struct {
 	capture   wire.Capture  // nil without the privilege
 	mute      bool          // the server does not answer the control
 	triggered int
-	proven    bool // the helper has told of harmless bytes
-	deaf      bool // it does not answer any more
+	proof     *measure.Observation // harmless bytes that the helper has told of
+	deaf      bool                 // it does not answer any more
 	residual  measure.ResidualKey
 }
 

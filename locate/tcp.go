@@ -27,8 +27,9 @@ const connectTime = 2400 * time.Millisecond
 type flow struct {
 	port uint16
 	used time.Time // when last
-	// fixed says that the port must not change, once that there is one try.
-	fixed, once bool
+	// fixed says that the port must not change, once that there is one try,
+	// brief that silence is not looked into.
+	fixed, once, brief bool
 }
 
 // overTCP looks for a device that reacts to the first bytes of a connection.
@@ -48,7 +49,7 @@ func (r *run) overTCP(ctx context.Context) error {
 		return nil
 	}
 	size := window
-	if !r.view.TCPInfo || r.proven {
+	if !r.view.TCPInfo || r.proof != nil {
 		// Retransmissions cannot be told from the first sending; what a helper
 		// says is of a whole connection.
 		size = 1 // retransmissions cannot be told from the first sending
@@ -89,7 +90,7 @@ func (r *run) overTCP(ctx context.Context) error {
 			r.siblings(ctx, from-size, from-1)
 			return nil
 		}
-		if k := r.difference(t); k > 0 {
+		if k := r.difference(t); k > 0 && !r.chance(ctx, t) {
 			r.confirmTCP(ctx, test, k, t)
 			if _, certainty := r.certain(); certainty > 0 || !r.mayTrigger() {
 				r.witness(ctx)
@@ -103,9 +104,31 @@ func (r *run) overTCP(ctx context.Context) error {
 		// device copies the TTL of what it reacts to, so that its packets die
 		// on the way back.
 		r.beyond(ctx, test)
-		r.witness(ctx)
+		if _, certainty := r.certain(); certainty > 0 {
+			r.witness(ctx)
+		}
 	}
 	return nil
+}
+
+// chance says that silence at a TTL was a router's, which had spoken too often,
+// or loss: what was swallowed there drew a reaction with a higher TTL, and
+// expires there after a rest.
+func (r *run) chance(ctx context.Context, t []*measure.Observation) bool {
+	silent := slices.IndexFunc(t, func(o *measure.Observation) bool {
+		return r.difference([]*measure.Observation{o}) == o.TTL && o.Path.Outcome == "silent"
+	})
+	if silent < 0 || !slices.ContainsFunc(t[silent:], reacted) || wire.Sleep(ctx, rest) != nil {
+		return false
+	}
+	list := r.sweep(ctx, &flow{port: r.newPort(), once: true, brief: true}, measure.RoleTest, 0, t[silent].TTL)
+	if len(list) == 0 {
+		return false
+	}
+	if list[0].Path.Outcome == "silent" {
+		r.triggered++
+	}
+	return list[0].Path.Outcome == "expired"
 }
 
 // severed says that no connection could be made.
@@ -126,7 +149,7 @@ func (r *run) difference(t []*measure.Observation) int {
 	for _, o := range t {
 		switch {
 		case o.Path.Outcome == "unconnected":
-		case cut(o):
+		case cut(o), o.Path.Outcome == "answered" && otherHand(o, r.proof):
 			return o.TTL
 		case reacted(o) && o.TTL < r.server, o.Path.Outcome == "reset" || o.Path.Outcome == "closed":
 			return o.TTL
@@ -228,7 +251,7 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 		// Silence where a router would have spoken: what was swallowed here
 		// is looked at again, in the same connection, at full TTL, where a
 		// device that copies TTLs is heard, and from before this link.
-		if o := s.done[len(s.done)-1]; role == measure.RoleTest && !swallowed && o.TTL > 0 && r.difference(s.done[len(s.done)-1:]) > 0 {
+		if o := s.done[len(s.done)-1]; role == measure.RoleTest && !swallowed && !f.brief && o.TTL > 0 && r.difference(s.done[len(s.done)-1:]) > 0 {
 			swallowed, s.once = true, true // each further sending comes later than the one before
 			ttls, i = []int{o.TTL, 0}, 0
 			if below := r.answering(o.TTL - 1); below > 0 {
@@ -240,7 +263,7 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 		}
 	}
 	r.ask(ctx, f.port, marker, made, s.done)
-	if role == measure.RoleTest && (swallowed || minTTL > 0 || s.reaction && !s.server() || slices.ContainsFunc(s.done, cut)) {
+	if role == measure.RoleTest && (swallowed || minTTL > 0 || s.reaction && (!s.server() || otherHand(s.done[len(s.done)-1], r.proof)) || slices.ContainsFunc(s.done, cut)) {
 		r.triggered++
 	}
 	return append(list, s.done...)
@@ -587,8 +610,14 @@ func (r *run) beyond(ctx context.Context, f *flow) {
 		}
 		return false, false
 	}
-	if bad, ok := blocked(0); !ok || !bad {
-		return
+	for try := range 2 { // its packet may be lost
+		bad, ok := blocked(0)
+		if bad {
+			break
+		}
+		if !ok || try > 0 {
+			return
+		}
 	}
 	// It is heard from an odd TTL on, twice its distance less one.
 	r.spec.Triggers += max(0, r.spec.CopyTriggers)

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
@@ -33,11 +34,19 @@ type QUICSpec struct {
 	Verify string // the name to verify the chain for; "" means SNI
 	// Request is an HTTP/3 request to make after the handshake, if any.
 	Request *Request
+	// Small leaves the post-quantum group out, so that the ClientHello takes
+	// one datagram and not two.
+	Small bool
+	// Behind sends a datagram of random bytes first. A server ignores what is
+	// no Initial (RFC 9000, 5.2.2).
+	Behind bool
+	// Version2 speaks QUIC version 2 (RFC 9369).
+	Version2 bool
 	// Timeout is for the handshake, 4 s if 0.
 	Timeout time.Duration
 }
 
-// QUIC does one QUIC version 1 handshake (RFC 9000, RFC 9001) with Go's
+// QUIC does one QUIC handshake (RFC 9000, RFC 9001) with Go's
 // ClientHello on a socket of its own, and one HTTP/3 request if asked. All
 // Initials have the same size, and ICMP errors do not end it: they are
 // recorded.
@@ -89,12 +98,27 @@ func quicExchange(ctx context.Context, l *Log, o *measure.Observation, dm *datag
 			return nil
 		},
 	}
+	if spec.Small {
+		conf.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256}
+	}
+	version := quic.Version1
+	if spec.Version2 {
+		version = quic.Version2
+	}
+	if spec.Behind {
+		first := make([]byte, 64)
+		rand.Read(first) // never fails
+		first[0] &= 0x3f // neither a long nor a short header (RFC 9000, 17)
+		if _, err := dm.WriteTo(first, net.UDPAddrFromAddrPort(spec.Remote)); err != nil {
+			return err
+		}
+	}
 	transport := &quic.Transport{Conn: dm}
 	defer transport.Close()
 	limited, cancel := context.WithTimeout(ctx, spec.Timeout)
 	defer cancel()
 	conn, err := transport.Dial(limited, net.UDPAddrFromAddrPort(spec.Remote), conf, &quic.Config{
-		Versions:                []quic.Version{quic.Version1},
+		Versions:                []quic.Version{version},
 		HandshakeIdleTimeout:    spec.Timeout,
 		MaxIdleTimeout:          30 * time.Second,
 		DisablePathMTUDiscovery: true,

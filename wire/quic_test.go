@@ -1,28 +1,53 @@
 package wire_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
 
 	"govah/measure"
+	"govah/packet"
 	"govah/wire"
 	"govah/wire/host"
 )
 
+// noting is a socket that keeps what arrives.
+type noting struct {
+	net.PacketConn
+	mu   sync.Mutex
+	came [][]byte
+}
+
+func (n *noting) ReadFrom(b []byte) (int, net.Addr, error) {
+	k, from, err := n.PacketConn.ReadFrom(b)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.came = append(n.came, bytes.Clone(b[:k]))
+	return k, from, err
+}
+
 func h3Server(t *testing.T, cert tls.Certificate, h http.Handler) netip.AddrPort {
 	t.Helper()
-	pc, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	_, at := h3Noting(t, cert, h)
+	return at
+}
+
+func h3Noting(t *testing.T, cert tls.Certificate, h http.Handler) (*noting, netip.AddrPort) {
+	t.Helper()
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	pc := &noting{PacketConn: udp}
 	s := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: []tls.Certificate{cert}})}
 	done := make(chan struct{})
 	go func() {
@@ -34,7 +59,56 @@ func h3Server(t *testing.T, cert tls.Certificate, h http.Handler) netip.AddrPort
 		pc.Close()
 		<-done
 	})
-	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	return pc, pc.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// TestQUICForms: the forms of a handshake are on the wire what they are said to
+// be, and a server answers each.
+func TestQUICForms(t *testing.T) {
+	ca := newAuthority(t)
+	for name, c := range map[string]struct {
+		spec    wire.QUICSpec
+		before  int // datagrams before the first Initial
+		hello   int // Initials that hold the ClientHello
+		version uint32
+	}{
+		"plain":  {wire.QUICSpec{}, 0, 2, 1},
+		"small":  {wire.QUICSpec{Small: true}, 0, 1, 1},
+		"behind": {wire.QUICSpec{Small: true, Behind: true}, 1, 1, 1},
+		"v2":     {wire.QUICSpec{Small: true, Version2: true}, 0, 1, 0x6b3343cf},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, at := h3Noting(t, ca.issue(t, nil, "site.example"), http.NotFoundHandler())
+			c.spec.Remote, c.spec.SNI = at, "site.example"
+			o := wire.QUIC(t.Context(), host.New(), newLog(), wire.Meta{}, c.spec, &wire.Trust{Public: ca.pool()})
+			if o.Failure != "" || !o.TLS.ServerBytes {
+				t.Fatalf("%+v %+v", o, o.TLS)
+			}
+			server.mu.Lock()
+			defer server.mu.Unlock()
+			var stream packet.CryptoStream
+			before, hello := 0, 0
+			for _, b := range server.came {
+				h, err := packet.ParseLongHeader(b)
+				if err != nil {
+					before++
+					continue
+				}
+				if hello++; h.Version != c.version {
+					t.Errorf("version %x", h.Version)
+				}
+				if got, err := stream.Add(b); err == nil {
+					if got.SNI != "site.example" {
+						t.Errorf("SNI %q", got.SNI)
+					}
+					break
+				}
+			}
+			if before != c.before || hello != c.hello {
+				t.Errorf("%d datagrams before the Initials, %d with the ClientHello; want %d, %d", before, hello, c.before, c.hello)
+			}
+		})
+	}
 }
 
 func TestQUIC(t *testing.T) {

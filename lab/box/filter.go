@@ -33,6 +33,8 @@ type flow struct {
 	stream      packet.Stream // from the client, until the flow is known
 	crypto      packet.CryptoStream
 	data        int // client packets with payload
+	initials    int // of those, QUIC's long headers
+	place       int // which was the first of these
 	label       label
 	known       bool   // the label will not change any more
 	end         uint32 // sequence number after the bytes that made it known
@@ -294,8 +296,11 @@ func (fl *flow) learnUDP(e *event) {
 	}
 	fl.label.layer, fl.version = "quic", h.Version
 	e.fresh = fl.data == 1
+	if fl.initials++; fl.initials == 1 {
+		fl.place = fl.data
+	}
 	if hello, err := fl.crypto.Add(p.Payload); err == nil {
-		fl.label, fl.known, e.fresh = helloLabel("quic", hello), true, true
+		fl.label, fl.known, e.fresh = quicLabel(hello, fl.initials, fl.place), true, true
 		fl.crypto = packet.CryptoStream{}
 	}
 }
@@ -310,7 +315,7 @@ func (fl *flow) read(e *event) {
 	b := fl.stream.Data
 	hello, tlsErr := packet.ParseClientHelloStream(b)
 	if tlsErr == nil {
-		fl.settle(helloLabel("tls", hello))
+		fl.settle(helloLabel(hello))
 		e.fresh = true
 		return
 	}
@@ -342,7 +347,7 @@ func (fl *flow) read(e *event) {
 func alone(p *packet.Packet, fl *flow) label {
 	h, err := packet.ParseClientHelloStream(p.Payload)
 	if err == nil || h != nil && h.SNI != "" {
-		return helloLabel("tls", h)
+		return helloLabel(h)
 	}
 	if r, err := packet.ParseRequest(p.Payload); err == nil {
 		return requestLabel(r, slices.Contains(fl.label.forms, "second"))

@@ -14,6 +14,7 @@ var Forms = map[string][]string{
 	"tls":  {"records", "upper", "small", "go"},
 	"http": {"upper", "name-case", "no-space", "tab", "late", "long", "absolute", "http10", "head", "method-case", "port", "dot", "second"},
 	"dns":  {"upper", "tcp", "no-edns"},
+	"quic": {"upper", "large", "behind"},
 }
 
 const (
@@ -25,7 +26,7 @@ const (
 func (r Rule) sees() error {
 	known := Forms[r.Layer]
 	if len(r.Blind) > 0 && known == nil {
-		return fmt.Errorf("blind-to needs layer tls, http or dns, not %s", r.Layer)
+		return fmt.Errorf("blind-to needs layer tls, http, dns or quic, not %s", r.Layer)
 	}
 	for _, s := range r.Blind {
 		if !slices.Contains(known, s) {
@@ -53,14 +54,23 @@ func hasUpper(s string) bool {
 	return strings.ContainsFunc(s, func(c rune) bool { return c >= 'A' && c <= 'Z' })
 }
 
-// helloLabel is for layer tls and quic; forms are of tls alone. What the rest
-// of a ClientHello may still hold is not taken to be missing: the groups come
-// anywhere, the cipher suites before any name.
-func helloLabel(layer string, h *packet.ClientHello) label {
-	l := label{layer: layer, name: h.SNI, ech: h.ECH, esni: h.ESNI, extensions: h.Extensions}
-	if layer != "tls" {
-		return l
-	}
+// quicLabel is of a ClientHello that took so many datagrams, the first of which
+// came at a place in its flow, from 1.
+func quicLabel(h *packet.ClientHello, datagrams, place int) label {
+	l := label{layer: "quic", name: h.SNI, ech: h.ECH, esni: h.ESNI, extensions: h.Extensions}
+	var f forms
+	f.add(hasUpper(h.SNIAsSent), "upper")
+	f.add(datagrams > 1, "large")
+	f.add(place > 1, "behind")
+	l.forms = f
+	return l
+}
+
+// helloLabel is for layer tls. What the rest of a ClientHello may still hold is
+// not taken to be missing: the groups come anywhere, the cipher suites before
+// any name.
+func helloLabel(h *packet.ClientHello) label {
+	l := label{layer: "tls", name: h.SNI, ech: h.ECH, esni: h.ESNI, extensions: h.Extensions}
 	const supportedGroups = 10
 	var f forms
 	f.add(h.Spread, "records")

@@ -291,7 +291,7 @@ func FuzzFilter(f *testing.F) {
 	f.Add([]byte(hello(f, "blocked.example")), []byte("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"))
 	f.Add([]byte(request("script.example", "/")), []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"))
 	f.Add(question(f, "a.example", 1, 5000, 3)[28:], []byte{})
-	f.Add(quicInitials(f, "1")[0], []byte{0x40})
+	f.Add([]byte(quicInitials(f, "1")[0]), []byte{0x40})
 	f.Fuzz(func(t *testing.T, up, down []byte) {
 		if len(up) > 60_000 || len(down) > 60_000 {
 			return

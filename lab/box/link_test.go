@@ -170,20 +170,27 @@ func request(host, target string) string {
 }
 
 // quicInitials are two datagrams of quic-go for blocked.example.
-func quicInitials(t testing.TB, version string) (out [][]byte) {
-	f, err := os.Open("../../packet/testdata/quic-go-v0.65.0-initials.txt")
+func quicInitials(t testing.TB, version string) []string {
+	return quicLines(t, "initials", version)
+}
+
+// quicSingle is a ClientHello in one datagram, its name written plain or upper.
+func quicSingle(t testing.TB, form string) []string { return quicLines(t, "single", form) }
+
+func quicLines(t testing.TB, file, key string) (out []string) {
+	f, err := os.Open("../../packet/testdata/quic-go-v0.65.0-" + file + ".txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if v, text, _ := strings.Cut(lines.Text(), " "); v == version {
+		if v, text, _ := strings.Cut(lines.Text(), " "); v == key {
 			b, err := hex.DecodeString(text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			out = append(out, b)
+			out = append(out, string(b))
 		}
 	}
 	return out

@@ -37,7 +37,7 @@ func TestQUIC(t *testing.T) {
 			l := newLink(t, c.rule)
 			datagrams := quicInitials(t, c.version)
 			for i, n := range c.order {
-				if got := len(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, datagrams[n]))) == 1; got != c.passed[i] {
+				if got := len(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, []byte(datagrams[n])))) == 1; got != c.passed[i] {
 					t.Errorf("datagram %d passed %v, want %v", i, got, c.passed[i])
 				}
 			}
@@ -56,7 +56,7 @@ func TestQUIC(t *testing.T) {
 	// A port that is used again after a minute is another flow.
 	l := newLink(t, Rule{Layer: "quic", Names: []string{"blocked.example"}, Action: "drop"})
 	for _, d := range quicInitials(t, v1) {
-		l.send(Out, packet.BuildUDP(client4, server4, 60, 0, d))
+		l.send(Out, packet.BuildUDP(client4, server4, 60, 0, []byte(d)))
 	}
 	l.wait(59 * time.Second)
 	if len(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, []byte("x")))) != 0 {
@@ -69,13 +69,13 @@ func TestQUIC(t *testing.T) {
 	// CN-07: only if the client's port is above the server's.
 	l = newLink(t, Rule{Layer: "quic", Names: []string{"blocked.example"}, PortOrder: true, Action: "drop"})
 	for _, d := range quicInitials(t, v1) {
-		if !only(l.send(Out, packet.BuildUDP(netip.AddrPortFrom(client4.Addr(), 400), server4, 60, 0, d)), Out) {
+		if !only(l.send(Out, packet.BuildUDP(netip.AddrPortFrom(client4.Addr(), 400), server4, 60, 0, []byte(d))), Out) {
 			t.Error("dropped although the client's port is below the server's")
 		}
 	}
 	// IR-21, IR-24: all UDP but names.
 	l = newLink(t, Rule{Layer: "udp", NotPorts: []int{53}, Action: "drop"})
-	if len(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, quicInitials(t, v1)[0]))) != 0 || !only(l.send(Out, question(t, "any.example", dns.TypeA, 5000, 60)), Out) {
+	if len(l.send(Out, packet.BuildUDP(client4, server4, 60, 0, []byte(quicInitials(t, v1)[0])))) != 0 || !only(l.send(Out, question(t, "any.example", dns.TypeA, 5000, 60)), Out) {
 		t.Error("not all UDP but port 53 was dropped")
 	}
 }
