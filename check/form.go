@@ -188,9 +188,26 @@ func (r *reader) pair(ctx context.Context, form string) (t, c *measure.Observati
 	return t, c, identify.Differ(t, c)
 }
 
-// send makes one exchange with a name in a form.
+// send makes one exchange with a name in a form. Where packets may be captured,
+// its own are recorded.
 func (r *reader) send(ctx context.Context, meta wire.Meta, form, name string) *measure.Observation {
 	at := r.spec.At[min(r.at, len(r.spec.At)-1)]
+	heard := wire.Overhear(ctx, r.cfg.Network, at)
+	if heard == nil {
+		return r.exchange(ctx, r.cfg.Network, meta, at, form, name)
+	}
+	defer heard.Close()
+	o := r.exchange(ctx, heard, meta, at, form, name)
+	if meta.Role == measure.RoleTest {
+		heard.Late(ctx)
+	}
+	if packets := heard.Packets(r.log); o.Experiment == measure.ExpForm {
+		r.log.Amend(func() { o.Packets = packets })
+	}
+	return o
+}
+
+func (r *reader) exchange(ctx context.Context, n wire.Network, meta wire.Meta, at netip.AddrPort, form, name string) *measure.Observation {
 	switch form {
 	case identify.Upper:
 		name = strings.ToUpper(name)
@@ -214,9 +231,9 @@ func (r *reader) send(ctx context.Context, meta wire.Meta, form, name string) *m
 		case identify.NoEDNS:
 			q.NoEDNS = true
 		}
-		return wire.Ask(ctx, r.cfg.Network, r.log, meta, q, r.trust)
+		return wire.Ask(ctx, n, r.log, meta, q, r.trust)
 	}
-	conn, o := wire.Connect(ctx, r.cfg.Network, r.log, wire.Meta{Role: meta.Role, Stage: meta.Stage}, wire.ConnectSpec{Remote: at})
+	conn, o := wire.Connect(ctx, n, r.log, wire.Meta{Role: meta.Role, Stage: meta.Stage}, wire.ConnectSpec{Remote: at})
 	if conn == nil {
 		return o
 	}

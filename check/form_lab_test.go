@@ -22,11 +22,12 @@ import (
 
 // reading is a lab with one device, and a search for what it is.
 type reading struct {
-	rule    string // of the box, its layer and names left out
-	payload string
-	names   string // blocked, default "blocked.example"
-	nowhere bool
-	loss    int // per thousand
+	rule       string // of the box, its layer and names left out
+	payload    string
+	names      string // blocked, default "blocked.example"
+	nowhere    bool
+	loss       int  // per thousand
+	privileged bool // to capture packets
 }
 
 // identified runs the search.
@@ -51,7 +52,7 @@ func (r reading) search(ctx context.Context) (*measure.Identification, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, text)
 	}
-	w, err := lab.New(s, lab.Options{Loss: r.loss})
+	w, err := lab.New(s, lab.Options{Loss: r.loss, Privileged: r.privileged})
 	if err != nil {
 		return nil, err
 	}

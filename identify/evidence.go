@@ -31,11 +31,13 @@ type Evidence struct {
 	// Reads are the tallies of the forms, Plain among them.
 	Reads map[string]*Tally
 	// signed are what signatures say of the test's answer and not the control's.
-	signed  []signed
-	gave    []given
-	plain   *measure.Observation // the first reaction to the plain form
-	nowhere bool                 // no resolver runs where the questions go
-	sent    int                  // triggers
+	signed []signed
+	gave   []given
+	// injected are the packets that the device sent, where they were captured.
+	injected []injection
+	plain    *measure.Observation // the first reaction to the plain form
+	nowhere  bool                 // no resolver runs where the questions go
+	sent     int                  // triggers
 }
 
 // given is an address that a forged answer gave.
@@ -97,6 +99,7 @@ func Gather(list []measure.Observation) *Evidence {
 			e.tally(Plain).Passed -= n
 		}
 	}
+	e.mark()
 	return e
 }
 
@@ -132,6 +135,7 @@ func (e *Evidence) add(t, c *measure.Observation) {
 	}
 	if w["action"] == e.Writes["action"] {
 		e.Wrote = append(e.Wrote, t.ID)
+		e.injected = append(e.injected, injections(t, c)...)
 	}
 	e.signed = append(e.signed, signatures(t, c)...)
 	if t.DNS != nil && len(t.DNS.Replies) > 0 {

@@ -86,10 +86,20 @@ var common = map[string]map[string]float64{
 	"dns-ttl": {"300": 0.3, "60": 0.3, "0": 0.1, "1": 0.1, "3600": 0.1, "30": 0.05},
 	"aa":      {"yes": 0.3, "no": 0.7},
 	"replies": {"1": 0.8, "2": 0.1, "3": 0.05},
+
+	"ip-ttl":  {"64": 0.5, "128": 0.2, "255": 0.15, isVaried: 0.05, isRising: 0.03, "32": 0.02},
+	"ip-id":   {isZero: 0.4, isVaried: 0.3, isCounting: 0.1, "+1": 0.1, isCopied: 0.05},
+	"df":      {"yes": 0.5, "no": 0.5},
+	"flags":   {"RA": 0.4, "R": 0.25, "FPA": 0.1, "PA": 0.05, "RA,RA": 0.03, "RA,RA,RA": 0.03},
+	"window":  {isZero: 0.4, isVaried: 0.1, isCopied: 0.1, isRising: 0.03},
+	"seq":     {asExpected: 0.9},
+	"ack":     {asExpected: 0.9, isZero: 0.02},
+	"payload": {isNothing: 0.95},
 }
 
 // rare is the probability of a value that common does not name.
-var rare = map[string]float64{"action": 0.05, "status": 0.02, "alert": 0.05, "rcode": 0.02, "answer": 0.001, "dns-ttl": 0.03, "aa": 0.3, "replies": 0.02}
+var rare = map[string]float64{"action": 0.05, "status": 0.02, "alert": 0.05, "rcode": 0.02, "answer": 0.001, "dns-ttl": 0.03, "aa": 0.3, "replies": 0.02,
+	"ip-ttl": 0.02, "ip-id": 0.001, "df": 0.02, "flags": 0.01, "window": 0.01, "seq": 0.01, "ack": 0.01, "payload": 0.002}
 
 // share is the probability of a written value for devices nobody has described.
 func share(name, value string) float64 {
@@ -192,8 +202,9 @@ func stated(row *known.Behaviour, form string) float64 {
 // described as the last.
 func (t *Table) posterior(e *Evidence) []float64 {
 	var fitting []int
+	captured := e.captured()
 	for i := range t.rows {
-		if t.rows[i].Payload == e.Payload {
+		if t.rows[i].Payload == e.Payload && (captured || !t.rows[i].Captured) {
 			fitting = append(fitting, i)
 		}
 	}
@@ -388,6 +399,11 @@ func (e *Evidence) properties() (out []measure.Property) {
 			out = append(out, measure.Property{Name: name, Value: v, Because: e.Wrote})
 		}
 	}
+	for _, name := range marks {
+		if v, ok := e.Writes[name]; ok {
+			out = append(out, measure.Property{Name: name, Value: v, Because: e.sentBy()})
+		}
+	}
 	for _, form := range append([]string{Plain}, Forms(e.Payload)...) {
 		if v := e.value(form); v != "" {
 			out = append(out, measure.Property{Name: form, Value: v, Because: e.Reads[form].Because})
@@ -468,6 +484,12 @@ func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
 		if m, ok := signatures.ForgedAddress(g.addr, g.ttlS); ok {
 			row, _ := signatures.AddressOf(g.addr)
 			claims = append(claims, claim{g.id, m.Row, row.Product, row.Vendor, row.Country, row.Source, row.Confidence})
+		}
+	}
+	for _, m := range signatures.MatchPackets(e.Writes) {
+		row, _ := signatures.SignatureOf(m.Row)
+		for _, id := range e.sentBy() {
+			claims = append(claims, claim{id, row.ID, row.Product, row.Vendor, row.Country, row.Source, row.Confidence})
 		}
 	}
 	rows := map[string]bool{}

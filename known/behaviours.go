@@ -20,7 +20,10 @@ type Behaviour struct {
 	Country string
 	// Properties by name (package identify has the names): the values that fit.
 	Properties map[string][]string
-	Source     string
+	// Captured: nothing but marks of packets tells it from others, so that it
+	// is compared only where packets were captured.
+	Captured bool
+	Source   string
 	// Grade: P primary source read, L summary of a paper, T thread of
 	// observations, M from memory.
 	Grade string
@@ -32,6 +35,10 @@ var behaviourTable = sync.OnceValue(func() []Behaviour {
 	for _, r := range readCSV("behaviours.csv", behavioursCSV, 7) {
 		b := Behaviour{ID: r[0], Payload: r[1], Name: r[2], Country: r[3], Properties: map[string][]string{}, Source: r[5], Grade: r[6]}
 		for _, p := range strings.Fields(r[4]) {
+			if p == "captured" {
+				b.Captured = true
+				continue
+			}
 			name, values, ok := strings.Cut(p, "=")
 			if !ok || b.Properties[name] != nil {
 				panic(fmt.Sprintf("known: behaviours.csv: row %s: %q is no property, or is there twice", b.ID, p))

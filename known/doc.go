@@ -1,5 +1,5 @@
 // Package known holds what is known in advance, as data with sources: block
-// pages and the marks of filtering products, forged DNS answers, roots and
+// pages, headers and packets of filtering products, forged DNS answers, roots and
 // issuers of interception, look-alikes that are no interference, special-use
 // addresses, and the third parties that a run contacts as controls.
 //

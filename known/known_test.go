@@ -37,7 +37,14 @@ func TestEveryRowMatchesItsExample(t *testing.T) {
 			t.Errorf("%s: unknown scope %q", s.ID, s.Scope)
 		}
 		found := false
-		for _, m := range Match(evidenceOf(s, s.Example)) {
+		matches := Match(evidenceOf(s, s.Example))
+		if name := s.mark(); name != "" {
+			if len(matches) > 0 || len(Shipped().MatchPackets(map[string]string{"other": s.Example})) > 0 {
+				t.Errorf("%s: a mark of a packet matched in a page, or as another mark", s.ID)
+			}
+			matches = Shipped().MatchPackets(map[string]string{"other": s.Example, name: s.Example})
+		}
+		for _, m := range matches {
 			found = found || m.Row == s.ID
 			if m.Row == s.ID && (m.Kind != s.Kind || m.Where != s.Where || m.Product != s.Product) {
 				t.Errorf("%s: match %+v does not describe its row", s.ID, m)

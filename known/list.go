@@ -183,6 +183,7 @@ func (l *List) take(row listRow, total *int) error {
 }
 
 var (
+	packetWhere = regexp.MustCompile("^" + packetPrefix + "[a-z-]{1,32}$")
 	headerWhere = regexp.MustCompile("^header:[a-z0-9!#$%&'*+.^_`|~-]{1,64}$")
 	countryList = regexp.MustCompile(`^([A-Z]{2}( [A-Z]{2}){0,249})?$`)
 	idLike      = regexp.MustCompile(`^[A-Za-z0-9._~@-]+$`)
@@ -199,8 +200,14 @@ func (s *Signature) check() (steps int, err error) {
 	default:
 		return 0, fmt.Errorf("kind %q", clean(s.Kind, 20))
 	}
-	if s.Where != "body" && !headerWhere.MatchString(s.Where) {
-		return 0, fmt.Errorf("where %q is neither body nor header:NAME", clean(s.Where, 80))
+	switch {
+	case packetWhere.MatchString(s.Where):
+		// Marks are names of few values, which mean nothing in part.
+		if s.Kind != "product" || s.Match != "full" {
+			return 0, fmt.Errorf("where %q needs kind product and match full", s.Where)
+		}
+	case s.Where != "body" && !headerWhere.MatchString(s.Where):
+		return 0, fmt.Errorf("where %q is none of body, header:NAME and packet:MARK", clean(s.Where, 80))
 	}
 	if len(s.Pattern) > MaxPattern {
 		return 0, fmt.Errorf("the pattern has %d bytes, more than %d", len(s.Pattern), MaxPattern)

@@ -18,11 +18,12 @@ var blockpagesCSV []byte
 //go:embed lookalikes.csv
 var lookalikesCSV []byte
 
-// Signature is one row about the content of an answer.
+// Signature is one row about the content of an answer, or about the packets
+// that carry it.
 type Signature struct {
 	ID   string
 	Kind string // see the package comment
-	// Where is body or header:NAME (lower case).
+	// Where is body, header:NAME (lower case) or packet:MARK.
 	Where string
 	// Match is contains, prefix, full or regexp.
 	Match   string
@@ -54,7 +55,7 @@ func shippedSignatures() []Signature {
 	for _, file := range []struct {
 		name string
 		data []byte
-	}{{"blockpages.csv", blockpagesCSV}, {"lookalikes.csv", lookalikesCSV}} {
+	}{{"blockpages.csv", blockpagesCSV}, {"lookalikes.csv", lookalikesCSV}, {"packets.csv", packetsCSV}} {
 		for _, r := range readCSV(file.name, file.data, 12) {
 			confidence, err := strconv.Atoi(r[9])
 			if err != nil || confidence < 1 || confidence > 10 {

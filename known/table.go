@@ -28,7 +28,9 @@ type Table struct {
 	// begin this many bytes before the place.
 	tail []int
 	// headers holds the rows of each header name.
-	headers   map[string][]int
+	headers map[string][]int
+	// packets holds the rows of each mark.
+	packets   map[string][]int
 	addresses map[netip.Addr]*Address
 }
 
@@ -127,7 +129,7 @@ func unusedID(ids map[string]bool, id string) string {
 }
 
 func newTable(signatures []Signature, addresses map[netip.Addr]*Address) (*Table, error) {
-	t := &Table{signatures: signatures, byID: map[string]int{}, tail: make([]int, len(signatures)), headers: map[string][]int{}, addresses: addresses}
+	t := &Table{signatures: signatures, byID: map[string]int{}, tail: make([]int, len(signatures)), headers: map[string][]int{}, packets: map[string][]int{}, addresses: addresses}
 	var patterns []string
 	var rows []int
 	for i := range t.signatures {
@@ -149,6 +151,10 @@ func newTable(signatures []Signature, addresses map[netip.Addr]*Address) (*Table
 		}
 		if name, isHeader := strings.CutPrefix(s.Where, "header:"); isHeader {
 			t.headers[name] = append(t.headers[name], i)
+			continue
+		}
+		if name := s.mark(); name != "" {
+			t.packets[name] = append(t.packets[name], i)
 			continue
 		}
 		if s.Where != "body" || literal == "" {

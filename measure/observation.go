@@ -215,6 +215,33 @@ type Observation struct {
 	HTTP   *HTTP   `json:"http,omitempty"`
 	Path   *Path   `json:"path,omitempty"`
 	Stream *Stream `json:"stream,omitempty"`
+
+	// Packets are those of this step's own flow, in order, where they could be
+	// captured: all that arrived, and of what was sent what opened it or carried
+	// data. The first MaxPackets are kept.
+	Packets []Packet `json:"packets,omitempty"`
+}
+
+// MaxPackets bounds Observation.Packets.
+const MaxPackets = 48
+
+// Packet is one captured packet as it was on the wire. Numbers are TCP's own;
+// what they mean beside the packet that drew it is for package identify.
+type Packet struct {
+	AtUS   int64  `json:"at_us"` // since Measurement.Started
+	Sent   bool   `json:"sent,omitempty"`
+	TTL    int    `json:"ttl"`             // or hop limit
+	IPID   int    `json:"ip_id,omitempty"` // of IPv4
+	DF     bool   `json:"df,omitempty"`
+	Flags  string `json:"flags,omitempty" class:"none"` // of FSRPAU, in that order; "": UDP
+	Window int    `json:"window,omitempty"`
+	Seq    int64  `json:"seq,omitempty"`
+	Ack    int64  `json:"ack,omitempty"`
+	Bytes  int    `json:"bytes,omitempty"` // of payload
+	// Data is the payload in hex, of one that arrived with a reset and has at
+	// most 32 bytes; SHA256 is of a longer one.
+	Data   string `json:"data,omitempty" class:"foreign"`
+	SHA256 string `json:"sha256,omitempty" class:"target"`
 }
 
 // DNS is a question and every reply that came to it.

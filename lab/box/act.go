@@ -94,9 +94,24 @@ func (r *rule) dress(e *event, i int) (ttl uint8, id, window uint16) {
 	if r.Growing {
 		t, w = min(255, t+i), w+100+i*17
 	}
+	if r.CopyWindow {
+		w = int(e.p.Window)
+	}
+	if r.RandomWin {
+		w = 1 + r.rng.IntN(65535)
+	}
 	id = uint16(r.IPID)
-	if r.CopyIPID {
+	switch {
+	case r.CopyIPID:
 		id = e.p.ID
+	case r.RandomIPID:
+		id = uint16(r.rng.Uint32())
+	case r.CountIPID:
+		id = r.next
+		r.next++
+	}
+	if i < len(r.IPIDSteps) {
+		id += uint16(r.IPIDSteps[i])
 	}
 	return uint8(t), id, uint16(w)
 }
@@ -145,6 +160,14 @@ func (f *Filter) reset(r *rule, e *event) {
 		send := func(s packet.Segment, d Direction) {
 			s.Flags, s.Payload = flags, []byte(r.Data)
 			s.Seq += offset
+			if d == e.d.Reverse() && !syn {
+				switch {
+				case r.ackZero:
+					s.Ack = 0
+				case r.ackOf >= 0:
+					s.Ack = p.Seq + uint32(r.ackOf)
+				}
+			}
 			switch {
 			case syn && d == e.d.Reverse():
 				s.Flags |= packet.ACK

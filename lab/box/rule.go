@@ -63,15 +63,21 @@ type Rule struct {
 	Ends       string   `toml:"ends"`       // reset: client, server, both (default); page: server, both: it is reset
 	Count      int      `toml:"count"`      // of injected packets, 0 is 1
 	Interval   string   `toml:"interval"`   // between them, as 200us
-	Flags      string   `toml:"flags"`      // reset: R or RA (default) or one for each: "R RA RA"
+	Flags      string   `toml:"flags"`      // reset: R, RA (default) or RPA, or one for each: "R RA RA"
 	Offsets    []int    `toml:"offsets"`    // reset: added to the sequence number, one for each
 	Growing    bool     `toml:"growing"`    // injected TTL and window grow from one to the next
 	TTL        int      `toml:"ttl"`        // of injected packets, 0 is 64
 	CopyTTL    bool     `toml:"copy-ttl"`   // injected packets carry the trigger's own TTL
 	RandomTTL  bool     `toml:"random-ttl"` // a TTL drawn for each
 	Window     int      `toml:"window"`
+	CopyWindow bool     `toml:"copy-window"`   // injected segments carry the trigger's
+	RandomWin  bool     `toml:"random-window"` // a window drawn for each
+	Ack        string   `toml:"ack"`           // reset: what it acknowledges: zero, or +N: N bytes of the trigger; default: all of it
 	IPID       int      `toml:"ipid"`
 	CopyIPID   bool     `toml:"copy-ipid"`
+	IPIDSteps  []int    `toml:"ipid-steps"`  // added to the IP ID, one for each
+	CountIPID  bool     `toml:"count-ipid"`  // one more with each packet injected, whatever the trigger
+	RandomIPID bool     `toml:"random-ipid"` // an IP ID drawn for each
 	DF         bool     `toml:"df"`
 	Data       string   `toml:"data"`    // reset: payload
 	After      string   `toml:"after"`   // a delay before injecting, as 30ms
@@ -126,6 +132,10 @@ type rule struct {
 	interval, engage   time.Duration
 	from, until        time.Time
 	hourFrom, hourTo   int
+
+	ackZero bool
+	ackOf   int    // bytes of the trigger, -1: all
+	next    uint16 // IP ID, with CountIPID
 
 	rng    *rand.Rand
 	memory packet.Table[memory]
@@ -282,6 +292,8 @@ func (r Rule) fits() error {
 		return fmt.Errorf("records need action drop-after, not %s", r.Action)
 	case r.Push > 0 && (r.Action != "drop" || r.Layer != "tls" && r.Layer != "http" && r.Shape == ""):
 		return fmt.Errorf("push needs action drop and layer tls or http, or a shape")
+	case r.Ack != "" && r.Action != "reset":
+		return fmt.Errorf("ack needs action reset, not %s", r.Action)
 	case r.Engage != "" && r.Action != "drop":
 		return fmt.Errorf("engage needs action drop, not %s", r.Action)
 	case (r.Residual == "") != (r.For == ""):
@@ -351,10 +363,22 @@ func (r Rule) ready() (*rule, error) {
 			c.flags = append(c.flags, packet.RST)
 		case "RA":
 			c.flags = append(c.flags, packet.RST|packet.ACK)
+		case "RPA":
+			c.flags = append(c.flags, packet.RST|packet.PSH|packet.ACK)
 		default:
-			return nil, fmt.Errorf("flags %q is not known; they are R or RA, or one for each reset as in \"R RA RA\"", s)
+			return nil, fmt.Errorf("flags %q is not known; they are R, RA or RPA, or one for each reset as in \"R RA RA\"", s)
 		}
 	}
+	c.ackOf = -1
+	switch n, err := strconv.ParseUint(strings.TrimPrefix(r.Ack, "+"), 10, 16); {
+	case r.Ack == "zero":
+		c.ackZero = true
+	case r.Ack != "" && (err != nil || r.Ack[0] != '+'):
+		return nil, fmt.Errorf("ack %q is neither zero nor a number of bytes such as +3", r.Ack)
+	case r.Ack != "":
+		c.ackOf = int(n)
+	}
+	c.next = uint16(r.IPID)
 	if len(c.flags) == 0 {
 		c.flags = []uint8{packet.RST | packet.ACK}
 	}
