@@ -89,6 +89,9 @@ func (d device) search(t *Table) *Evidence {
 func drawn(rng *rand.Rand) []known.Behaviour {
 	var rows []known.Behaviour
 	for _, row := range known.Behaviours() {
+		if row.Captured {
+			continue // told by marks alone, see marks_test.go
+		}
 		b := complete(row, rng)
 		rows = append(rows, b, sibling(b, rng))
 	}
@@ -351,6 +354,7 @@ func FuzzInfer(f *testing.F) {
 	f.Add([]byte(`{"observations":[{"id":"o1","step":"dns","role":"control","stage":"identify","experiment":"form","form":"plain","dns":{"name":"a"}},{"id":"o2","step":"dns","role":"test","stage":"identify","experiment":"form","form":"plain","control":"o1"}]}`))
 	f.Add([]byte(`{"observations":[{"id":"o1","step":"http","role":"control","stage":"identify","experiment":"form","form":"plain","http":{"status":404}},{"id":"o2","step":"dns","role":"test","stage":"identify","experiment":"form","form":"plain","control":"o1","http":{"status":200}}]}`))
 	f.Add([]byte(`{"observations":[{"id":"o1","step":"tls","role":"control","stage":"identify","experiment":"form","form":"plain","tls":{"server_bytes":true}},{"id":"o2","step":"tls","role":"test","stage":"identify","experiment":"form","form":"plain","control":"o1"}]}`))
+	f.Add([]byte(`{"observations":[{"id":"o1","step":"tls","role":"control","stage":"identify","experiment":"form","form":"plain","family":"ipv4","tls":{"alert":-1,"server_bytes":true},"packets":[{"at_us":1,"ttl":60,"flags":"SA"}]},{"id":"o2","step":"tls","role":"test","stage":"identify","experiment":"form","form":"plain","family":"ipv4","control":"o1","failure":"connection_reset","tls":{"alert":-1},"packets":[{"at_us":1,"ttl":60,"flags":"SA"},{"at_us":2,"sent":true,"ttl":64,"ip_id":9,"flags":"PA","seq":4294967295,"ack":7,"bytes":300},{"at_us":3,"ttl":62,"ip_id":13330,"flags":"RA","seq":7,"ack":299,"bytes":2,"data":"0001"},{"at_us":4,"ttl":63,"flags":"R"}]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var m measure.Measurement
 		if json.Unmarshal(data, &m) != nil {

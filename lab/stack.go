@@ -16,6 +16,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"govah/packet"
 )
 
 const nicID = 1
@@ -51,10 +53,26 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		v := p.ToView()
 		b := append([]byte(nil), v.AsSlice()...)
 		v.Release()
+		number(b)
 		l.send(b)
 		n++
 	}
 	return n, nil
+}
+
+// number gives the segments of a connection IP IDs as Linux does, which this
+// stack leaves 0: devices copy them, and servers are told from devices by
+// them. They go up with the sequence numbers from a number of the connection.
+func number(b []byte) {
+	p, err := packet.Parse(b)
+	if err != nil || p.V6() || p.Proto != packet.TCP || p.ID != 0 || p.Flags&(packet.SYN|packet.RST) != 0 {
+		return
+	}
+	h := uint32(2166136261) // FNV-1a
+	for _, c := range p.Raw[12:24] {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	packet.SetID(b, uint16(h^h>>16)+uint16(p.Seq)|1)
 }
 
 // deliver gives the stack a packet that arrived. Only the world's own

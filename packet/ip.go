@@ -397,3 +397,15 @@ func DecrementTTL(b []byte) (uint8, error) {
 	}
 	return 0, errVersion
 }
+
+// SetID gives an IPv4 packet an identification in place, with the incremental
+// checksum of RFC 1624.
+func SetID(b []byte, id uint16) {
+	if len(b) < 20 || b[0]>>4 != 4 {
+		return
+	}
+	old := binary.BigEndian.Uint16(b[4:])
+	s := uint32(^binary.BigEndian.Uint16(b[10:])) + uint32(^old) + uint32(id)
+	binary.BigEndian.PutUint16(b[4:], id)
+	binary.BigEndian.PutUint16(b[10:], fold(s))
+}

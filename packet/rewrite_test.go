@@ -160,3 +160,18 @@ func TestICMPErrorKinds(t *testing.T) {
 		}
 	}
 }
+
+func TestSetID(t *testing.T) {
+	for _, id := range []uint16{0, 1, 0x3412, 0xffff} {
+		b := BuildTCP(Segment{Src: a4, Dst: b4, ID: 7, Flags: SYN})
+		SetID(b, id)
+		if want := BuildTCP(Segment{Src: a4, Dst: b4, ID: id, Flags: SYN}); !bytes.Equal(b, want) {
+			t.Errorf("%x: %x, want %x", id, b, want)
+		}
+	}
+	six := BuildTCP(Segment{Src: a6, Dst: b6, Flags: SYN})
+	SetID(six, 7)
+	if !bytes.Equal(six, BuildTCP(Segment{Src: a6, Dst: b6, Flags: SYN})) {
+		t.Error("IPv6 has no identification")
+	}
+}
