@@ -39,7 +39,6 @@ var ours = map[string][]string{
 	"locate":           {"measure", "packet", "wire"},
 	"check":            {"measure", "known", "wire", "judge", "identify"},
 	"helper":           {"measure", "packet", "wire"},
-	"packet/pcap":      {"packet"},
 	"internal/cli":     {"*"},
 	"internal/i18n":    {},
 	"internal/geo":     {},
@@ -60,7 +59,6 @@ var internals = map[string][]string{
 // longest prefix counts.
 var theirs = map[string][]string{
 	"github.com/BurntSushi/toml":              {"lab", "known"},
-	"github.com/gopacket/gopacket":            {"packet/pcap"},
 	"github.com/klauspost/compress":           {"record", "ooni"},
 	"github.com/miekg/dns":                    {"packet", "wire", "lab", "lab/box", "helper"},
 	"github.com/oschwald/maxminddb-golang/v2": {"internal/geo/gen"},
@@ -80,7 +78,7 @@ var theirs = map[string][]string{
 }
 
 // forTests may be imported by any test.
-var forTests = []string{"github.com/google/go-cmp", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/net/html"}
+var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacket", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/net/html"}
 
 // forExternalTests are packages of ours that any test in a package of its own
 // (package x_test) may import.
@@ -258,6 +256,8 @@ func TestObjections(t *testing.T) {
 		{source{pkg: "wire"}, "example.org/new", true},
 		{source{pkg: "wire"}, "pgregory.net/rapid", true},
 		{source{pkg: "wire", test: true}, "pgregory.net/rapid", false},
+		{source{pkg: "packet"}, "github.com/gopacket/gopacket/pcapgo", true},
+		{source{pkg: "packet", test: true}, "github.com/gopacket/gopacket/pcapgo", false},
 		{source{pkg: "wire"}, "C", true},
 		{source{pkg: "evidence"}, "golang.org/x/crypto/x509roots/fallback", true},
 	} {
