@@ -95,6 +95,10 @@ type Spec struct {
 	Trust  *wire.Trust // verifies the helper's certificate
 	Hello  *wire.Hello // nil: Chrome's, small enough for one segment
 	Seed   uint64
+	// Captured, if not nil, is given the packets between this device and
+	// Remote, and the ICMP that quotes them, at the end of the run; where they
+	// may not be captured it is not called.
+	Captured func([]wire.Packet)
 }
 
 // hop is what the run itself has learned about a TTL so far.
@@ -115,14 +119,15 @@ type run struct {
 	rng     *rand.Rand
 	control Control
 
-	mu        sync.Mutex // of what two flows learn: hops, rtt; and of rng
+	mu        sync.Mutex // of what two flows learn: hops, rtt; and of rng and ports
 	hops      map[int]*hop
 	server    int           // the lowest TTL that reached the server, 0 unknown
 	arrived   int           // the TTL with which its datagrams arrive, 0 unknown
 	rtt       time.Duration // to the server, or the farthest hop
 	port      uint16        // of the followed flow
-	capture   wire.Capture  // nil without the privilege
-	mute      bool          // the server does not answer the control
+	ports     map[uint16]bool
+	capture   wire.Capture // nil without the privilege
+	mute      bool         // the server does not answer the control
 	triggered int
 	proof     *measure.Observation // harmless bytes that the helper has told of
 	deaf      bool                 // it does not answer any more
@@ -163,11 +168,12 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 		}
 	}
 	spec.Remote = netip.AddrPortFrom(spec.Remote.Addr().Unmap(), spec.Remote.Port())
-	r := &run{n: n, log: log, spec: spec, view: n.View(), rng: rand.New(rand.NewPCG(spec.Seed, 0x6c6f63)), hops: map[int]*hop{}}
+	r := &run{n: n, log: log, spec: spec, view: n.View(), rng: rand.New(rand.NewPCG(spec.Seed, 0x6c6f63)), hops: map[int]*hop{}, ports: map[uint16]bool{}}
 	if !r.view.SetTTL {
 		return fmt.Errorf("locate: this system cannot limit the TTL of a connection: %w", errors.ErrUnsupported)
 	}
 	r.port = r.newPort()
+	defer r.overhearing(ctx)()
 	switch spec.Payload {
 	case TLS, HTTP, Raw:
 		return r.overTCP(ctx)
@@ -184,7 +190,9 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 func (r *run) newPort() uint16 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return uint16(20000 + r.rng.IntN(12000))
+	port := uint16(20000 + r.rng.IntN(12000))
+	r.ports[port] = true
+	return port
 }
 
 func (r *run) local(port uint16) netip.AddrPort {

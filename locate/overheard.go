@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 
 	"govah/measure"
@@ -15,7 +16,8 @@ import (
 // the TTL with which it arrived, and whether a router beyond the device saw
 // the trigger all the same.
 
-// overhearing captures the packets of a run, where that is allowed.
+// overhearing captures the packets of a run, where that is allowed, until end
+// hands them over.
 func (r *run) overhearing(ctx context.Context) (end func()) {
 	if !r.view.Capture {
 		return func() {}
@@ -26,7 +28,35 @@ func (r *run) overhearing(ctx context.Context) (end func()) {
 		return func() {}
 	}
 	r.capture = c
-	return func() { c.Close() }
+	return func() {
+		if r.spec.Captured != nil {
+			r.spec.Captured(slices.DeleteFunc(c.Packets(), func(p wire.Packet) bool { return !r.own(p) }))
+		}
+		c.Close()
+	}
+}
+
+// own says whether a packet is of a flow of the run, or quotes one: somebody
+// else on this device may be talking to the same server.
+func (r *run) own(c wire.Packet) bool {
+	p, err := packet.Parse(c.Data)
+	if err != nil {
+		return false
+	}
+	port := p.DstPort
+	if c.Sent {
+		port = p.SrcPort
+	}
+	if p.IsICMPError() {
+		q, err := packet.ParseQuote(p.Quoted)
+		if err != nil || q.Dst != r.spec.Remote {
+			return false
+		}
+		port = q.Src.Port()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ports[port]
 }
 
 // overheard is what a capture shows after a sending of n bytes from a port:

@@ -43,7 +43,6 @@ func (r *run) overTCP(ctx context.Context) error {
 		return nil // no connection, no first bytes
 	}
 	r.terminated(ctx)
-	defer r.overhearing(ctx)()
 	test, control := &flow{port: r.port}, &flow{port: r.newPort()}
 	if !r.chooseControl(ctx, control) {
 		return nil

@@ -69,7 +69,9 @@ type Candidate struct {
 // Property is one thing known about how a device writes or reads.
 type Property struct {
 	// Name: for what it writes action, status, alert, rcode, answer, dns-ttl,
-	// aa, replies; for what it reads the form of a trigger.
+	// aa, replies; for the packets it makes, where they were captured, ip-ttl,
+	// ip-id, df, flags, packets, window, seq, ack, payload, spacing; for what it
+	// reads the form of a trigger.
 	Name string `json:"name" class:"none"`
 	// Value: of a form, reads (it reacts) or blind (it does not).
 	Value   string   `json:"value" class:"foreign"`

@@ -412,7 +412,7 @@ type Stream struct {
 type Match struct {
 	Row     string `json:"row" class:"none"`   // id of the row in known/
 	Kind    string `json:"kind" class:"none"`  // blockpage, forged-address, interception-root, lookalike, captive, geoblock, captcha, …
-	Where   string `json:"where" class:"none"` // body, header:NAME, dns, certificate, packet
+	Where   string `json:"where" class:"none"` // body, header:NAME, dns, certificate, packet:MARK
 	Product string `json:"product,omitempty" class:"none"`
 	Vendor  string `json:"vendor,omitempty" class:"none"`
 	Country string `json:"country,omitempty" class:"none"`

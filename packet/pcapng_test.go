@@ -18,7 +18,7 @@ import (
 
 var captureTime = time.Date(2026, 3, 4, 5, 6, 7, 123456789, time.UTC)
 
-// captured are packets whose lengths need each amount of padding.
+// capturedPackets need each amount of padding.
 func capturedPackets() [][]byte {
 	list := [][]byte{BuildTCP(Segment{Src: a4, Dst: b4, Flags: SYN}), BuildUDP(a6, b6, 3, 0, bytes.Repeat([]byte("x"), 1300))}
 	for n := range 4 {
@@ -27,7 +27,7 @@ func capturedPackets() [][]byte {
 	return list
 }
 
-// pcapng writes them with our writer, pcap with gopacket's.
+// pcapngOf is a file of our writer, pcapOf one of gopacket's.
 func pcapngOf(t testing.TB, pkts [][]byte, comment string) []byte {
 	t.Helper()
 	var file bytes.Buffer

@@ -122,6 +122,56 @@ func deed(l i18n.Lang, id *measure.Identification) (s sentence, ok bool) {
 	return say("list.end", s.as("a")), ok
 }
 
+// maxMarks is how many marks of packets are told in words.
+const maxMarks = 4
+
+// marks are the properties of packets that a device makes itself. The first of
+// those with words are told, in this order, unless they are as any stack would
+// have them; the table has all.
+var marks = []struct {
+	name  string
+	words bool
+	usual string
+}{
+	{"flags", true, ""}, {"ip-id", true, ""}, {"payload", true, "none"}, {"seq", true, "expected"},
+	{"ip-ttl", true, ""}, {"window", true, ""}, {"ack", true, "expected"},
+	{"df", false, ""}, {"packets", false, ""}, {"spacing", false, ""},
+}
+
+func isMark(name string) bool {
+	for _, m := range marks {
+		if m.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// markValue puts the value of a mark into words, where it is a rule.
+func markValue(l i18n.Lang, v string) sentence {
+	if key := "identification.mark-value." + v; l.Has(key) {
+		return say(key)
+	}
+	return value(strings.ReplaceAll(v, ",", " "), 60) // of several packets
+}
+
+// packetLine says how the packets look that a device makes itself.
+func packetLine(l i18n.Lang, id *measure.Identification) (s sentence, ok bool) {
+	var list []sentence
+	for _, m := range marks {
+		for _, p := range properties(id) {
+			if m.words && p.Name == m.name && p.Value != "" && p.Value != m.usual && len(list) < maxMarks {
+				list = append(list, say("identification.mark", term(l, "identification.property.", p.Name).as("name"), markValue(l, p.Value).as("value")))
+				break
+			}
+		}
+	}
+	if len(list) == 0 {
+		return s, false
+	}
+	return say("identification.packets", listed(list).as("list")), true
+}
+
 // kindOf puts an identification into words.
 func kindOf(l i18n.Lang, id *measure.Identification) account {
 	var a account
@@ -184,6 +234,9 @@ func kindOf(l i18n.Lang, id *measure.Identification) account {
 	if s, ok := deed(l, id); ok {
 		a.because = append(a.because, s)
 	}
+	if s, ok := packetLine(l, id); ok {
+		a.because = append(a.because, s)
+	}
 	if s, ok := formList(l, id, measure.Reads); ok {
 		a.because = append(a.because, say("identification.reads", s.as("list")))
 	}
@@ -231,6 +284,8 @@ func propertyRows(l i18n.Lang, id *measure.Identification) []propertyRow {
 			switch {
 			case p.Name == "action":
 				r.value = action(l, p.Value)
+			case isMark(p.Name) && p.Name != "df":
+				r.value = markValue(l, p.Value)
 			case p.Value == "yes", p.Value == "no":
 				r.value = say("identification.value." + p.Value)
 			}

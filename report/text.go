@@ -84,7 +84,7 @@ func NewText(w io.Writer, o Options) *Text {
 
 // File is a file that a run wrote.
 type File struct {
-	Kind string // measurements, report, ooni, evidence, lab
+	Kind string // measurements, packets, report, ooni, evidence, lab
 	Path string
 }
 

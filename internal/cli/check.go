@@ -77,7 +77,10 @@ ask about; it keeps neither.
 
 On a real network govah first says what it will send, and to whom, and asks.
 Nothing is uploaded. Files are written only where -o, --report or --ooni say;
---lab writes a new folder and names it.
+--lab writes a new folder and names it. Where packets may be captured (root,
+CAP_NET_RAW), --locate with -o also writes its own as locate.pcapng beside that
+file, with your address and those of the routers next to you; --identify keeps
+the marks of the packets that a device sends in the file of -o.
 
 Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 130 interrupted (what there is has been written); with --exit-code also

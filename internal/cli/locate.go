@@ -65,6 +65,10 @@ What is found: the two routers, how sure that is, their networks and
 countries, whether the device stands in the path or beside it if that can be
 known, and what stays blocked for a while after a trigger.
 
+With the right to capture packets (root, CAP_NET_RAW) and -o FILE, the packets
+of the search, and nobody else's, are written as locate.pcapng beside FILE.
+They hold your own address and those of the routers next to you.
+
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -249,6 +253,8 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		return err
 	}
 	defer k.close(&err)
+	s.packets = keepPackets(o.output)
+	defer s.packets.discard()
 	run := &measure.Run{Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(), Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
 		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload)}
 	log := s.log()
@@ -272,8 +278,12 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	}
 	end := &measure.End{Type: "end", Schema: 1, Run: run.Run, Ended: p.cfg.Trust.Now().UTC().Format(time.RFC3339), Measurements: 1,
 		BytesSent: m.BytesSent, BytesReceived: m.BytesReceived, Interrupted: ctx.Err() != nil}
-	if err := a.tellLocated(lang, o, k, run, m, list, end); err != nil {
+	packets, perr := s.packets.close()
+	if err := a.tellLocated(lang, o, k, run, m, list, end, packets); err != nil {
 		return err
+	}
+	if perr != nil {
+		return perr
 	}
 	if a.ctx.Err() != nil {
 		return exitCode(exitInterrupted)
@@ -346,8 +356,9 @@ func (s *search) atHelper(ctx context.Context, log *wire.Log, t measure.Target, 
 	return spec, nil
 }
 
-// tellLocated keeps and prints what a search found.
-func (a *app) tellLocated(lang i18n.Lang, o *locateOptions, k *keptLocated, run *measure.Run, m *measure.Measurement, list []measure.Location, end *measure.End) error {
+// tellLocated keeps and prints what a search found. packets is the file of
+// what was captured, "" if none.
+func (a *app) tellLocated(lang i18n.Lang, o *locateOptions, k *keptLocated, run *measure.Run, m *measure.Measurement, list []measure.Location, end *measure.End, packets string) error {
 	if k.out != nil {
 		err := k.out.Run(run)
 		if err == nil {
@@ -377,6 +388,7 @@ func (a *app) tellLocated(lang i18n.Lang, o *locateOptions, k *keptLocated, run 
 		if err := a.showLocated(nil, list); err != nil {
 			return err
 		}
+		a.tellPackets(lang, packets)
 		return a.line(end)
 	}
 	text := report.NewText(a.out, report.Options{Lang: lang, Colour: a.colour(), Verbose: a.verbose, Quiet: a.quiet})
@@ -392,6 +404,9 @@ func (a *app) tellLocated(lang i18n.Lang, o *locateOptions, k *keptLocated, run 
 	var files []report.File
 	if o.output != "" {
 		files = append(files, report.File{Kind: "measurements", Path: o.output})
+	}
+	if packets != "" {
+		files = append(files, report.File{Kind: "packets", Path: packets})
 	}
 	if o.html != "" {
 		files = append(files, report.File{Kind: "report", Path: o.html})
@@ -481,8 +496,9 @@ func writeLocated(out *record.Writer, m *measure.Measurement, list []measure.Loc
 
 // search locates on the network of a run.
 type search struct {
-	cfg *check.Config
-	run string
+	cfg     *check.Config
+	run     string
+	packets *keptPackets // nil: they are not kept
 }
 
 func (s *search) log() *wire.Log {
@@ -514,6 +530,9 @@ func (s *search) country(a netip.Addr) string {
 
 // find runs one search. The log may hold how the address was found.
 func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spec locate.Spec) (*measure.Measurement, []measure.Location, error) {
+	if s.packets != nil {
+		spec.Captured = func(list []wire.Packet) { s.packets.add(id, list) }
+	}
 	if err := locate.Run(ctx, s.cfg.Network, log, spec); err != nil {
 		return nil, nil, err
 	}

@@ -75,7 +75,7 @@ func (a *app) locateCaptures(cmd *cobra.Command, control, test string, o *locate
 	}
 	defer k.close(&err)
 	end := &measure.End{Type: "end", Schema: 1, Run: run.Run, Ended: stamp, Measurements: 1}
-	if err := a.tellLocated(lang, o, k, run, m, list, end); err != nil {
+	if err := a.tellLocated(lang, o, k, run, m, list, end, ""); err != nil {
 		return err
 	}
 	if a.verbose && !a.json {

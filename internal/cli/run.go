@@ -227,7 +227,8 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return err
 		}
 	}
-	s := &search{cfg: &p.cfg, run: run.Run}
+	s := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(o.output)}
+	defer s.packets.discard()
 	if o.locate && ctx.Err() == nil {
 		err := a.locateFound(ctx, s, &devices, func(m *measure.Measurement, list []measure.Location) error {
 			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
@@ -266,6 +267,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return err
 		}
 	}
+	packets, packetsErr := s.packets.close()
 	for _, v := range previous {
 		worst = worse(worst, v.Interference)
 	}
@@ -288,6 +290,9 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 	if o.output != "" {
 		files = append(files, report.File{Kind: "measurements", Path: o.output})
 	}
+	if packets != "" {
+		files = append(files, report.File{Kind: "packets", Path: packets})
+	}
 	if o.ooni != "" {
 		files = append(files, report.File{Kind: "ooni", Path: o.ooni})
 	}
@@ -302,6 +307,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		files = append(files, report.File{Kind: "report", Path: o.html})
 	}
 	if a.json {
+		a.tellPackets(lang, packets)
 		if err := a.line(end); err != nil {
 			return err
 		}
@@ -331,6 +337,8 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		a.note(lang.Text("cli.ooni-skipped", i18n.Num("n", notForOONI)))
 	}
 	switch {
+	case packetsErr != nil:
+		return packetsErr
 	case interrupted:
 		return exitCode(exitInterrupted)
 	case skipped > 0:
