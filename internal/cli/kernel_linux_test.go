@@ -107,13 +107,19 @@ func rawGauntlet(t *testing.T) *lab.World {
 // a world, and returns its JSON lines.
 func onKernel(t *testing.T, w *lab.World, command string, targets []string) string {
 	t.Helper()
+	return onKernelIn(t, w, t.TempDir(), false, command, targets)
+}
+
+// onKernelIn is onKernel with the folder that the measurement file m.jsonl is
+// written to, and perhaps with the right to capture packets.
+func onKernelIn(t *testing.T, w *lab.World, dir string, privileged bool, command string, targets []string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var running sync.WaitGroup
 	hctx, stop := context.WithCancel(ctx)
 	defer running.Wait()
 	defer stop()
-	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), w.PublicPEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +143,7 @@ func onKernel(t *testing.T, w *lab.World, command string, targets []string) stri
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := kernel.Run(ctx, kernel.Link{
 		Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1,
-		Send: w.Inject, Attach: w.Port,
+		Privileged: privileged, Send: w.Inject, Attach: w.Port,
 	}, cmd)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
