@@ -382,7 +382,7 @@ func (r Rule) ready() (*rule, error) {
 	if len(c.flags) == 0 {
 		c.flags = []uint8{packet.RST | packet.ACK}
 	}
-	c.Count = max(1, r.Count, len(c.flags), len(r.Offsets))
+	c.Count = max(1, r.Count, len(c.flags), len(r.Offsets), len(r.IPIDSteps))
 	if c.from, err = parseTime("from", r.From); err != nil {
 		return nil, err
 	}
