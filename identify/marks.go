@@ -465,7 +465,8 @@ func payloadMark(list []injection) string {
 	return v
 }
 
-// spacingMark is how long packets of one injection are apart, by powers of ten.
+// spacingMark is how long packets of one injection are apart, by powers of ten:
+// less than 10 ms the clock of a busy device does not tell.
 func spacingMark(list []injection) string {
 	var gaps []int64
 	for n := range list {
@@ -478,10 +479,8 @@ func spacingMark(list []injection) string {
 	}
 	slices.Sort(gaps)
 	switch g := gaps[len(gaps)/2]; {
-	case g < 1000:
-		return "<1ms"
 	case g < 10_000:
-		return "1-10ms"
+		return "<10ms"
 	case g < 100_000:
 		return "10-100ms"
 	}

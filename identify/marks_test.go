@@ -111,7 +111,7 @@ func TestMarkRules(t *testing.T) {
 		{with(func(s *sender) { s.window = 502 }), 3, map[string]string{"window": "copied"}},
 		{with(func(s *sender) { s.flags = []string{"R"} }), 3, map[string]string{"flags": "R", "ack": "-"}},
 		{with(func(s *sender) { s.flags, s.rising, s.gap = []string{"R", "RA", "RA"}, true, 300 }), 3,
-			map[string]string{"flags": "R,RA,RA", "packets": "3", "ip-ttl": "rising", "window": "rising", "ack": "none,expected,expected", "spacing": "<1ms"}},
+			map[string]string{"flags": "R,RA,RA", "packets": "3", "ip-ttl": "rising", "window": "rising", "ack": "none,expected,expected", "spacing": "<10ms"}},
 		{with(func(s *sender) { s.flags, s.seq, s.gap = []string{"RA", "RA"}, []int64{0, 12503}, 20_000 }), 2,
 			map[string]string{"flags": "RA,RA", "packets": "2", "seq": "expected,+12503", "spacing": "10-100ms"}},
 		{with(func(s *sender) { s.seq = []int64{-1} }), 2, map[string]string{"seq": "-1"}},

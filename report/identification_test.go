@@ -55,7 +55,7 @@ func behaviourKnown() *measure.Identification {
 			{Row: "behaviour-c", Name: "resets elsewhere", PerMille: 12},
 		}
 		id.Properties = conductOf("action", "reset", "replies", "3",
-			"ip-ttl", "rising", "ip-id", "0x0001", "df", "no", "flags", "R,RA,RA", "packets", "3", "window", "zero", "seq", "expected,+1460", "ack", "none,expected,expected", "payload", "none", "spacing", "<1ms",
+			"ip-ttl", "rising", "ip-id", "0x0001", "df", "no", "flags", "R,RA,RA", "packets", "3", "window", "zero", "seq", "expected,+1460", "ack", "none,expected,expected", "payload", "none", "spacing", "<10ms",
 			"plain", "reads", "split", "blind", "records", "blind", "under", "reads", "upper", "reads", "large", "reads")
 	})
 }

@@ -252,7 +252,7 @@ func TestRulesAreChecked(t *testing.T) {
 		"interval":                               {Layer: "tcp", Action: "reset", Interval: "-1s"},
 		"neither a date":                         {Layer: "tcp", Action: "drop", From: "yesterday"},
 		"is not like 18-23":                      {Layer: "tcp", Action: "drop", Hours: "9-33"},
-		"R, RA or RPA":                                {Layer: "tls", Action: "reset", Flags: "SYN"},
+		"R, RA or RPA":                           {Layer: "tls", Action: "reset", Flags: "SYN"},
 		"no regular expression":                  {Layer: "tls", Action: "drop", Matches: []string{"("}},
 		"need layer dns, tls, http or quic":      {Layer: "tcp", Action: "drop", Names: []string{"a.example"}},
 		"paths need layer http":                  {Layer: "tls", Action: "drop", Paths: []string{"/"}},
