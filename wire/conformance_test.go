@@ -137,6 +137,7 @@ func needKernel(t *testing.T) {
 func TestCaptureLab(t *testing.T) {
 	w, e := conformanceWorld(t, lab.Options{Privileged: true})
 	captures(t, w.Network(), e)
+	overhears(t, w.Network(), e)
 }
 
 func TestCaptureKernel(t *testing.T) {
@@ -172,6 +173,7 @@ func TestCaptureInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	captures(t, host.New(), e)
+	overhears(t, host.New(), e)
 }
 
 func captures(t *testing.T, n wire.Network, e environment) {
