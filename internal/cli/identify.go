@@ -39,6 +39,9 @@ which form says how the device reads; what it sends says how it writes.
 The answer is a product, if a signature of it names one; documented behaviour
 that this is like; or "unknown product" with the id of its behaviour, by which
 two people can compare what they saw. A behaviour alone names no company.
+With the right to capture packets (root, CAP_NET_RAW) it also describes those
+that the device makes itself; the id does not depend on that.
+
 ` + "`govah check --identify`" + ` is the same. Nothing is addressed to the device itself,
 and all that is sent is well-formed.
 
