@@ -39,6 +39,8 @@ func TestMarks(t *testing.T) {
 		{"ip-id", "tls", reset + "ipid = 7", "random-ipid = true", [2]string{"0x0007", "varied"}, nil},
 		{"ip-id", "http", reset + "count = 2\ncopy-ipid = true", "ipid-steps = [4, 5]", [2]string{"copied", "ours+4,ours+5"}, nil},
 		{"ip-id", "dns", "action = \"dns-answer\"\nanswers = [\"192.0.2.9\"]\nipid = 1", "ipid = 30000", [2]string{"0x0001", "0x7530"}, nil},
+		// IR-16: silence, but for a push with our number.
+		{"ip-id", "tls", "action = \"drop\"\npush = 1", "copy-ipid = true", [2]string{"zero", "copied"}, nil},
 		{"df", "tls", reset, "df = true", [2]string{"no", "yes"}, nil},
 		{"flags", "tls", reset, "flags = \"R\"", [2]string{"RA", "R"}, []string{"ack"}},
 		{"flags", "tls", reset + "count = 3", "flags = \"R RA RA\"", [2]string{"RA,RA,RA", "R,RA,RA"}, []string{"ack"}},

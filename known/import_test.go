@@ -516,3 +516,47 @@ func FuzzReadList(f *testing.F) {
 		}
 	})
 }
+
+// TestPacketRows: a saved list may hold rows about marks of packets, which
+// match a whole mark and nothing in a page.
+func TestPacketRows(t *testing.T) {
+	row := Signature{ID: "import.prod_box_1", Kind: "product", Where: "packet:ip-id", Match: "full", Pattern: "0x0abc", Product: "box", Confidence: 6, Source: "somebody"}
+	var file bytes.Buffer
+	if err := (&List{Signatures: []Signature{row}}).Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	list, err := ReadList(bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := Shipped().With(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		marks map[string]string
+		want  int
+	}{
+		{map[string]string{"ip-id": "0x0abc", "seq": "expected,+12503"}, 2}, {map[string]string{"ip-id": "0x0abcd"}, 0},
+		{map[string]string{"window": "0x0abc"}, 0}, {nil, 0},
+	} {
+		if got := table.MatchPackets(c.marks); len(got) != c.want {
+			t.Errorf("%v: %v", c.marks, got)
+		}
+	}
+	if got := table.Match(Evidence{Body: []byte("0x0abc")}); len(got) != 0 {
+		t.Errorf("in a page: %v", got)
+	}
+	for name, change := range map[string]func(*Signature){
+		"a page":          func(s *Signature) { s.Kind = "blockpage" },
+		"a part":          func(s *Signature) { s.Match = "contains" },
+		"no name":         func(s *Signature) { s.Where = "packet:" },
+		"another's place": func(s *Signature) { s.Where = "packets" },
+	} {
+		bad := row
+		change(&bad)
+		if _, err := Shipped().With(&List{Signatures: []Signature{bad}}); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
