@@ -142,23 +142,27 @@ func (e *Evidence) mark() {
 		}
 	}
 	list := e.injected
+	count := func(i *injection) string { return fmt.Sprint(len(i.packets)) }
+	packets := most(list, count)
+	// Of these nothing was lost on the way.
+	whole := slices.DeleteFunc(slices.Clone(list), func(i injection) bool { return count(&i) != packets })
 	set("ip-ttl", ttlMark(list))
 	if !list[0].v6 {
-		set("ip-id", idMark(list))
+		set("ip-id", idMark(list, whole))
 		set("df", same(list, func(_ *injection, p *measure.Packet) string { return map[bool]string{true: "yes", false: "no"}[p.DF] }))
 	}
-	set("packets", most(list, func(i *injection) string { return fmt.Sprint(len(i.packets)) }))
+	set("packets", packets)
 	if list[0].packets[0].Flags == "" {
 		set("spacing", spacingMark(list))
 		return
 	}
-	set("flags", most(list, func(i *injection) string {
+	set("flags", most(whole, func(i *injection) string {
 		return each(i, func(p *measure.Packet) string { return p.Flags })
 	}))
 	set("window", windowMark(list))
-	set("seq", ruled(list, (*injection).sequence))
-	set("ack", ackMark(list))
-	set("payload", payloadMark(list))
+	set("seq", ruled(whole, (*injection).sequence))
+	set("ack", ackMark(whole))
+	set("payload", payloadMark(whole))
 	set("spacing", spacingMark(list))
 }
 
@@ -284,7 +288,7 @@ func ttlMark(list []injection) string {
 
 // idMark is the rule that IP IDs follow. One number alone is none: it may be
 // random.
-func idMark(list []injection) string {
+func idMark(list, whole []injection) string {
 	id := func(p *measure.Packet) int { return p.IPID }
 	all := values(list, id)
 	ours := func(i *injection, v int) bool {
@@ -309,7 +313,7 @@ func idMark(list []injection) string {
 	case len(list) > 1 && slices.Min(all) == slices.Max(all):
 		return fmt.Sprintf("0x%04x", all[0])
 	}
-	if len(list) > 1 {
+	if len(whole) > 1 {
 		// Beside ours: the same steps each time.
 		offsets := func(i *injection) string {
 			last := i.sent[len(i.sent)-1].IPID
@@ -320,7 +324,7 @@ func idMark(list []injection) string {
 				return "-"
 			})
 		}
-		if first := offsets(&list[0]); !strings.Contains(","+first, ",-") && !slices.ContainsFunc(list, func(i injection) bool { return offsets(&i) != first }) {
+		if first := offsets(&whole[0]); !strings.Contains(","+first, ",-") && !slices.ContainsFunc(whole, func(i injection) bool { return offsets(&i) != first }) {
 			return first
 		}
 	}

@@ -118,9 +118,15 @@ func TestMarkRules(t *testing.T) {
 		{with(func(s *sender) { s.ack = "seq+3" }), 3, map[string]string{"ack": "seq+3"}},
 		{with(func(s *sender) { s.ack = "zero" }), 3, map[string]string{"ack": "zero"}},
 		{with(func(s *sender) { s.data = "01020304050607080900" }), 3, map[string]string{"payload": "01020304050607080900"}},
+		{with(func(s *sender) { s.flags, s.seq, s.rising = []string{"R", "RA", "RA"}, []int64{0, 1460, 4380}, true }), 40,
+			map[string]string{"flags": "R,RA,RA", "packets": "3", "ip-ttl": "rising", "window": "rising", "seq": "expected,+1460,+4380", "ack": "none,expected,expected", "spacing": "<10ms"}},
 	} {
 		c.rng = rand.New(rand.NewPCG(rand.Uint64(), 6))
-		got := c.marks(c.pairs, 0)
+		lost := 0
+		if c.pairs == 40 {
+			lost = 10
+		}
+		got := c.marks(c.pairs, lost)
 		for _, name := range marks {
 			want := ordinary[name]
 			if v, ok := c.want[name]; ok {
