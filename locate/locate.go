@@ -106,6 +106,9 @@ type hop struct {
 	sent, answered int // probes that should draw ICMP there
 	rtt            time.Duration
 	spoke          time.Time // last, whichever flow it was about
+	// talkative says that it speaks of two packets at once, terse that it did
+	// not when it was tried.
+	talkative, terse bool
 }
 
 func (h hop) answers() bool { return h.answered > 0 }

@@ -16,7 +16,7 @@ func TestResidual(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short")
 	}
-	const lasts = 20 * time.Second
+	const lasts = 30 * time.Second // longer than a search after which all is blocked
 	for _, c := range []struct {
 		key, action, then string
 		want              measure.ResidualKey

@@ -423,6 +423,35 @@ func (s *sweeping) resent() bool {
 // one a second to each address (Linux's icmp_ratelimit).
 const rest = time.Second
 
+// talkative says whether the router at a TTL would have spoken of a packet sent
+// at a time: it had rested, or speaks of two at once now.
+func (r *run) talkative(ctx context.Context, ttl int, sent time.Time) bool {
+	h := r.hop(ttl)
+	if h.talkative || sent.Sub(h.spoke) >= rest {
+		return true
+	}
+	if h.terse {
+		return false
+	}
+	var (
+		both sync.WaitGroup
+		said [2]bool
+	)
+	for i := range said {
+		port := r.newPort()
+		both.Go(func() {
+			said[i] = r.synAt(ctx, r.spec.Remote, port, ttl, max(150*time.Millisecond, r.patience(ttl))).Path.Outcome == "expired"
+		})
+	}
+	both.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.hops[ttl]; h != nil {
+		h.talkative, h.terse = said[0] && said[1], !(said[0] && said[1])
+	}
+	return said[0] && said[1]
+}
+
 // sendings is how often a probe is sent before its silence counts.
 const sendings = 3
 
@@ -454,8 +483,8 @@ func (s *sweeping) follow(ctx context.Context, last bool) bool {
 				s.end("expired")
 				return true
 			}
-		case r.view.TCPInfo && expect && s.now.Path.Sends == sendings && s.sent.Sub(r.hop(ttl).spoke) < rest:
-			// nor does a router that spoke just now always speak again
+		case r.view.TCPInfo && expect && s.now.Path.Sends == sendings && !r.talkative(ctx, ttl, s.sent):
+			// nor does every router that spoke just now speak again
 		case r.view.TCPInfo && (expect && s.now.Path.Sends < sendings || s.minTTL > 0 && s.now.Path.Sends < 2):
 			// its silence may be loss
 		case time.Since(s.sent) > r.reactionBy(ttl) || !expect && s.minTTL == 0 && time.Since(first) > r.reactionBy(ttl):
