@@ -6,7 +6,8 @@
 // The rows are in the CSV files next to this one; each has an id, the source
 // it was taken from and an example that a test matches. Nothing here
 // concludes: a match is a resemblance, and package judge asks for more than
-// that.
+// that. Rows look into bodies, headers and greetings (banner); the issuers of
+// certificates have a table of their own (InterceptionRoot).
 //
 // # Kinds of signature
 //

@@ -21,7 +21,7 @@ var innocentCSV []byte
 // lowered to kind product.
 type Innocent struct {
 	ID string
-	// Where is body or header:NAME (lower case).
+	// Where is body, header:NAME (lower case) or banner.
 	Where  string
 	Text   string
 	Why    string // it is innocent
@@ -35,6 +35,9 @@ type Innocent struct {
 func (i *Innocent) Evidence() Evidence {
 	if name, ok := strings.CutPrefix(i.Where, "header:"); ok {
 		return Evidence{Headers: []measure.Header{{Name: name, Value: i.Text}}}
+	}
+	if i.Where == "banner" {
+		return Evidence{Greeting: i.Text}
 	}
 	return Evidence{Body: []byte(i.Text)}
 }

@@ -19,6 +19,9 @@ func evidenceOf(s Signature, example string) Evidence {
 	if name, ok := strings.CutPrefix(s.Where, "header:"); ok {
 		return Evidence{Headers: []measure.Header{{Name: strings.ToUpper(name[:1]) + name[1:], Value: example}}}
 	}
+	if s.Where == "banner" {
+		return Evidence{Greeting: example}
+	}
 	return Evidence{Body: []byte("<!doctype html>\n" + example + "\n")}
 }
 
@@ -57,6 +60,12 @@ func TestEveryRowMatchesItsExample(t *testing.T) {
 		other := Evidence{Headers: []measure.Header{{Name: "X-Nothing", Value: s.Example}}}
 		if m := Match(other); len(m) != 0 {
 			t.Errorf("%s: example in an unrelated header matched %v", s.ID, m)
+		}
+		if m := Match(Evidence{Body: []byte(s.Example)}); s.Where == "banner" && len(m) != 0 {
+			t.Errorf("%s: a greeting in a page matched %v", s.ID, m)
+		}
+		if m := Match(Evidence{Greeting: s.Example}); s.Where != "banner" && len(m) != 0 {
+			t.Errorf("%s: the example in a greeting matched %v", s.ID, m)
 		}
 		if got, ok := SignatureOf(s.ID); !ok || got.Pattern != s.Pattern {
 			t.Errorf("SignatureOf(%q) = %+v, %v", s.ID, got, ok)

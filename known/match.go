@@ -9,6 +9,9 @@ type Evidence struct {
 	Location string
 	// Body as decoded; searched as a whole.
 	Body []byte
+	// Greeting is what a server said before it was spoken to, in the form of
+	// measure.Greeting.
+	Greeting string
 }
 
 // Match is Table.Match with the shipped rows.

@@ -18,12 +18,18 @@ var blockpagesCSV []byte
 //go:embed lookalikes.csv
 var lookalikesCSV []byte
 
+// What devices say of themselves to whoever connects.
+//
+//go:embed banners.csv
+var bannersCSV []byte
+
 // Signature is one row about the content of an answer, or about the packets
 // that carry it.
 type Signature struct {
 	ID   string
 	Kind string // see the package comment
-	// Where is body, header:NAME (lower case) or packet:MARK.
+	// Where is body, header:NAME (lower case) banner (a greeting) or
+	// packet:MARK.
 	Where string
 	// Match is contains, prefix, full or regexp.
 	Match   string
@@ -55,7 +61,7 @@ func shippedSignatures() []Signature {
 	for _, file := range []struct {
 		name string
 		data []byte
-	}{{"blockpages.csv", blockpagesCSV}, {"lookalikes.csv", lookalikesCSV}, {"packets.csv", packetsCSV}} {
+	}{{"blockpages.csv", blockpagesCSV}, {"lookalikes.csv", lookalikesCSV}, {"packets.csv", packetsCSV}, {"banners.csv", bannersCSV}} {
 		for _, r := range readCSV(file.name, file.data, 12) {
 			confidence, err := strconv.Atoi(r[9])
 			if err != nil || confidence < 1 || confidence > 10 {

@@ -27,10 +27,11 @@ type Table struct {
 	// everything, that the row must be looked for (lookOnce), or that it may
 	// begin this many bytes before the place.
 	tail []int
-	// headers holds the rows of each header name.
-	headers map[string][]int
-	// packets holds the rows of each mark.
+	// headers holds the rows of each header name, packets those of each mark,
+	// banners those of greetings.
+	headers   map[string][]int
 	packets   map[string][]int
+	banners   []int
 	addresses map[netip.Addr]*Address
 }
 
@@ -155,6 +156,10 @@ func newTable(signatures []Signature, addresses map[netip.Addr]*Address) (*Table
 		}
 		if name := s.mark(); name != "" {
 			t.packets[name] = append(t.packets[name], i)
+			continue
+		}
+		if s.Where == "banner" {
+			t.banners = append(t.banners, i)
 			continue
 		}
 		if s.Where != "body" || literal == "" {
@@ -324,6 +329,11 @@ func (t *Table) hits(e Evidence) (rows []int, innocent bool) {
 	}
 	if !location && e.Location != "" {
 		t.matchHeader("location", e.Location, seen)
+	}
+	for _, i := range t.banners {
+		if e.Greeting != "" && t.signatures[i].occursIn(e.Greeting) {
+			seen[i] = found
+		}
 	}
 	t.body.search(e.Body, func(row, end int) {
 		switch s, tail := &t.signatures[row], t.tail[row]; {

@@ -66,6 +66,7 @@ func TestFormatIsDocumented(t *testing.T) {
 		"### [client-network.line]": reflect.TypeFor[Line](), "### [[client-network.lie]]": reflect.TypeFor[Lie](),
 		"### [client-network.intercept]": reflect.TypeFor[Intercept](), "### [client-network.web-proxy]": reflect.TypeFor[WebProxy](),
 		"### [[client-network.box]]": reflect.TypeFor[BoxAt](), "### [[client-network.box.rule]]": reflect.TypeFor[box.Rule](),
+		"### [[client-network.router]]": reflect.TypeFor[Router](), "### [[client-network.router.service]]": reflect.TypeFor[Service](),
 		"## [[site]]": reflect.TypeFor[Site](), "### [[site.truth]]": reflect.TypeFor[Truth](),
 	} {
 		_, part, ok := strings.Cut(doc, "\n"+heading+"\n")

@@ -329,6 +329,14 @@ func (k *Client) check(i int, c *checker) {
 			c.failf("%s: the box at hop %d: %w", where, b.At, err)
 		}
 	}
+	routers := map[int]bool{}
+	for _, r := range k.Routers {
+		r.check(where, k.Hops, c)
+		if routers[r.At] {
+			c.failf("%s: the router at hop %d is there twice", where, r.At)
+		}
+		routers[r.At] = true
+	}
 	if k.Intercept != nil {
 		at("intercept", k.Intercept.At)
 	}

@@ -19,6 +19,7 @@ type element struct {
 	errors *allowance
 	box    box.Box
 	term   *terminator
+	own    *counter // of a router that can be talked to
 }
 
 // event is a packet that reaches a point of a path at a time. at is the index
@@ -112,6 +113,12 @@ func (w *World) lay() error {
 		}
 		if h == 2 || c.Hops == 1 {
 			e.delay = total
+		}
+		if i := slices.IndexFunc(c.Routers, func(r *Router) bool { return r.At == h }); i >= 0 {
+			var err error
+			if e.own, err = w.newCounter(c.Routers[i], slices.Concat(e.v4, e.v6), len(w.elements)); err != nil {
+				return err
+			}
 		}
 		w.elements = append(w.elements, e)
 		if h == 1 && c.NAT {
@@ -311,6 +318,8 @@ func (w *World) step(e event) {
 			if el.term.take(e.dir, e.pkt) {
 				return
 			}
+		case el.own != nil && el.own.take(e.dir, e.pkt):
+			return
 		default:
 			ttl, err := packet.DecrementTTL(e.pkt)
 			if err != nil {

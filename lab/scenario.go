@@ -70,6 +70,7 @@ type Client struct {
 	Trusts    bool       `toml:"trusts-interceptor"` // the system trusts the interceptor's root
 	Line      *Line      `toml:"line"`
 	Boxes     []*BoxAt   `toml:"box"`
+	Routers   []*Router  `toml:"router"`
 	Intercept *Intercept `toml:"intercept"`
 	WebProxy  *WebProxy  `toml:"web-proxy"`
 	Captive   bool       `toml:"captive"` // nobody has logged in at the portal

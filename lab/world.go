@@ -346,6 +346,9 @@ func (w *World) Close() error {
 			if e.term != nil {
 				e.term.stack.Close()
 			}
+			if e.own != nil {
+				e.own.stack.Close()
+			}
 		}
 		if w.servers != nil {
 			w.servers.Close()

@@ -2,7 +2,8 @@ package measure
 
 // Identification is what kind of thing reacts to a trigger: the outcome of
 // package identify for one measurement, one layer and one family. It follows
-// from the observations of StageIdentify alone.
+// from the observations of StageIdentify alone; or, with payload banner, from
+// those of StageBanner, and is what the routers beside the located link say.
 type Identification struct {
 	Type        string  `json:"type" class:"none"` // "identification"
 	Schema      int     `json:"schema"`
@@ -11,7 +12,7 @@ type Identification struct {
 	Rules       string  `json:"rules" class:"none"`
 	Target      string  `json:"target" class:"target"`
 	Family      Family  `json:"family,omitempty" class:"none"`
-	Payload     string  `json:"payload" class:"none"` // tls, http or dns
+	Payload     string  `json:"payload" class:"none"` // tls, http or dns; banner
 	Trigger     Trigger `json:"trigger"`
 	// Outcome says how far the answer goes.
 	Outcome Likeness `json:"outcome" class:"none"`
@@ -27,8 +28,12 @@ type Identification struct {
 	Cluster string `json:"cluster,omitempty" class:"none"`
 	// Properties are what was found out, in a fixed order.
 	Properties []Property `json:"properties,omitempty"`
+	// Routers are those beside the located link, and what they say of
+	// themselves. Their products are not among Products.
+	Routers []Volunteer `json:"routers,omitempty"`
 	// Probes is how often the trigger was sent, in whatever form, Triggers how
-	// often the device reacted.
+	// often the device reacted; with payload banner Probes is how many
+	// connections to routers were tried.
 	Probes   int `json:"probes"`
 	Triggers int `json:"triggers"`
 	// Next is the form that would tell most, "" if none would tell anything.
@@ -51,6 +56,12 @@ const (
 	NothingReacts Likeness = "nothing-reacts"
 	// NotComparable: no control passed, so nothing can be said.
 	NotComparable Likeness = "no-control"
+	// RouterNamed: a router beside the located link says which product it is.
+	RouterNamed Likeness = "router"
+	// RouterUnknown: one says something, and nothing that names a product.
+	RouterUnknown Likeness = "router-unknown"
+	// RouterSilent: none says anything.
+	RouterSilent Likeness = "router-silent"
 )
 
 // Candidate is a product or a documented behaviour.

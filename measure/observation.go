@@ -13,6 +13,9 @@ const (
 	StepPath   Step = "path"   // one TTL-limited probe (SYN, UDP or data)
 	StepHelper Step = "helper" // one exchange with a test helper (the transport; its findings are observations with Helper set)
 	StepStream Step = "stream" // one bulk transfer, timed
+	// StepGreeting is waiting for what a server says before it is spoken to;
+	// nothing is sent.
+	StepGreeting Step = "greeting"
 )
 
 // Role says what an observation is in its experiment.
@@ -38,6 +41,7 @@ const (
 	StageIsolate   Stage = "isolate"  // run again alone, after residual blocking has passed
 	StageLocate    Stage = "locate"   // following the path to a device
 	StageIdentify  Stage = "identify" // trying forms of a trigger
+	StageBanner    Stage = "banner"   // connecting to the routers beside the located link, only on demand
 )
 
 // Experiment names the question that a test and its control answer together.
@@ -136,6 +140,11 @@ const (
 	// device was found, to learn from Path.FarEnd whether it arrives. In
 	// StageLocate. differs: sni, host, payload.
 	ExpFarEnd Experiment = "far-end"
+	// ExpBanner: one ordinary connection to a router beside the located link
+	// (Beside), on one port, and what comes without anything odd being sent:
+	// tcp, then a greeting, or a GET of / (http), or tls and then that GET. In
+	// StageBanner; every one is a test without a control.
+	ExpBanner Experiment = "banner"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -200,6 +209,9 @@ type Observation struct {
 	// Form is how the name was written, for ExpForm (package identify's Forms).
 	Form string `json:"form,omitempty" class:"none"`
 
+	// Beside is the router that Remote belongs to, for ExpBanner.
+	Beside *Beside `json:"beside,omitempty"`
+
 	StartUS  int64 `json:"start_us"` // since Measurement.Started, microseconds
 	TookUS   int64 `json:"took_us"`
 	Sent     int64 `json:"sent"`     // bytes this step handed to the transport
@@ -242,6 +254,7 @@ type Packet struct {
 	// most 32 bytes; SHA256 is of a longer one.
 	Data   string `json:"data,omitempty" class:"foreign"`
 	SHA256 string `json:"sha256,omitempty" class:"target"`
+	Greeting *Greeting `json:"greeting,omitempty"`
 }
 
 // DNS is a question and every reply that came to it.

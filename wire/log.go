@@ -20,6 +20,8 @@ type Meta struct {
 	Differs     []string
 	// Form is how a name is written, for ExpForm.
 	Form string
+	// Beside is the router that is spoken to, for ExpBanner.
+	Beside *measure.Beside
 	// After is the id of the observation whose answer or connection is used.
 	After string
 }
@@ -66,7 +68,7 @@ func (l *Log) Begin(step measure.Step, m Meta) *measure.Observation {
 	return &measure.Observation{
 		ID: "o" + strconv.Itoa(l.next), Step: step,
 		Role: m.Role, Stage: m.Stage, Experiment: m.Experiment, Pair: m.Pair,
-		ControlKind: m.ControlKind, Differs: m.Differs, Form: m.Form, After: m.After,
+		ControlKind: m.ControlKind, Differs: m.Differs, Form: m.Form, Beside: m.Beside, After: m.After,
 		StartUS: time.Since(l.started).Microseconds(),
 	}
 }
