@@ -337,10 +337,13 @@ func (e *Evidence) contradicted(row *known.Behaviour) bool {
 // was none.
 func (t *Table) Infer(m *measure.Measurement) *measure.Identification {
 	e := Gather(m.Observations)
-	if e.Payload == "" {
+	id := t.volunteered(m.Observations)
+	if e.Payload != "" {
+		id = t.conclude(e)
+	}
+	if id == nil {
 		return nil
 	}
-	id := t.conclude(e)
 	id.Run, id.Measurement, id.Target = m.Run, m.ID, m.Target
 	if !m.Complete {
 		id.Unknown = append(id.Unknown, measure.WhyInterrupted)
@@ -457,26 +460,28 @@ func names(pattern, name string) bool {
 	})
 }
 
-// products are those that signatures name. Several signatures of one product
-// count together; the confidence of a row is that nothing else carries it.
+// claim is what one row makes of one observation.
+type claim struct {
+	id, row, product, vendor, country, source string
+	confidence                                int
+}
+
+// claimOf is that of a signature; ok is false if the list that it was of is
+// not at hand any more.
+func claimOf(signatures *known.Table, row, id string) (c claim, ok bool) {
+	s, ok := signatures.SignatureOf(row)
+	c = claim{id, s.ID, s.Product, s.Vendor, s.Country, s.Source, s.Confidence}
+	if c.confidence < certain && !names(s.Pattern, s.Product+" "+s.Vendor) {
+		c.confidence = min(c.confidence, vague)
+	}
+	return c, ok
+}
+
+// products are those that signatures name.
 func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
-	type product struct {
-		measure.Candidate
-		doubt float64
-	}
-	var list []*product
-	type claim struct {
-		id, row, product, vendor, country, source string
-		confidence                                int
-	}
 	var claims []claim
 	for _, s := range e.signed {
-		// A list that is not at hand any more names nothing.
-		if row, ok := signatures.SignatureOf(s.match.Row); ok {
-			c := claim{s.id, row.ID, row.Product, row.Vendor, row.Country, row.Source, row.Confidence}
-			if c.confidence < certain && !names(row.Pattern, row.Product+" "+row.Vendor) {
-				c.confidence = min(c.confidence, vague)
-			}
+		if c, ok := claimOf(signatures, s.match.Row, s.id); ok {
 			claims = append(claims, c)
 		}
 	}
@@ -492,6 +497,17 @@ func (e *Evidence) products(signatures *known.Table) []measure.Candidate {
 			claims = append(claims, claim{id, row.ID, row.Product, row.Vendor, row.Country, row.Source, row.Confidence})
 		}
 	}
+	return ranked(claims)
+}
+
+// ranked are the products that claims name. Several rows about one product
+// count together; the confidence of a row is that nothing else carries it.
+func ranked(claims []claim) []measure.Candidate {
+	type product struct {
+		measure.Candidate
+		doubt float64
+	}
+	var list []*product
 	rows := map[string]bool{}
 	for _, s := range claims {
 		if s.product == "" {

@@ -11,8 +11,9 @@ type Beside struct {
 
 // Greeting is what a server said before it was spoken to.
 type Greeting struct {
-	// Text is what was kept of it, in printable characters: others, and bytes
-	// that are no UTF-8, stand as \r, \n, \x1b or \u202e, a backslash as \\.
+	// Text is what was kept of it, in printable characters: all other bytes,
+	// and the percent sign, are written as in a URL (RFC 3986, 2.1), so that a
+	// line ends in %0D%0A.
 	Text      string `json:"text,omitempty" class:"foreign"`
 	Bytes     int64  `json:"bytes"` // read
 	Truncated bool   `json:"truncated,omitempty"`

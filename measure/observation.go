@@ -232,6 +232,8 @@ type Observation struct {
 	// captured: all that arrived, and of what was sent what opened it or carried
 	// data. The first MaxPackets are kept.
 	Packets []Packet `json:"packets,omitempty"`
+
+	Greeting *Greeting `json:"greeting,omitempty"`
 }
 
 // MaxPackets bounds Observation.Packets.
@@ -254,7 +256,6 @@ type Packet struct {
 	// most 32 bytes; SHA256 is of a longer one.
 	Data   string `json:"data,omitempty" class:"foreign"`
 	SHA256 string `json:"sha256,omitempty" class:"target"`
-	Greeting *Greeting `json:"greeting,omitempty"`
 }
 
 // DNS is a question and every reply that came to it.

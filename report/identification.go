@@ -29,7 +29,7 @@ func likeness(id *measure.Identification) measure.Likeness {
 
 func recognised(id *measure.Identification) bool {
 	o := likeness(id)
-	return o == measure.ProductNamed || o == measure.BehaviourKnown
+	return !saidBy(id) && (o == measure.ProductNamed || o == measure.BehaviourKnown)
 }
 
 func value(text string, n int) sentence {
@@ -174,6 +174,9 @@ func packetLine(l i18n.Lang, id *measure.Identification) (s sentence, ok bool) {
 
 // kindOf puts an identification into words.
 func kindOf(l i18n.Lang, id *measure.Identification) account {
+	if saidBy(id) {
+		return volunteered(l, id)
+	}
 	var a account
 	head := func(key string, args ...i18n.Arg) { a.headline = append(a.headline, say(key, args...)) }
 	percent := func(c measure.Candidate) i18n.Arg { return i18n.Word("share", share(l, c.PerMille)) }
@@ -292,13 +295,17 @@ func propertyRows(l i18n.Lang, id *measure.Identification) []propertyRow {
 		}
 		out = append(out, r)
 	}
-	return out
+	return append(out, statementRows(l, id)...)
 }
 
 // sources say in which rows the candidates are documented.
 func sources(id *measure.Identification) []sentence {
 	var out []sentence
-	for _, c := range slices.Concat(id.Products, id.Behaviours) {
+	list := slices.Concat(id.Products, id.Behaviours)
+	for i := range routers(id) {
+		list = append(list, id.Routers[i].Products...)
+	}
+	for _, c := range list {
 		if c.Row == "" || len(out) == maxRows {
 			continue
 		}
@@ -316,11 +323,14 @@ func sources(id *measure.Identification) []sentence {
 // also all that was found out about it. It belongs after the block of its
 // verdict (Add), and stands alone as well.
 func (t *Text) AddIdentification(id *measure.Identification) error {
-	t.tried++
+	if !saidBy(id) {
+		t.tried++
+	}
 	if recognised(id) {
 		t.known++
 	}
-	t.beyond("identification.title", id.Target, id.Payload, id.Family, kindOf(t.l, id))
+	title, payload, family := kindTitle(id)
+	t.beyond(title, id.Target, payload, family, kindOf(t.l, id))
 	if t.o.Verbose {
 		t.properties(id)
 	}
@@ -397,8 +407,10 @@ func (s *Source) Identification(id *measure.Identification) {
 // recognised counts the identifications that name something, and all.
 func (s *Source) recognised() (known, tried int) {
 	for _, list := range s.identifications {
-		tried += len(list)
 		for _, id := range list {
+			if !saidBy(id) {
+				tried++
+			}
 			if recognised(id) {
 				known++
 			}
@@ -410,7 +422,8 @@ func (s *Source) recognised() (known, tried int) {
 // identification writes one identification: in words, and as a table. The next
 // steps that its verdict names already are not repeated.
 func (d *document) identification(id *measure.Identification, verdict account) {
-	d.beyond("identification.title", id.Payload, id.Family, kindOf(d.l, id), verdict, func() {})
+	title, payload, family := kindTitle(id)
+	d.beyond(title, payload, family, kindOf(d.l, id), verdict, func() {})
 	d.propertyTable(id)
 	d.raw(`</div>`)
 }

@@ -426,6 +426,9 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 			plain(clip(value, 60))
 		}
 	}
+	if g := o.Greeting; g != nil && g.Text != "" {
+		add("list.quote", i18n.Foreign("text", clip(g.Text, 80)))
+	}
 	if t := o.TLS; t != nil {
 		state := t.Public
 		named := o.Failure == measure.TLSInvalidHostname || o.Failure == measure.TLSUnknownAuthority || o.Failure == measure.TLSInvalidCert

@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strconv"
@@ -51,14 +52,12 @@ func printable(b []byte) string {
 	out := make([]byte, 0, len(b))
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			out = append(out, '\\', 'x', "0123456789abcdef"[b[0]>>4], "0123456789abcdef"[b[0]&15])
-		case r == '\'' || r == '"' || r != '\\' && strconv.IsPrint(r):
+		if r != '%' && (r != utf8.RuneError || n > 1) && strconv.IsPrint(r) {
 			out = append(out, b[:n]...)
-		default:
-			quoted := strconv.QuoteRune(r)
-			out = append(out, quoted[1:len(quoted)-1]...)
+		} else {
+			for _, c := range b[:n] {
+				out = fmt.Appendf(out, "%%%02X", c)
+			}
 		}
 		b = b[n:]
 	}

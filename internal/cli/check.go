@@ -43,6 +43,7 @@ type checkOptions struct {
 	ooni       string
 	locate     bool
 	identify   bool
+	banner     bool
 	signatures string
 	exitCode   bool
 	consent    bool
@@ -104,6 +105,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.BoolVar(&o.locate, "locate", false, "for what is found, say between which two routers it sits")
 	f.BoolVar(&o.identify, "identify", false, "for what is found, say what kind of device it is")
+	f.BoolVar(&o.banner, "banner", false, "with --identify: connect to the routers beside the device and note what they\nsay of themselves. Their owners can see it, and who asks. Asks first")
 	f.StringVar(&o.signatures, "signatures", "", "with --identify: signatures of your own (govah identify import)")
 	f.StringVar(&o.pace, "pace", "", "gentle or fast (default: gentle; fast with --lab)")
 	f.Int64Var(&o.maxBytes, "max-bytes", 0, "start no further target after this many bytes")
@@ -156,6 +158,10 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	if err := apart(o); err != nil {
 		return err
 	}
+	if err := a.mayAsk(o); err != nil {
+		return err
+	}
+	o.locate = o.locate || o.banner // to know which routers
 	lang, err := a.language()
 	if err != nil {
 		return usage("it is en or fa", "%v", err)
@@ -230,6 +236,10 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		plan.Triggers += mostLocated * identify.MaxForm
 		plan.Bytes += mostLocated * identifyBytes
 		plan.Duration += identifyTime
+	}
+	if o.banner {
+		plan.Bytes += bannerBytes
+		plan.Duration += bannerTime
 	}
 	if o.lab == "" {
 		if err := a.askConsent(lang, o, plan, p, len(targets)); err != nil {

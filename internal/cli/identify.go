@@ -42,8 +42,17 @@ two people can compare what they saw. A behaviour alone names no company.
 With the right to capture packets (root, CAP_NET_RAW) it also describes those
 that the device makes itself; the id does not depend on that.
 
-` + "`govah check --identify`" + ` is the same. Nothing is addressed to the device itself,
-and all that is sent is well-formed.
+` + "`govah check --identify`" + ` is the same. Nothing is addressed to the device itself or to
+a router, and all that is sent is well-formed.
+
+With --banner the device is located too, and then the routers that the path
+showed beside it (at most 4) are asked what they say of themselves: one ordinary
+connection each to ports 22, 23, 21, 80, 443, 8080 and 8443, which reads a
+greeting or the page at /, and neither logs in nor tries again. The risk: these
+are other people's devices, their owners can see your address and that you
+asked, and in some places asking alone draws attention. govah says which
+addresses they are and asks for your consent in each run. What a router says is
+about that router; it does not show that it is the device.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; with --exit-code
 also 3 interference confirmed, 4 suspected or inconclusive.`

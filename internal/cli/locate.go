@@ -687,6 +687,7 @@ type found struct {
 	method  measure.Method
 	family  measure.Family
 	seen    *measure.Observation // the test's plain answer, or its failure
+	places  []measure.Location   // where its device was located
 	// sensitive says that the target is of a category that it is risky to be
 	// seen with.
 	sensitive bool
@@ -802,6 +803,7 @@ func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took fun
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
+				f.places = list
 				err = took(m, list)
 			}
 			if first == nil {

@@ -20,6 +20,9 @@ import (
 	"govah/report"
 )
 
+// yesWords are what is taken for consent.
+var yesWords = []string{"yes", "y", "بله", "بلی", "آری"}
+
 // askConsent shows what a run will do and asks, once per version of the text.
 func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p *place, n int) error {
 	pace := lang.Text("cli.pace." + string(p.cfg.Pace))
@@ -41,7 +44,7 @@ func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p
 	if !isTerminal(a.in) {
 		return hint(fmt.Errorf("%w, and there is no terminal to ask on", consent.ErrNeeded), read)
 	}
-	err := consent.Ask(a.stdin(), a.err, "\n"+report.Wrap(lang.Text("cli.consent"), 0, 0)+" ", "yes", "y", "بله", "بلی", "آری")
+	err := consent.Ask(a.stdin(), a.err, "\n"+report.Wrap(lang.Text("cli.consent"), 0, 0)+" ", yesWords...)
 	if a.ctx.Err() != nil {
 		fmt.Fprintln(a.err) // the question has no newline
 		return a.ctx.Err()
@@ -249,7 +252,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		}
 	}
 	if o.identify && ctx.Err() == nil {
-		err := a.identifyFound(ctx, s, table, &devices, func(m *measure.Measurement, id *measure.Identification) error {
+		identified := func(m *measure.Measurement, id *measure.Identification) error {
 			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
 			if out != nil {
 				if err := writeIdentified(out, m, id); err != nil {
@@ -262,9 +265,15 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				}
 			}
 			return a.showIdentified(text, id)
-		})
-		if err != nil {
+		}
+		if err := a.identifyFound(ctx, s, table, &devices, identified); err != nil {
 			return err
+		}
+		// Last of all: whoever owns the routers may act on it.
+		if o.banner && ctx.Err() == nil {
+			if err := a.askRouters(ctx, lang, o, s, table, &devices, identified); err != nil {
+				return err
+			}
 		}
 	}
 	packets, packetsErr := s.packets.close()

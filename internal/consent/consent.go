@@ -57,8 +57,17 @@ func Store() error {
 	return os.Rename(tmp, path)
 }
 
-// Ask shows text and reads one line; yes must be among its words.
+// Ask shows text and reads one line; yes must be among its words. Consent is
+// stored.
 func Ask(in io.Reader, out io.Writer, text string, yes ...string) error {
+	if err := Confirm(in, out, text, yes...); err != nil {
+		return err
+	}
+	return Store()
+}
+
+// Confirm is Ask for this once.
+func Confirm(in io.Reader, out io.Writer, text string, yes ...string) error {
 	fmt.Fprint(out, text)
 	line, err := bufio.NewReader(io.LimitReader(in, 1024)).ReadString('\n')
 	if err != nil && (line == "" || !errors.Is(err, io.EOF)) {
@@ -67,7 +76,7 @@ func Ask(in io.Reader, out io.Writer, text string, yes ...string) error {
 	line = strings.ToLower(strings.TrimSpace(line))
 	for _, y := range yes {
 		if line == y {
-			return Store()
+			return nil
 		}
 	}
 	return ErrRefused
