@@ -9,7 +9,7 @@ import (
 
 // Bounds on what a file of others can make a report say of routers.
 const (
-	maxAsked    = 8
+	maxAsked      = 8
 	maxStatements = 3  // of one router, in words
 	maxSaid       = 32 // of one router, in the table
 )
