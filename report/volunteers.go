@@ -60,7 +60,7 @@ func volunteered(l i18n.Lang, id *measure.Identification) account {
 			i18n.Word("share", share(l, v.PerMille)))...))
 		for j := range v.Says[:min(len(v.Says), maxStatements)] {
 			s := &v.Says[j]
-			a.because = append(a.because, say("identification.router.says", i18n.LTR("address", clip(v.Address, 60)), i18n.Num("port", s.Port),
+			a.because = append(a.because, say("identification.router.says", i18n.LTR("address", clip(v.Address, 60)), i18n.Num("port", max(s.Port, 0)),
 				term(l, "identification.statement.", s.Kind).as("kind"), said(s, 60).as("text")))
 		}
 	}
@@ -87,7 +87,7 @@ func statementRows(l i18n.Lang, id *measure.Identification) []propertyRow {
 		for j := range v.Says[:min(len(v.Says), maxSaid)] {
 			s := &v.Says[j]
 			r := propertyRow{value: said(s, 200), name: say("identification.router.where", i18n.LTR("address", clip(v.Address, 60)),
-				i18n.Num("port", s.Port), term(l, "identification.statement.", s.Kind).as("kind"))}
+				i18n.Num("port", max(s.Port, 0)), term(l, "identification.statement.", s.Kind).as("kind"))}
 			if s.Because != "" {
 				r.because = []string{s.Because}
 			}
