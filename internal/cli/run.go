@@ -33,6 +33,9 @@ func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p
 		for _, c := range append(append([]string(nil), plan.Contacts...), p.cfg.Helpers...) {
 			a.item(lang.IsolateLTR(c))
 		}
+		if o.banner {
+			a.item(lang.Text("cli.banner-later", i18n.Num("n", check.MaxBeside)))
+		}
 	}
 	if o.consent || consent.Given() {
 		return nil
