@@ -82,7 +82,7 @@ var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacke
 
 // forExternalTests are packages of ours that any test in a package of its own
 // (package x_test) may import.
-var forExternalTests = []string{"lab", "lab/box", "lab/kernel", "helper", "wire/host", "record", "judge"}
+var forExternalTests = []string{"lab", "lab/box", "lab/kernel", "helper", "wire/host", "record", "judge", "packet"}
 
 // oneFile are modules that one file alone may import.
 var oneFile = []string{"github.com/refraction-networking/utls"}
