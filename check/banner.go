@@ -23,7 +23,8 @@ var BannerPorts = []uint16{22, 23, 21, 80, 443, 8080, 8443}
 
 // Bounds of asking one router beside a link.
 const (
-	MaxBeside       = 4 // routers of one run
+	MaxBeside       = 4   // routers of one run
+	leastBeside     = 100 // per mille: whom a device is less likely beside is left alone
 	maxBannerBytes  = 4 << 10
 	maxBannerHeads  = 32 // headers kept
 	maxBannerHeader = 256
@@ -59,7 +60,11 @@ func Neighbours(list []measure.Location) (out []Neighbour) {
 					slices.ContainsFunc(out, func(n Neighbour) bool { return n.Addr == a }) {
 					continue
 				}
-				out = append(out, Neighbour{a, measure.Beside{TTL: end.ttl, PerMille: adjacent(l, end.text)}})
+				beside := measure.Beside{TTL: end.ttl, PerMille: adjacent(l, end.text)}
+				if beside.PerMille < leastBeside {
+					continue
+				}
+				out = append(out, Neighbour{a, beside})
 				if len(out) == MaxBeside {
 					return out
 				}

@@ -48,8 +48,9 @@ func TestNeighbours(t *testing.T) {
 		list []measure.Location
 		want string // address, TTL and probability of each
 	}{
-		{"both ends, the likeliest link first", []measure.Location{locatedOn(nil)}, "5.100.254.2/2/900 5.100.254.3/3/995 5.100.254.4/4/95"},
-		{"each once", []measure.Location{locatedOn(nil), locatedOn(nil)}, "5.100.254.2/2/900 5.100.254.3/3/995 5.100.254.4/4/95"},
+		{"both ends, the likeliest link first", []measure.Location{locatedOn(nil)}, "5.100.254.2/2/900 5.100.254.3/3/995"},
+		{"each once", []measure.Location{locatedOn(nil), locatedOn(nil)}, "5.100.254.2/2/900 5.100.254.3/3/995"},
+		{"two links are as likely", []measure.Location{locatedOn(func(l *measure.Location) { l.Set[0].PerMille, l.Set[1].PerMille = 500, 490 })}, "5.100.254.2/2/500 5.100.254.3/3/990 5.100.254.4/4/490"},
 		{"not located", []measure.Location{locatedOn(func(l *measure.Location) { l.Outcome = measure.AtEnd }), locatedOn(func(l *measure.Location) { l.Outcome = measure.NotLocated })}, ""},
 		{"one end is silent", []measure.Location{locatedOn(link(2, "5.100.254.2", ""))}, "5.100.254.2/2/990"},
 		{"the server is no router", []measure.Location{locatedOn(link(4, "5.100.254.4", "45.10.0.10"))}, "5.100.254.4/4/990"},
@@ -60,12 +61,12 @@ func TestNeighbours(t *testing.T) {
 		{"a private address farther away", []measure.Location{locatedOn(seen(3, "10.0.0.1", link(2, "5.100.254.2", "10.0.0.1")))}, "5.100.254.2/2/990"},
 		{"the operator's shared addresses", []measure.Location{locatedOn(seen(1, "100.64.0.1", link(1, "100.64.0.1", "5.100.254.2")))}, "5.100.254.2/2/990"},
 		{"nonsense", []measure.Location{locatedOn(seen(2, "router", link(2, "router", "127.0.0.1")))}, ""},
-		{"no more than four", []measure.Location{locatedOn(nil), locatedOn(func(l *measure.Location) {
+		{"no more than four", []measure.Location{locatedOn(func(l *measure.Location) { l.Set[0].PerMille, l.Set[1].PerMille = 500, 490 }), locatedOn(func(l *measure.Location) {
 			for i := range l.Hops[:4] {
 				l.Hops[i].Routers = []measure.Router{{Address: fmt.Sprintf("2a0f:1000::fe0%d", i+1)}}
 			}
 			l.Set = []measure.Place{{Low: 2, From: "2a0f:1000::fe02", To: "2a0f:1000::fe03", PerMille: 999}}
-		})}, "5.100.254.2/2/900 5.100.254.3/3/995 2a0f:1000::fe02/2/999 2a0f:1000::fe03/3/999"},
+		})}, "5.100.254.2/2/500 5.100.254.3/3/990 2a0f:1000::fe02/2/999 2a0f:1000::fe03/3/999"},
 	} {
 		var got []string
 		for _, n := range check.Neighbours(c.list) {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -137,6 +138,15 @@ func (c *Client) traits() (list []string) {
 	add(c.Proxy, "the system asks for a proxy")
 	add(c.clock != 0, "the device's clock is wrong by %s", c.clock)
 	add(c.Trusts, "the system trusts the interceptor's root")
+	for _, r := range c.Routers {
+		var ports []string
+		for _, s := range r.Services {
+			for _, p := range s.Ports {
+				ports = append(ports, strconv.Itoa(p))
+			}
+		}
+		add(len(ports) > 0, "router %d can be talked to, at port %s", r.At, few(ports))
+	}
 	for _, l := range c.Lies {
 		add(true, "its resolver lies: %s for %s", l.Kind, few(l.Names))
 	}

@@ -19,7 +19,7 @@ type element struct {
 	errors *allowance
 	box    box.Box
 	term   *terminator
-	own    *counter // of a router that can be talked to
+	own    *ownStack // of a router that can be talked to
 }
 
 // event is a packet that reaches a point of a path at a time. at is the index
@@ -116,7 +116,7 @@ func (w *World) lay() error {
 		}
 		if i := slices.IndexFunc(c.Routers, func(r *Router) bool { return r.At == h }); i >= 0 {
 			var err error
-			if e.own, err = w.newCounter(c.Routers[i], slices.Concat(e.v4, e.v6), len(w.elements)); err != nil {
+			if e.own, err = w.newOwnStack(c.Routers[i], slices.Concat(e.v4, e.v6), len(w.elements)); err != nil {
 				return err
 			}
 		}

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bufio"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -96,8 +95,8 @@ func subject(text string) (n pkix.Name, err error) {
 	return n, nil
 }
 
-// counter is a router's own stack: what is addressed to the router ends there.
-type counter struct {
+// ownStack is that of a router: what is addressed to the router ends there.
+type ownStack struct {
 	router *Router
 	stack  *stack.Stack
 	link   *link
@@ -105,10 +104,10 @@ type counter struct {
 	certs  map[*Service]*tls.Certificate
 }
 
-// newCounter makes the stack of the router that stands at index at of the
+// newOwnStack makes the stack of the router that stands at index at of the
 // client's elements.
-func (w *World) newCounter(r *Router, own []netip.Addr, at int) (*counter, error) {
-	k := &counter{router: r, own: own, certs: map[*Service]*tls.Certificate{}}
+func (w *World) newOwnStack(r *Router, own []netip.Addr, at int) (*ownStack, error) {
+	k := &ownStack{router: r, own: own, certs: map[*Service]*tls.Certificate{}}
 	var err error
 	if k.stack, k.link, err = newStack(func(b []byte) { w.schedule(b, w.elements, at-1, box.In, 0) }, false); err != nil {
 		return nil, err
@@ -136,7 +135,7 @@ func (w *World) newCounter(r *Router, own []netip.Addr, at int) (*counter, error
 
 // ownCertificate is one that a device signs itself.
 func ownCertificate(name pkix.Name, now time.Time) (*tls.Certificate, error) {
-	var key *ecdsa.PrivateKey = keys()[4]
+	key := keys()[4]
 	t := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: name, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(9, 0, 0)}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 	if err != nil {
@@ -146,7 +145,7 @@ func ownCertificate(name pkix.Name, now time.Time) (*tls.Certificate, error) {
 }
 
 // take keeps a packet that is addressed to the router.
-func (k *counter) take(d box.Direction, pkt []byte) bool {
+func (k *ownStack) take(d box.Direction, pkt []byte) bool {
 	p, err := packet.Parse(pkt)
 	if err != nil || d != box.Out || !slices.Contains(k.own, p.Dst) {
 		return false
@@ -157,7 +156,7 @@ func (k *counter) take(d box.Direction, pkt []byte) bool {
 	return true
 }
 
-func (k *counter) accept(r *tcp.ForwarderRequest) {
+func (k *ownStack) accept(r *tcp.ForwarderRequest) {
 	id := r.ID()
 	i := slices.IndexFunc(k.router.Services, func(s *Service) bool { return slices.Contains(s.Ports, int(id.LocalPort)) })
 	if i < 0 {
