@@ -105,7 +105,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.BoolVar(&o.locate, "locate", false, "for what is found, say between which two routers it sits")
 	f.BoolVar(&o.identify, "identify", false, "for what is found, say what kind of device it is")
-	f.BoolVar(&o.banner, "banner", false, "with --identify: connect to the routers beside the device and note what they\nsay of themselves. Their owners can see it, and who asks. Asks first")
+	f.BoolVar(&o.banner, "banner", false, "with --identify: connect to the routers beside the device and note what they say of themselves; their owners can see who asks (see govah identify -h). You are asked first")
 	f.StringVar(&o.signatures, "signatures", "", "with --identify: signatures of your own (govah identify import)")
 	f.StringVar(&o.pace, "pace", "", "gentle or fast (default: gentle; fast with --lab)")
 	f.Int64Var(&o.maxBytes, "max-bytes", 0, "start no further target after this many bytes")

@@ -42,8 +42,8 @@ two people can compare what they saw. A behaviour alone names no company.
 With the right to capture packets (root, CAP_NET_RAW) it also describes those
 that the device makes itself; the id does not depend on that.
 
-` + "`govah check --identify`" + ` is the same. Nothing is addressed to the device itself or to
-a router, and all that is sent is well-formed.
+` + "`govah check --identify`" + ` is the same. All that is sent is well-formed, and
+without --banner nothing is addressed to the device itself or to a router.
 
 With --banner the device is located too, and then the routers that the path
 showed beside it (at most 4) are asked what they say of themselves: one ordinary
