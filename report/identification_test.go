@@ -140,7 +140,7 @@ func TestIdentificationClaimsNoMoreThanItsFields(t *testing.T) {
 		id        *measure.Identification
 		want, not []string
 	}{
-		{"product", productNamed(), []string{"carries a signature of WebGuard (Example Networks) (probability 90 %)", "Less likely: GateKeeper: 6 %", "a block page can be imitated", "a page of its own (status 403)",
+		{"product", productNamed(), []string{"carries a signature of WebGuard (Example Networks) (probability 90 %)", "Less likely: GateKeeper: 6 %", "what a device sends can be imitated", "a page of its own (status 403)",
 			"also behaves like: block pages in Example: 81 %", "It also reads the name in a field spelled hOsT, with a random label in front, in the second request of a connection, and in 3 more forms.",
 			"blind to the name split over two TCP segments,", "15 of 21 tries with news.example", "tell most next: the name with a tab before it", "15 of 21 tries"}, []string{"as usually", "cluster"}},
 		{"behaviour", behaviourKnown(), []string{"It behaves like: resets in Example (https://example.org/resets.pdf) (probability 96 %).", "several devices may behave alike, and behaviour names no company", "It resets the connection.", "too few repetitions", "no browser's"}, []string{"signature", "Unknown product"}},
