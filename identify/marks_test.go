@@ -306,3 +306,26 @@ func TestMarksToldApart(t *testing.T) {
 		t.Error("want 95 %")
 	}
 }
+
+// TestNoVendorByMarks: whatever packets a device sends, only a signature names
+// a product, and of other numbers there is none.
+func TestNoVendorByMarks(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 11))
+	table := Documented(nil)
+	for n := range 5000 {
+		d := sender{ttl: []int{64, 128, 255}[rng.IntN(3)], id: rng.IntN(1 << 16), window: rng.IntN(1 << 16), df: rng.IntN(2) == 0, rng: rng,
+			flags: [][]string{{"R"}, {"RA"}, {"R", "RA"}, {"RA", "RA", "RA"}}[rng.IntN(4)], copies: rng.IntN(4) == 0, random: rng.IntN(4) == 0, rising: rng.IntN(8) == 0,
+			seq: [][]int64{nil, {0, 1460}, {0, int64(rng.IntN(100_000))}}[rng.IntN(3)]}
+		if d.id == 0x3412 || len(d.seq) > 1 && d.seq[1] == 12503 {
+			continue
+		}
+		m := &measure.Measurement{Complete: true}
+		for k := range 3 {
+			m.Observations = append(m.Observations, d.pair(k+1, 0)...)
+		}
+		if id := table.Infer(m); len(id.Products) > 0 || id.Outcome == measure.ProductNamed {
+			t.Fatalf("seed %d, trial %d: %v for %+v", seed, n, id.Products, d)
+		}
+	}
+}
