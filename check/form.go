@@ -163,7 +163,7 @@ func (r *reader) pair(ctx context.Context, form string) (t, c *measure.Observati
 		r.pairs--
 		r.mu.Unlock()
 	}
-	differs := map[string]string{identify.TLS: "sni", identify.Web: "host", identify.Naming: "qname"}[r.spec.Payload]
+	differs := map[string]string{identify.TLS: "sni", identify.QUIC: "sni", identify.Web: "host", identify.Naming: "qname"}[r.spec.Payload]
 	cm := wire.Meta{Role: measure.RoleControl, Stage: measure.StageIdentify, Experiment: measure.ExpForm, Pair: k, Form: form, ControlKind: measure.ControlRandom}
 	tm := wire.Meta{Role: measure.RoleTest, Stage: measure.StageIdentify, Experiment: measure.ExpForm, Pair: k, Form: form, Differs: []string{differs}}
 	if r.spec.Payload == identify.Naming && !r.spec.NoResolver {
@@ -232,6 +232,10 @@ func (r *reader) exchange(ctx context.Context, n wire.Network, meta wire.Meta, a
 			q.NoEDNS = true
 		}
 		return wire.Ask(ctx, n, r.log, meta, q, r.trust)
+	}
+	if r.spec.Payload == identify.QUIC {
+		q := wire.QUICSpec{Remote: at, SNI: name, Small: form != identify.Large, Behind: form == identify.Behind, Version2: form == identify.Version2}
+		return wire.QUIC(ctx, n, r.log, meta, q, r.trust)
 	}
 	conn, o := wire.Connect(ctx, n, r.log, wire.Meta{Role: meta.Role, Stage: meta.Stage}, wire.ConnectSpec{Remote: at})
 	if conn == nil {

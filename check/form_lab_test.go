@@ -46,8 +46,8 @@ func (r reading) search(ctx context.Context) (*measure.Identification, error) {
 	}
 	text := fmt.Sprintf("schema = 1\ntitle = \"a path\"\nabout = \"for a test\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\nhops = 4\ndelay = \"2ms\"\n"+
 		"[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = %q\nnames = %s\n%s\n[[network]]\nname = \"hosting\"\nhops = 1\n"+
-		"[[site]]\nname = \"open.example\"\nhttp = \"same\"\n[[site]]\nname = \"blocked.example\"\nshares = \"open.example\"\nhttp = \"same\"\n"+
-		"[[site]]\nname = \"other.example\"\nhttp = \"same\"\n[[site]]\nname = \"third.example\"\nhttp = \"same\"\n[[site]]\nname = \"resolver.example\"\nrole = \"resolver\"\n", r.payload, r.names, r.rule)
+		"[[site]]\nname = \"open.example\"\nhttp = \"same\"\nh3 = true\n[[site]]\nname = \"blocked.example\"\nshares = \"open.example\"\nhttp = \"same\"\n"+
+		"[[site]]\nname = \"other.example\"\nhttp = \"same\"\nh3 = true\n[[site]]\nname = \"third.example\"\nhttp = \"same\"\nh3 = true\n[[site]]\nname = \"resolver.example\"\nrole = \"resolver\"\n", r.payload, r.names, r.rule)
 	s, err := lab.Parse([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, text)
@@ -58,7 +58,7 @@ func (r reading) search(ctx context.Context) (*measure.Identification, error) {
 	}
 	defer w.Close()
 	spec := check.FormSpec{Payload: r.payload, Name: "blocked.example", Known: "open.example"}
-	port := map[string]uint16{"tls": 443, "http": 80, "dns": 53}[r.payload]
+	port := map[string]uint16{"tls": 443, "http": 80, "dns": 53, "quic": 443}[r.payload]
 	for _, site := range s.Sites {
 		if (site.Role == "resolver") != (r.payload == "dns") || site.Name == "blocked.example" || r.payload == identify.Web && site.Name == "open.example" {
 			continue
@@ -100,6 +100,10 @@ func TestReadForms(t *testing.T) {
 		{"http page that names its product", reading{rule: "action = \"page\"\nbody = \"<title>NetentSec Content Filter - Access Denied</title>\"", payload: "http"}, measure.ProductNamed, nil},
 		{"dns answer", reading{rule: "action = \"dns-answer\"\nanswers = [\"10.10.34.35\"]", payload: "dns", nowhere: true}, measure.BehaviourKnown,
 			map[string]string{"action": "answer", "answer": "10.10.34.35", "under": "blind"}},
+		{"quic drop, the first datagram alone", reading{rule: "action = \"drop\"\nsplit-defeats = true", payload: "quic"}, measure.UnknownDevice,
+			map[string]string{"action": "drop", "large": "blind", "behind": "blind", "under": "blind", "upper": "reads"}},
+		{"quic drop, reassembles, one version", reading{rule: "action = \"drop\"\nversions = [1]\nblind-to = [\"upper\"]", payload: "quic", names: `[".blocked.example"]`}, measure.UnknownDevice,
+			map[string]string{"action": "drop", "large": "reads", "behind": "reads", "under": "reads", "upper": "blind"}},
 		{"dns drop", reading{rule: "action = \"drop\"", payload: "dns"}, measure.UnknownDevice, map[string]string{"action": "drop"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,12 +140,12 @@ type drawnDevice struct {
 func drawDevice(rng *rand.Rand) drawnDevice {
 	d := drawnDevice{truth: map[string]string{}}
 	d.loss = rng.IntN(21)
-	d.payload = []string{identify.TLS, identify.Web, identify.Naming}[rng.IntN(3)]
+	d.payload = []string{identify.TLS, identify.Web, identify.Naming, identify.QUIC}[rng.IntN(4)]
 	reads := func(form string, yes bool) {
 		d.truth[form] = map[bool]string{true: measure.Reads, false: measure.Blind}[yes]
 	}
 	reads(identify.Plain, true)
-	actions := map[string][]string{identify.TLS: {"reset", "drop", "alert"}, identify.Web: {"reset", "drop", "page", "redirect"}, identify.Naming: {"dns-answer", "dns-nxdomain", "drop"}}[d.payload]
+	actions := map[string][]string{identify.TLS: {"reset", "drop", "alert"}, identify.Web: {"reset", "drop", "page", "redirect"}, identify.Naming: {"dns-answer", "dns-nxdomain", "drop"}, identify.QUIC: {"drop"}}[d.payload]
 	action := actions[rng.IntN(len(actions))]
 	d.truth["action"] = strings.TrimPrefix(action, "dns-")
 	d.nowhere = strings.HasPrefix(action, "dns-")
@@ -168,7 +172,7 @@ func drawDevice(rng *rand.Rand) drawnDevice {
 		reads(identify.Under, true)
 		reads(identify.Glued, true)
 	}
-	if d.payload != identify.Naming {
+	if d.payload == identify.TLS || d.payload == identify.Web {
 		alone := rng.IntN(2) == 0
 		reads(identify.Split, !alone)
 		if alone {
@@ -180,6 +184,7 @@ func drawDevice(rng *rand.Rand) drawnDevice {
 		identify.TLS:    {identify.Records, identify.Upper, identify.GoHello},
 		identify.Web:    {identify.Upper, identify.NameCase, identify.NoSpace, identify.Tab, identify.Late, identify.Long, identify.Absolute, identify.HTTP10, identify.Head, identify.MethodCase, identify.Port, identify.Dot, identify.Second},
 		identify.Naming: {identify.Upper, identify.TCP, identify.NoEDNS},
+		identify.QUIC:   {identify.Upper, identify.Large, identify.Behind},
 	}[d.payload] {
 		yes := rng.IntN(2) == 0
 		reads(form, yes)

@@ -111,7 +111,7 @@ func whole(o *measure.Observation) bool {
 		return o.DNS != nil
 	case measure.StepHTTP:
 		return o.HTTP != nil
-	case measure.StepTLS:
+	case measure.StepTLS, measure.StepQUIC:
 		return o.TLS != nil
 	}
 	return false
@@ -160,6 +160,8 @@ func payloadOf(o *measure.Observation) string {
 		return Naming
 	case measure.StepHTTP:
 		return Web
+	case measure.StepQUIC:
+		return QUIC
 	}
 	return TLS
 }
@@ -185,7 +187,7 @@ func Passed(c *measure.Observation) bool {
 		return len(c.DNS.Replies) == 0 && c.DNS.Transport == "udp" && c.Sent > 0
 	case c.DNS != nil:
 		return len(c.DNS.Replies) > 0
-	case c.Step == measure.StepTLS:
+	case c.Step == measure.StepTLS || c.Step == measure.StepQUIC:
 		return c.TLS != nil && c.TLS.ServerBytes
 	}
 	return c.HTTP != nil && c.HTTP.Status != 0
@@ -199,7 +201,7 @@ func Differ(t, c *measure.Observation) bool {
 		return len(t.DNS.Replies) > 0
 	case c.DNS != nil:
 		return len(t.DNS.Replies) == 0
-	case c.Step == measure.StepTLS:
+	case c.Step == measure.StepTLS || c.Step == measure.StepQUIC:
 		if t.TLS == nil || !t.TLS.ServerBytes || broken(t) && !broken(c) {
 			return true
 		}

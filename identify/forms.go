@@ -8,7 +8,7 @@ import "slices"
 
 // A form is a way to write a trigger. All are well-formed: a server answers
 // them as it answers the plain one, whatever the name is (RFC 9110, 9112,
-// 8446, 1035). What a device makes of them depends on its parser
+// 8446, 9000, 1035). What a device makes of them depends on its parser
 // (Raman et al., CenFuzz, CoNEXT 2022; Bock et al., Geneva, CCS 2019).
 const Plain = "plain"
 
@@ -19,7 +19,7 @@ const (
 	Upper      = "upper"       // the name in capitals
 	Under      = "under"       // a label under the name
 	Glued      = "glued"       // a letter in front of the name: another domain
-	Large      = "large"       // tls: with a post-quantum key share: two segments
+	Large      = "large"       // tls, quic: with a post-quantum key share: two segments or datagrams
 	GoHello    = "go"          // tls: a ClientHello that is no browser's
 	NameCase   = "name-case"   // http: hOsT
 	NoSpace    = "no-space"    // http: no blank after the colon
@@ -37,6 +37,8 @@ const (
 	AAAA       = "aaaa"        // dns: asks for AAAA
 	HTTPS      = "https"       // dns: asks for HTTPS
 	NoEDNS     = "no-edns"     // dns: without an OPT record
+	Behind     = "behind"      // quic: a datagram that is no Initial before it
+	Version2   = "v2"          // quic: version 2
 )
 
 // The payloads.
@@ -44,6 +46,7 @@ const (
 	TLS     = "tls"
 	Web     = "http"
 	Naming  = "dns"
+	QUIC    = "quic"
 	MaxForm = 12 // probes of one search, by default
 )
 
@@ -53,6 +56,7 @@ var forms = map[string]struct{ core, more []string }{
 	TLS:    {[]string{Split, Records, Under, Glued, Upper}, []string{Large, GoHello}},
 	Web:    {[]string{Split, NameCase, Under, Glued, Second}, []string{Upper, NoSpace, Tab, Late, Long, Absolute, HTTP10, Head, MethodCase, Port, Dot}},
 	Naming: {[]string{TCP, AAAA, Under, Glued, Upper}, []string{HTTPS, NoEDNS}},
+	QUIC:   {[]string{Large, Behind, Under, Glued, Upper}, []string{Version2}},
 }
 
 // Forms lists the forms of a payload, Plain aside.

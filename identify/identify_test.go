@@ -39,6 +39,20 @@ func complete(row known.Behaviour, rng *rand.Rand) known.Behaviour {
 	return row
 }
 
+// Every form has a prior: without one nothing that is seen of it counts.
+func TestEveryFormHasAPrior(t *testing.T) {
+	for payload, f := range forms {
+		for _, form := range append(f.core, f.more...) {
+			if p := usual[form]; p <= 0 || p >= 1 {
+				t.Errorf("%s %s is read with probability %v", payload, form, p)
+			}
+		}
+		if len(f.core)+len(f.more) > 32 || len(f.core) >= MaxForm {
+			t.Errorf("%s has %d forms, %d of them asked of every device", payload, len(f.core)+len(f.more), len(f.core))
+		}
+	}
+}
+
 // sibling differs from a behaviour in how it reads one form.
 func sibling(b known.Behaviour, rng *rand.Rand) known.Behaviour {
 	all := Forms(b.Payload)

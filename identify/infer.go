@@ -73,6 +73,7 @@ var usual = map[string]float64{
 	Plain: 0.5, Split: 0.5, Records: 0.4, Upper: 0.9, Under: 0.6, Glued: 0.15, Large: 0.6, GoHello: 0.95,
 	NameCase: 0.85, NoSpace: 0.9, Tab: 0.7, Late: 0.95, Long: 0.85, Absolute: 0.7, HTTP10: 0.9, Head: 0.8, MethodCase: 0.15, Port: 0.8, Dot: 0.7, Second: 0.7,
 	TCP: 0.4, AAAA: 0.9, HTTPS: 0.7, NoEDNS: 0.97,
+	Behind: 0.6, Version2: 0.5,
 }
 
 // common is how often they write a value; others of the property are as

@@ -15,7 +15,7 @@ var behavioursCSV []byte
 // was seen and never a product: whose it is follows from signatures alone.
 type Behaviour struct {
 	ID      string
-	Payload string // tls, http or dns
+	Payload string // tls, http, dns or quic
 	Name    string // where and when
 	Country string
 	// Properties by name (package identify has the names): the values that fit.

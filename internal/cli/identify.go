@@ -232,7 +232,7 @@ func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Tabl
 // address, then at servers of others that answer names they do not know. Over
 // plain HTTP at those alone: the target's own would answer its name with
 // another page than a random one, and no device is needed for that.
-func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) {
+func (s *search) forms(f *found, elsewhere []other) (check.FormSpec, bool) {
 	spec := check.FormSpec{Name: f.target.Host}
 	port := uint16(443)
 	switch f.payload {
@@ -264,6 +264,8 @@ func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) 
 		}
 	case locate.TLS:
 		spec.Payload = identify.TLS
+	case locate.QUIC:
+		spec.Payload = identify.QUIC
 	default:
 		return spec, false
 	}
@@ -271,23 +273,35 @@ func (s *search) forms(f *found, elsewhere []netip.Addr) (check.FormSpec, bool) 
 	if f.target.Port != 0 && f.target.Scheme == "https" {
 		own = uint16(f.target.Port)
 	}
-	if f.payload == locate.TLS {
+	if f.payload != locate.HTTP {
 		spec.At = []netip.AddrPort{netip.AddrPortFrom(f.addr, own)}
 	}
 	of := s.asn(f.addr)
-	for _, a := range elsewhere {
+	for _, e := range elsewhere {
+		a := e.addr
+		if f.payload == locate.QUIC && !e.quic {
+			continue
+		}
 		// A server of the same network may know the name as well.
-		if a.Is4() == f.addr.Is4() && a != f.addr && (f.payload == locate.TLS || of != 0 && s.asn(a) != 0 && s.asn(a) != of) {
+		if a.Is4() == f.addr.Is4() && a != f.addr && (f.payload != locate.HTTP || of != 0 && s.asn(a) != 0 && s.asn(a) != of) {
 			spec.At = append(spec.At, netip.AddrPortFrom(a, port))
 		}
 	}
 	return spec, len(spec.At) > 0
 }
 
-// elsewhere are addresses, one a family, of hosts that answer names they do
-// not know.
-func (s *search) elsewhere(ctx context.Context, log *wire.Log, l *locatable) (out []netip.Addr) {
-	if !slices.ContainsFunc(l.order, func(key string) bool { p := l.list[key].payload; return p == locate.TLS || p == locate.HTTP }) {
+// other is an address of a host that answers names it does not know.
+type other struct {
+	addr netip.Addr
+	quic bool // also over QUIC
+}
+
+// elsewhere are such addresses, one a family of each host.
+func (s *search) elsewhere(ctx context.Context, log *wire.Log, l *locatable) (out []other) {
+	if !slices.ContainsFunc(l.order, func(key string) bool {
+		p := l.list[key].payload
+		return p == locate.TLS || p == locate.HTTP || p == locate.QUIC
+	}) {
 		return nil
 	}
 	for i, c := range s.cfg.Controls.Canaries {
@@ -300,7 +314,7 @@ func (s *search) elsewhere(ctx context.Context, log *wire.Log, l *locatable) (ou
 		}
 		for _, v6 := range []bool{false, true} {
 			if j := slices.IndexFunc(list, func(a netip.Addr) bool { return a.Is6() == v6 }); j >= 0 {
-				out = append(out, list[j])
+				out = append(out, other{list[j], c.H3})
 			}
 		}
 	}
