@@ -25,6 +25,9 @@ type FormSpec struct {
 	// are used while what was triggered lingers at the first. For http none of
 	// them may know the name.
 	At []netip.AddrPort
+	// Own are those of At that are helpers of one's own, to which malformed
+	// forms may be sent.
+	Own []netip.AddrPort
 	// NoResolver says that nothing at At answers questions (dns).
 	NoResolver bool
 	// Known is a name that resolves (dns).
@@ -86,6 +89,7 @@ func ReadForms(ctx context.Context, cfg Config, log *wire.Log, table *identify.T
 			all.Wait()
 			e = identify.Gather(log.Observations())
 		}
+		e.Own = r.at < len(spec.At) && slices.Contains(spec.Own, spec.At[r.at])
 		form, _ = table.Next(e)
 	}
 	return nil
@@ -237,7 +241,7 @@ func (r *reader) exchange(ctx context.Context, n wire.Network, meta wire.Meta, a
 		q := wire.QUICSpec{Remote: at, SNI: name, Small: form != identify.Large, Behind: form == identify.Behind, Version2: form == identify.Version2}
 		return wire.QUIC(ctx, n, r.log, meta, q, r.trust)
 	}
-	conn, o := wire.Connect(ctx, n, r.log, wire.Meta{Role: meta.Role, Stage: meta.Stage}, wire.ConnectSpec{Remote: at})
+	conn, o := wire.Connect(ctx, n, r.log, wire.Meta{Role: meta.Role, Stage: meta.Stage}, wire.ConnectSpec{Remote: at, MSS: segments(form)})
 	if conn == nil {
 		return o
 	}
@@ -247,6 +251,15 @@ func (r *reader) exchange(ctx context.Context, n wire.Network, meta wire.Meta, a
 		return r.greet(ctx, meta, conn, form, name)
 	}
 	return r.request(ctx, meta, conn, form, name)
+}
+
+// segments is the segment size to announce, 0 the system's. Either trigger
+// still fits into one.
+func segments(form string) int {
+	if form == identify.MSS {
+		return 700
+	}
+	return 0
 }
 
 func (r *reader) interrupted(meta wire.Meta) *measure.Observation {
@@ -302,10 +315,7 @@ func (r *reader) request(ctx context.Context, meta wire.Meta, conn wire.Conn, fo
 			return o
 		}
 	}
-	segments, err := write(form, name, path)
-	if err == nil {
-		q.Segments = segments
-	}
+	q.Segments, _ = write(form, name, path, r.label+".invalid")
 	o, body := wire.Fetch(ctx, r.log, meta, conn, q)
 	if o.HTTP != nil {
 		found := *o.HTTP
@@ -315,8 +325,9 @@ func (r *reader) request(ctx context.Context, meta wire.Meta, conn wire.Conn, fo
 	return o
 }
 
-// write gives a request in a form, as the segments to send.
-func write(form, name, path string) ([][]byte, error) {
+// write gives a request in a form, as the segments to send; other is a name
+// that nobody has.
+func write(form, name, path, other string) ([][]byte, error) {
 	head, err := wire.HTTPPayload(name, path, nil)
 	if err != nil {
 		return nil, err
@@ -352,6 +363,12 @@ func write(form, name, path string) ([][]byte, error) {
 		replace("GET ", "gEt ")
 	case identify.Port:
 		replace(host, "Host: "+name+":80\r\n")
+	case identify.Twice:
+		replace(host, host+"Host: "+other+"\r\n")
+	case identify.BareLF:
+		head = bytes.ReplaceAll(head, []byte("\r\n"), []byte("\n"))
+	case identify.Wide:
+		replace("GET ", "GET  ")
 	case identify.Dot:
 		replace(host, "Host: "+name+".\r\n")
 	}

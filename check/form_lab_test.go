@@ -28,6 +28,7 @@ type reading struct {
 	nowhere    bool
 	loss       int  // per thousand
 	privileged bool // to capture packets
+	own        bool // the servers are one's own
 }
 
 // identified runs the search.
@@ -69,11 +70,19 @@ func (r reading) search(ctx context.Context) (*measure.Identification, error) {
 		}
 		spec.At = append(spec.At, netip.AddrPortFrom(a, port))
 	}
+	if r.own {
+		spec.Own = spec.At
+	}
 	log := wire.NewLog(time.Now(), nil)
 	if err := check.ReadForms(ctx, check.Config{Network: w.Network(), Seed: 1, Pace: check.PaceFast}, log, identify.Documented(nil), spec); err != nil {
 		return nil, err
 	}
 	m := &measure.Measurement{ID: "m1", Observations: log.Observations()}
+	for _, o := range m.Observations {
+		if identify.Odd(o.Form) && !r.own {
+			return nil, fmt.Errorf("the form %s went to a server of others", o.Form)
+		}
+	}
 	id := identify.Documented(nil).Infer(m)
 	if id == nil {
 		return nil, errors.New("nothing was tried")
@@ -139,7 +148,7 @@ type drawnDevice struct {
 
 func drawDevice(rng *rand.Rand) drawnDevice {
 	d := drawnDevice{truth: map[string]string{}}
-	d.loss = rng.IntN(21)
+	d.loss, d.own = rng.IntN(21), rng.IntN(2) == 0
 	d.payload = []string{identify.TLS, identify.Web, identify.Naming, identify.QUIC}[rng.IntN(4)]
 	reads := func(form string, yes bool) {
 		d.truth[form] = map[bool]string{true: measure.Reads, false: measure.Blind}[yes]
@@ -181,8 +190,8 @@ func drawDevice(rng *rand.Rand) drawnDevice {
 	}
 	var blind []string
 	for _, form := range map[string][]string{
-		identify.TLS:    {identify.Records, identify.Upper, identify.GoHello},
-		identify.Web:    {identify.Upper, identify.NameCase, identify.NoSpace, identify.Tab, identify.Late, identify.Long, identify.Absolute, identify.HTTP10, identify.Head, identify.MethodCase, identify.Port, identify.Dot, identify.Second},
+		identify.TLS:    {identify.Records, identify.Upper, identify.GoHello, identify.MSS},
+		identify.Web:    {identify.Upper, identify.NameCase, identify.NoSpace, identify.Tab, identify.Late, identify.Long, identify.Absolute, identify.HTTP10, identify.Head, identify.MethodCase, identify.Port, identify.Dot, identify.Second, identify.MSS, identify.Twice, identify.BareLF, identify.Wide},
 		identify.Naming: {identify.Upper, identify.TCP, identify.NoEDNS},
 		identify.QUIC:   {identify.Upper, identify.Large, identify.Behind},
 	}[d.payload] {

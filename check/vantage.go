@@ -26,21 +26,31 @@ type vantage struct {
 // is asked all the same, so that its failure is on record.
 func (r *runner) findHelpers(ctx context.Context) {
 	for _, raw := range r.cfg.Helpers {
-		u, err := url.Parse(raw)
+		host, port, err := HelperHost(raw)
 		if err != nil {
 			continue
 		}
-		v := vantage{url: raw, port: 443}
-		if p, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
-			v.port = uint16(p)
-		}
-		if a, err := netip.ParseAddr(u.Hostname()); err == nil {
+		v := vantage{url: raw, port: port}
+		if a, err := netip.ParseAddr(host); err == nil {
 			v.addrs = []netip.Addr{a.Unmap()}
 		} else {
-			v.addrs = r.resolveCanary(ctx, u.Hostname())
+			v.addrs = r.resolveCanary(ctx, host)
 		}
 		r.helpers = append(r.helpers, v)
 	}
+}
+
+// HelperHost is where a helper's URL leads.
+func HelperHost(raw string) (host string, port uint16, err error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", 0, err
+	}
+	port = 443
+	if p, err := strconv.ParseUint(u.Port(), 10, 16); err == nil && p > 0 {
+		port = uint16(p)
+	}
+	return u.Hostname(), port, nil
 }
 
 // ParseHelper checks a helper's URL as typed: https, with the pin of its key

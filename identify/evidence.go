@@ -30,6 +30,9 @@ type Evidence struct {
 	Wrote []string
 	// Reads are the tallies of the forms, Plain among them.
 	Reads map[string]*Tally
+	// Own says that the next form goes to a server of one's own. It is for
+	// whoever asks for the next, and no observation tells it.
+	Own bool
 	// signed are what signatures say of the test's answer and not the control's.
 	signed []signed
 	gave   []given

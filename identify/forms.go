@@ -6,10 +6,10 @@ package identify
 
 import "slices"
 
-// A form is a way to write a trigger. All are well-formed: a server answers
-// them as it answers the plain one, whatever the name is (RFC 9110, 9112,
-// 8446, 9000, 1035). What a device makes of them depends on its parser
-// (Raman et al., CenFuzz, CoNEXT 2022; Bock et al., Geneva, CCS 2019).
+// A form is a way to write a trigger. All but the odd ones are well-formed: a
+// server answers them as it answers the plain one, whatever the name is (RFC
+// 9110, 9112, 8446, 9000, 1035). What a device makes of them depends on its
+// parser (Raman et al., CenFuzz, CoNEXT 2022; Bock et al., Geneva, CCS 2019).
 const Plain = "plain"
 
 // The other forms.
@@ -33,6 +33,10 @@ const (
 	Port       = "port"        // http: Host with :80
 	Dot        = "dot"         // http: a final dot
 	Second     = "second"      // http: the second request of a connection
+	MSS        = "mss"         // tls, http: in a connection that announces small segments
+	Twice      = "twice"       // http, odd: a second Host, of another name
+	BareLF     = "lf"          // http, odd: lines end in LF alone
+	Wide       = "wide"        // http, odd: two blanks after the method
 	TCP        = "tcp"         // dns: over TCP
 	AAAA       = "aaaa"        // dns: asks for AAAA
 	HTTPS      = "https"       // dns: asks for HTTPS
@@ -53,8 +57,8 @@ const (
 // forms of each payload. Those before the bar are asked of every device, so
 // that the id of a behaviour does not depend on what else was of interest.
 var forms = map[string]struct{ core, more []string }{
-	TLS:    {[]string{Split, Records, Under, Glued, Upper}, []string{Large, GoHello}},
-	Web:    {[]string{Split, NameCase, Under, Glued, Second}, []string{Upper, NoSpace, Tab, Late, Long, Absolute, HTTP10, Head, MethodCase, Port, Dot}},
+	TLS:    {[]string{Split, Records, Under, Glued, Upper}, []string{Large, GoHello, MSS}},
+	Web:    {[]string{Split, NameCase, Under, Glued, Second}, []string{Upper, NoSpace, Tab, Late, Long, Absolute, HTTP10, Head, MethodCase, Port, Dot, MSS, Twice, BareLF, Wide}},
 	Naming: {[]string{TCP, AAAA, Under, Glued, Upper}, []string{HTTPS, NoEDNS}},
 	QUIC:   {[]string{Large, Behind, Under, Glued, Upper}, []string{Version2}},
 }
@@ -64,6 +68,10 @@ func Forms(payload string) []string {
 	f := forms[payload]
 	return slices.Concat(f.core, f.more)
 }
+
+// Odd says that a form is malformed, so that it goes to servers of one's own
+// alone: any may answer it with an error (RFC 9112, 2.2, 3 and 3.2).
+func Odd(form string) bool { return form == Twice || form == BareLF || form == Wide }
 
 // Core lists those that every search tries.
 func Core(payload string) []string { return slices.Clone(forms[payload].core) }

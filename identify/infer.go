@@ -73,7 +73,7 @@ var usual = map[string]float64{
 	Plain: 0.5, Split: 0.5, Records: 0.4, Upper: 0.9, Under: 0.6, Glued: 0.15, Large: 0.6, GoHello: 0.95,
 	NameCase: 0.85, NoSpace: 0.9, Tab: 0.7, Late: 0.95, Long: 0.85, Absolute: 0.7, HTTP10: 0.9, Head: 0.8, MethodCase: 0.15, Port: 0.8, Dot: 0.7, Second: 0.7,
 	TCP: 0.4, AAAA: 0.9, HTTPS: 0.7, NoEDNS: 0.97,
-	Behind: 0.6, Version2: 0.5,
+	Behind: 0.6, Version2: 0.5, MSS: 0.95, Twice: 0.85, BareLF: 0.6, Wide: 0.5,
 }
 
 // common is how often they write a value; others of the property are as
@@ -238,8 +238,8 @@ func (t *Table) posterior(e *Evidence) []float64 {
 func (t *Table) Next(e *Evidence) (form string, bits float64) {
 	usable := func(f string) bool {
 		tally := e.Reads[f]
-		if f == TCP && e.nowhere {
-			return false // nobody there makes a connection
+		if f == TCP && e.nowhere || Odd(f) && !e.Own {
+			return false // nobody there makes a connection, or is to be sent that
 		}
 		return tally == nil || tally.Spoiled < 2 && tally.pairs() < 3
 	}

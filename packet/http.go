@@ -25,6 +25,9 @@ type Request struct {
 	HostName  string // the header's own name as it is written, as HOST
 	HostValue string // all between the colon and the end of the line
 	HostLine  int    // which header it is, from 1
+	Hosts     int    // how many Host headers were seen
+	BareLF    bool   // the request line ends in LF alone
+	Wide      bool   // more than one blank stands between its parts
 	Complete  bool   // the head has ended
 }
 
@@ -83,11 +86,17 @@ func ParseRequest(b []byte) (*Request, error) {
 		}
 		return nil, ErrMore
 	}
-	parts := strings.SplitN(strings.TrimRight(line, "\r"), " ", 3)
+	bare := !strings.HasSuffix(line, "\r")
+	line = strings.TrimRight(line, "\r")
+	parts := strings.SplitN(line, " ", 3)
+	wide := strings.Contains(line, "  ")
+	if wide {
+		parts = strings.Fields(line)
+	}
 	if len(parts) != 3 || !strings.HasPrefix(parts[2], "HTTP/") {
 		return nil, ErrNotHTTP
 	}
-	r := &Request{Method: parts[0], Target: parts[1], Version: parts[2], Authority: authority(parts[1])}
+	r := &Request{Method: parts[0], Target: parts[1], Version: parts[2], Authority: authority(parts[1]), BareLF: bare, Wide: wide}
 	for n := 1; ; n++ {
 		line, next, ok := strings.Cut(rest, "\n")
 		if !ok {
@@ -99,7 +108,11 @@ func ParseRequest(b []byte) (*Request, error) {
 			r.Complete = true
 			break
 		}
-		if name, value, ok := strings.Cut(line, ":"); ok && r.Host == "" && strings.EqualFold(name, "host") {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok || !strings.EqualFold(name, "host") {
+			continue
+		}
+		if r.Hosts++; r.Host == "" {
 			r.Host = withoutPort(strings.ToLower(strings.TrimSpace(value)))
 			r.HostName, r.HostValue, r.HostLine = name, value, n
 		}

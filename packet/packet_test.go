@@ -178,12 +178,13 @@ func TestStreamReassembly(t *testing.T) {
 func TestParseRequest(t *testing.T) {
 	for in, want := range map[string]Request{
 		"GET /a?b HTTP/1.1\r\nHOST: Example.org:80\r\n\r\nrest": {Method: "GET", Target: "/a?b", Version: "HTTP/1.1",
-			Host: "example.org", HostName: "HOST", HostValue: " Example.org:80", HostLine: 1, Complete: true},
+			Host: "example.org", HostName: "HOST", HostValue: " Example.org:80", HostLine: 1, Hosts: 1, Complete: true},
 		"head / HTTP/1.0\r\nA: b\r\nHost:\r\nhost:\tx. \r\nHost: y\r\n": {Method: "head", Target: "/", Version: "HTTP/1.0",
-			Host: "x.", HostName: "host", HostValue: "\tx. ", HostLine: 3},
+			Host: "x.", HostName: "host", HostValue: "\tx. ", HostLine: 3, Hosts: 3},
 		"GET HTTP://u@A.example:80/?x HTTP/1.1\r\nHost: [::1]:80\r\n\r\n": {Method: "GET", Target: "HTTP://u@A.example:80/?x", Version: "HTTP/1.1",
-			Authority: "A.example:80", Host: "[::1]:80", HostName: "Host", HostValue: " [::1]:80", HostLine: 1, Complete: true},
-		"PUT https://a?b@c HTTP/1.1\n\n":     {Method: "PUT", Target: "https://a?b@c", Version: "HTTP/1.1", Authority: "a", Complete: true},
+			Authority: "A.example:80", Host: "[::1]:80", HostName: "Host", HostValue: " [::1]:80", HostLine: 1, Hosts: 1, Complete: true},
+		"PUT https://a?b@c HTTP/1.1\n\n":     {Method: "PUT", Target: "https://a?b@c", Version: "HTTP/1.1", Authority: "a", BareLF: true, Complete: true},
+		"GET  /  HTTP/1.1\r\n\r\n":           {Method: "GET", Target: "/", Version: "HTTP/1.1", Wide: true, Complete: true},
 		"GET /?u=http://a/ HTTP/1.1\r\n\r\n": {Method: "GET", Target: "/?u=http://a/", Version: "HTTP/1.1", Complete: true},
 	} {
 		if r, err := ParseRequest([]byte(in)); err != nil || *r != want {

@@ -42,7 +42,8 @@ two people can compare what they saw. A behaviour alone names no company.
 With the right to capture packets (root, CAP_NET_RAW) it also describes those
 that the device makes itself; the id does not depend on that.
 
-` + "`govah check --identify`" + ` is the same. All that is sent is well-formed, and
+` + "`govah check --identify`" + ` is the same. All that is sent is well-formed, but
+for three forms that go to a --helper alone, and
 without --banner nothing is addressed to the device itself or to a router.
 
 With --banner the device is located too, and then the routers that the path
@@ -279,11 +280,19 @@ func (s *search) forms(f *found, elsewhere []other) (check.FormSpec, bool) {
 	of := s.asn(f.addr)
 	for _, e := range elsewhere {
 		a := e.addr
-		if f.payload == locate.QUIC && !e.quic {
+		if f.payload == locate.QUIC && !e.quic || a.Is4() != f.addr.Is4() {
+			continue
+		}
+		if e.own != 0 {
+			at := netip.AddrPortFrom(a, e.own)
+			if f.payload == locate.HTTP && e.own == 443 {
+				at = netip.AddrPortFrom(a, port)
+			}
+			spec.At, spec.Own = append(spec.At, at), append(spec.Own, at)
 			continue
 		}
 		// A server of the same network may know the name as well.
-		if a.Is4() == f.addr.Is4() && a != f.addr && (f.payload != locate.HTTP || of != 0 && s.asn(a) != 0 && s.asn(a) != of) {
+		if a != f.addr && (f.payload != locate.HTTP || of != 0 && s.asn(a) != 0 && s.asn(a) != of) {
 			spec.At = append(spec.At, netip.AddrPortFrom(a, port))
 		}
 	}
@@ -293,16 +302,30 @@ func (s *search) forms(f *found, elsewhere []other) (check.FormSpec, bool) {
 // other is an address of a host that answers names it does not know.
 type other struct {
 	addr netip.Addr
-	quic bool // also over QUIC
+	quic bool   // also over QUIC
+	own  uint16 // the port of a helper, 0 if it is none
 }
 
-// elsewhere are such addresses, one a family of each host.
+// elsewhere are such addresses, one a family of each host, helpers first.
 func (s *search) elsewhere(ctx context.Context, log *wire.Log, l *locatable) (out []other) {
 	if !slices.ContainsFunc(l.order, func(key string) bool {
 		p := l.list[key].payload
 		return p == locate.TLS || p == locate.HTTP || p == locate.QUIC
 	}) {
 		return nil
+	}
+	pick := func(list []netip.Addr, o other) {
+		for _, v6 := range []bool{false, true} {
+			if j := slices.IndexFunc(list, func(a netip.Addr) bool { return a.Is6() == v6 }); j >= 0 {
+				o.addr = list[j]
+				out = append(out, o)
+			}
+		}
+	}
+	for _, h := range s.cfg.Helpers {
+		if host, port, err := check.HelperHost(h); err == nil {
+			pick(check.Resolve(ctx, *s.cfg, log, host), other{quic: true, own: port})
+		}
 	}
 	for i, c := range s.cfg.Controls.Canaries {
 		if i == maxElsewhere {
@@ -312,11 +335,7 @@ func (s *search) elsewhere(ctx context.Context, log *wire.Log, l *locatable) (ou
 		if len(list) == 0 {
 			list = check.Resolve(ctx, *s.cfg, log, c.Name)
 		}
-		for _, v6 := range []bool{false, true} {
-			if j := slices.IndexFunc(list, func(a netip.Addr) bool { return a.Is6() == v6 }); j >= 0 {
-				out = append(out, other{list[j], c.H3})
-			}
-		}
+		pick(list, other{quic: c.H3})
 	}
 	return out
 }

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -319,17 +318,13 @@ func (s *search) atHelper(ctx context.Context, log *wire.Log, t measure.Target, 
 	if len(s.cfg.Helpers) == 0 {
 		return locate.Spec{}, hint(errors.New("this emulated internet has no helper"), "leave --helper out")
 	}
-	u, err := url.Parse(s.cfg.Helpers[0])
+	host, port, err := check.HelperHost(s.cfg.Helpers[0])
 	if err != nil {
 		return locate.Spec{}, err // it was parsed before
 	}
-	addr, ok := s.pick(check.Resolve(ctx, *s.cfg, log, u.Hostname()))
+	addr, ok := s.pick(check.Resolve(ctx, *s.cfg, log, host))
 	if !ok {
-		return locate.Spec{}, hint(fmt.Errorf("no address of the helper %s was found", clean(u.Hostname())), "give its URL with a numeric address")
-	}
-	port := uint16(443)
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil && n > 0 {
-		port = uint16(n)
+		return locate.Spec{}, hint(fmt.Errorf("no address of the helper %s was found", clean(host)), "give its URL with a numeric address")
 	}
 	answers := func(port uint16) bool {
 		conn, _ := wire.Connect(ctx, s.cfg.Network, log, wire.Meta{Role: measure.RoleControl, Stage: measure.StagePreflight},

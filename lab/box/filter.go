@@ -29,6 +29,7 @@ type flow struct {
 	seen        time.Time // last
 	syn, synAck bool
 	isn         uint32 // of the client, with syn
+	mss         uint16 // that its SYN announced
 	established bool
 	stream      packet.Stream // from the client, until the flow is known
 	crypto      packet.CryptoStream
@@ -197,7 +198,7 @@ func (f *Filter) follow(e *event) {
 	}
 	switch p.Flags & (packet.SYN | packet.ACK) {
 	case packet.SYN:
-		fl.syn, fl.isn = true, p.Seq
+		fl.syn, fl.isn, fl.mss = true, p.Seq, packet.ParseTCPOptions(p.Options).MSS
 		if !fl.known {
 			fl.stream = packet.Stream{}
 			fl.stream.Start(p.Seq + 1)
@@ -424,13 +425,13 @@ func (f *Filter) matchesName(r *rule, e *event) bool {
 		if p.Proto == packet.TCP { // from its first segment on, when no more is known
 			forms = []string{"tcp"}
 		}
-		return e.up() && p.DstPort == 53 && !r.blind(forms)
+		return e.up() && p.DstPort == 53 && !r.blind(forms, nil)
 	}
 	if !e.up() {
 		// The answer is what is acted on only where it alone is dropped.
 		return r.Layer == "dns" && r.Action == "drop" && r.Side == "in" && e.answer != nil &&
 			(r.QType == "" || r.QType == packet.TypeName(e.answer.Type)) && r.named(e.answer.Name) &&
-			!r.blind(questionLabel(e.answer, p.Proto).forms)
+			!r.blind(questionLabel(e.answer, p.Proto).forms, nil)
 	}
 	if r.Layer == "dns" && r.Side == "in" {
 		return false
@@ -445,7 +446,7 @@ func (f *Filter) matchesName(r *rule, e *event) bool {
 			return false
 		}
 	}
-	if !fresh || l.layer != r.Layer || r.blind(l.forms) {
+	if !fresh || l.layer != r.Layer || r.blind(l.forms, fl) {
 		return false
 	}
 	if r.QType != "" && r.QType != l.path {

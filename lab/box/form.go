@@ -11,8 +11,8 @@ import (
 // Forms are all values of Rule.Blind, by layer: ways to write a trigger that a
 // server understands, or nearly, and some devices do not.
 var Forms = map[string][]string{
-	"tls":  {"records", "upper", "small", "go"},
-	"http": {"upper", "name-case", "no-space", "tab", "late", "long", "absolute", "http10", "head", "method-case", "port", "dot", "second"},
+	"tls":  {"records", "upper", "small", "go", "mss"},
+	"http": {"upper", "name-case", "no-space", "tab", "late", "long", "absolute", "http10", "head", "method-case", "port", "dot", "second", "mss", "twice", "lf", "wide"},
 	"dns":  {"upper", "tcp", "no-edns"},
 	"quic": {"upper", "large", "behind"},
 }
@@ -20,6 +20,7 @@ var Forms = map[string][]string{
 const (
 	mlkem768   = 0x11ec // X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem)
 	longTarget = 1024   // bytes
+	smallMSS   = 1000   // below it is what no ordinary client announces
 )
 
 // sees says whether what a rule is blind to are forms of its layer.
@@ -36,8 +37,12 @@ func (r Rule) sees() error {
 	return nil
 }
 
-// blind says whether the device does not understand a trigger in these forms.
-func (r *rule) blind(forms []string) bool {
+// blind says whether the device does not understand a trigger in these forms,
+// in a flow of which it has seen the beginning, or nil.
+func (r *rule) blind(forms []string, fl *flow) bool {
+	if fl != nil && fl.mss > 0 && fl.mss < smallMSS && slices.Contains(r.Blind, "mss") {
+		return true
+	}
 	return slices.ContainsFunc(r.Blind, func(s string) bool { return slices.Contains(forms, s) })
 }
 
@@ -107,6 +112,9 @@ func requestLabel(r *packet.Request, further bool) label {
 	f.add(strings.EqualFold(r.Method, "HEAD"), "head")
 	f.add(r.Method != strings.ToUpper(r.Method), "method-case")
 	f.add(further, "second")
+	f.add(r.Hosts > 1, "twice")
+	f.add(r.BareLF, "lf")
+	f.add(r.Wide, "wide")
 	return label{layer: "http", name: strings.TrimSuffix(name, "."), path: r.Target, forms: f}
 }
 

@@ -56,12 +56,13 @@ type trigger struct {
 	layer, form string // form "": plain
 	over        uint8  // packet.TCP or UDP
 	up          []string
+	mss         uint16 // that the client announces
 }
 
 func triggers(t testing.TB) []trigger {
 	chrome := chromeHello(t)
-	http := func(form string, up ...string) trigger { return trigger{"http", form, packet.TCP, up} }
-	tls := func(form, up string) trigger { return trigger{"tls", form, packet.TCP, []string{up}} }
+	http := func(form string, up ...string) trigger { return trigger{"http", form, packet.TCP, up, 1460} }
+	tls := func(form, up string) trigger { return trigger{"tls", form, packet.TCP, []string{up}, 1460} }
 	const plain = "GET / HTTP/1.1\r\nHost: www.blocked.example\r\nAccept: */*\r\n\r\n"
 	but := func(old, new string) string {
 		if !strings.Contains(plain, old) {
@@ -93,14 +94,19 @@ func triggers(t testing.TB) []trigger {
 		http("port", but("example", "example:80")),
 		http("dot", but("example", "example.")),
 		http("second", request("other.example", "/"), plain),
-		{"dns", "", packet.UDP, []string{ask(t, "www.blocked.example", true)}},
-		{"dns", "upper", packet.UDP, []string{ask(t, "www.Blocked.example", true)}},
-		{"dns", "tcp", packet.TCP, []string{string([]byte{0, byte(len(overTCP))}) + overTCP}},
-		{"dns", "no-edns", packet.UDP, []string{ask(t, "www.blocked.example", false)}},
-		{"quic", "", packet.UDP, quicSingle(t, "plain")},
-		{"quic", "upper", packet.UDP, quicSingle(t, "upper")},
-		{"quic", "large", packet.UDP, quicInitials(t, "1")},
-		{"quic", "behind", packet.UDP, append([]string{"a datagram that is no QUIC"}, quicSingle(t, "plain")...)},
+		http("twice", but("Host:", "Host: www.blocked.example\r\nHost:")),
+		http("lf", strings.ReplaceAll(plain, "\r\n", "\n")),
+		http("wide", but("GET /", "GET  /")),
+		{"http", "mss", packet.TCP, []string{plain}, 700},
+		{"tls", "mss", packet.TCP, []string{chrome}, 700},
+		{"dns", "", packet.UDP, []string{ask(t, "www.blocked.example", true)}, 0},
+		{"dns", "upper", packet.UDP, []string{ask(t, "www.Blocked.example", true)}, 0},
+		{"dns", "tcp", packet.TCP, []string{string([]byte{0, byte(len(overTCP))}) + overTCP}, 0},
+		{"dns", "no-edns", packet.UDP, []string{ask(t, "www.blocked.example", false)}, 0},
+		{"quic", "", packet.UDP, quicSingle(t, "plain"), 0},
+		{"quic", "upper", packet.UDP, quicSingle(t, "upper"), 0},
+		{"quic", "large", packet.UDP, quicInitials(t, "1"), 0},
+		{"quic", "behind", packet.UDP, append([]string{"a datagram that is no QUIC"}, quicSingle(t, "plain")...), 0},
 	}
 }
 
@@ -115,7 +121,13 @@ func (tr trigger) acts(t *testing.T, split bool, blind ...string) bool {
 	send := func(s string) []sent { return l.send(Out, packet.BuildUDP(client4, to, 60, 0, []byte(s))) }
 	if tr.over == packet.TCP {
 		server := map[string]netip.AddrPort{"tls": server4, "http": web4, "dns": ask4}[tr.layer]
-		send = l.open(client4, server).up
+		c := l.unopened(client4, server)
+		if tr.mss > 0 {
+			c.options = packet.TCPOptions{MSS: tr.mss}.Marshal()
+		}
+		c.handshake()
+		c.options = nil
+		send = c.up
 	}
 	var dropped bool
 	for i, s := range tr.up {
@@ -177,7 +189,7 @@ func TestAbsoluteTarget(t *testing.T) {
 		{"GET http://www.blocked.example./ HTTP/1.1\r\nHost: other.example\r\n\r\n", []string{"dot"}, false},
 		{"GET http://www.blocked.example/ HTTP/1.1\r\nA: b\r\nhOST:OTHER.example.:80\r\n\r\n", []string{"upper", "port", "dot", "late", "name-case", "no-space"}, true},
 	} {
-		tr := trigger{"http", "", packet.TCP, []string{c.request}}
+		tr := trigger{"http", "", packet.TCP, []string{c.request}, 0}
 		if got := tr.acts(t, false, c.blind...); got != c.want {
 			t.Errorf("%q, blind to %q: acted %v", c.request, c.blind, got)
 		}
@@ -199,7 +211,7 @@ func TestBlindToPartOfHello(t *testing.T) {
 		"it is in two records": {intoRecords(chromeHello(t), 1700), "records", false},
 	} {
 		end := strings.Index(c.flight, "blocked.example") + len("blocked.example")
-		tr := trigger{"tls", "", packet.TCP, []string{c.flight[:end]}}
+		tr := trigger{"tls", "", packet.TCP, []string{c.flight[:end]}, 0}
 		if got := tr.acts(t, true, c.blind); got != c.want {
 			t.Errorf("%s: acted %v on %d of %d bytes", name, got, end, len(c.flight))
 		}

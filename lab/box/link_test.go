@@ -84,12 +84,16 @@ type tcp struct {
 // open makes a connection over the link, with a handshake.
 func (l *link) open(client, server netip.AddrPort) *tcp {
 	c := l.unopened(client, server)
+	c.handshake()
+	return c
+}
+
+func (c *tcp) handshake() {
 	c.send(Out, c.segment(true, packet.SYN, nil))
 	c.cseq++
 	c.send(In, c.segment(false, packet.SYN|packet.ACK, nil))
 	c.sseq++
 	c.send(Out, c.segment(true, packet.ACK, nil))
-	return c
 }
 
 // unopened is a connection of which the box has seen nothing.
