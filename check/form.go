@@ -89,10 +89,15 @@ func ReadForms(ctx context.Context, cfg Config, log *wire.Log, table *identify.T
 			all.Wait()
 			e = identify.Gather(log.Observations())
 		}
-		e.Own = r.at < len(spec.At) && slices.Contains(spec.Own, spec.At[r.at])
+		e.Own = r.own()
 		form, _ = table.Next(e)
 	}
 	return nil
+}
+
+// own says that the present server is a helper of one's own.
+func (r *reader) own() bool {
+	return r.at < len(r.spec.At) && slices.Contains(r.spec.Own, r.spec.At[r.at])
 }
 
 // try makes one pair, and goes to the next server where this one tells
@@ -299,6 +304,9 @@ func (r *reader) request(ctx context.Context, meta wire.Meta, conn wire.Conn, fo
 	path := r.spec.Path
 	if path == "" {
 		path = "/"
+	}
+	if path == "/" && r.own() { // whose front page is a 200, as many block pages are
+		path = "/index.html"
 	}
 	q := wire.Request{URL: "http://" + name + path, Method: "GET", Host: name, MaxBody: 8 << 10, Timeout: fetchTimeout, Stall: stallTimeout}
 	if form == identify.Head {
