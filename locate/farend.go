@@ -181,7 +181,7 @@ func otherHand(t, proof *measure.Observation) bool {
 // side of connections, given a device of a kind before the router at a TTL;
 // kind -1 is none. A device resets that side always or never.
 func (e *evidence) farEnd(kind, link int) float64 {
-	always, never := 0.0, 0.0
+	always, never, any := 0.0, 0.0, false
 	for _, t := range e.tests {
 		if e.proof == nil || t.Path.FarEnd == nil || t.Path.Outcome != "expired" && t.Path.Outcome != "silent" {
 			continue // what ended our side may have ended the other
@@ -190,19 +190,21 @@ func (e *evidence) farEnd(kind, link int) float64 {
 		if touched := t.TTL == 0 || t.TTL >= link; touched && kind != atServer || e.reaches(t) {
 			p = 1 - missed - e.loss
 		}
-		if cut(t) {
+		if any = any || cut(t); cut(t) {
 			always, never = always+math.Log(p), never+math.Log(stray)
 		} else {
 			always, never = always+math.Log(1-p), never+math.Log(1-stray)
 		}
 	}
 	share := both
-	switch kind {
-	case -1:
-		return never
-	case severer:
+	switch {
+	case kind == severer:
 		return always
-	case dropper:
+	case kind < 0:
+		return never
+	case !any:
+		return 0 // that it does not tells no place
+	case kind == dropper:
 		share = bothDropped
 	}
 	return math.Log(share*math.Exp(always) + (1-share)*math.Exp(never))
