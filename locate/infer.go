@@ -82,6 +82,7 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 		}
 		slices.SortStableFunc(list, func(a, b *measure.Observation) int { return cmp.Compare(a.StartUS, b.StartUS) })
 		l := infer(list)
+		l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool { return o.Stage == measure.StageLocate && o.Step == measure.StepHelper })
 		l.Type, l.Schema, l.Run, l.Measurement, l.Rules, l.Target = "location", 1, m.Run, m.ID, Rules, m.Target
 		if country != nil {
 			abroad(&l, country)

@@ -21,7 +21,9 @@ type Location struct {
 	Set []Place `json:"set,omitempty"`
 	// Position says whether the device stands in the path or beside it.
 	Position Position `json:"position,omitempty" class:"none"`
-	// FarEnd is what became of triggers at a helper that was the target.
+	// ToHelper says that the path leads to a helper and not to the target.
+	ToHelper bool `json:"to_helper,omitempty"`
+	// FarEnd is what became of triggers there.
 	FarEnd FarEnd `json:"far_end,omitempty" class:"none"`
 	// OnlyServer says that the device addresses the server alone: what it does
 	// is seen there.

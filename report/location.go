@@ -265,6 +265,9 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		a.not = []sentence{say("limit.unknown")}
 		a.next = []sentence{say("next.unnamed")}
 	}
+	if loc.ToHelper {
+		a.not = append(a.not, say("location.limit.helper"))
+	}
 	if found {
 		a.headline = append(a.headline, conduct(loc)...)
 	}

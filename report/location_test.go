@@ -548,12 +548,15 @@ func TestFarEnd(t *testing.T) {
 		measure.FarNothing: "did not reach the helper.", measure.FarCut: "did not reach the helper, and somebody reset", "from the future": ""}
 	for far, want := range told {
 		l := atEnd()
-		l.FarEnd, l.OnlyServer = far, far == measure.FarCut
+		l.FarEnd, l.OnlyServer, l.ToHelper = far, far == measure.FarCut, true
 		got := strings.Join(strings.Fields(placed(t, Options{}, l)), " ")
 		for _, text := range told {
 			if text != "" && strings.Contains(got, text) != (text == want) {
 				t.Errorf("%q: %q is told: %v", far, text, strings.Contains(got, text))
 			}
+		}
+		if !strings.Contains(got, "this one leads to the helper") {
+			t.Errorf("%q: it is not told whereto the path leads", far)
 		}
 		if strings.Contains(got, "leaves ours alone") != l.OnlyServer {
 			t.Errorf("%q: only the server: %v", far, l.OnlyServer)
@@ -561,7 +564,7 @@ func TestFarEnd(t *testing.T) {
 		if strings.Contains(got, "second vantage point can tell") {
 			t.Errorf("%q: sends to a helper that was the target", far)
 		}
-		if fa := placed(t, Options{Lang: i18n.Persian}, l); (want != "") != strings.Contains(fa, "سرور کمکی") {
+		if fa := placed(t, Options{Lang: i18n.Persian}, l); !strings.Contains(fa, "سرور کمکی") {
 			t.Errorf("%q: %s", far, fa)
 		}
 	}

@@ -255,7 +255,7 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	s.packets = keepPackets(o.output)
 	defer s.packets.discard()
 	run := &measure.Run{Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(), Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
-		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload)}
+		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload), Helpers: p.cfg.Helpers}
 	log := s.log()
 	var spec locate.Spec
 	if o.helper != "" {
