@@ -188,7 +188,7 @@ func (e *evidence) farEnd(kind, link int) float64 {
 		}
 		p := stray
 		if touched := t.TTL == 0 || t.TTL >= link; touched && kind != atServer || e.reaches(t) {
-			p = 1 - missed - e.loss
+			p = 1 - e.slip()
 		}
 		if any = any || cut(t); cut(t) {
 			always, never = always+math.Log(p), never+math.Log(stray)

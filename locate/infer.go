@@ -82,7 +82,9 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 		}
 		slices.SortStableFunc(list, func(a, b *measure.Observation) int { return cmp.Compare(a.StartUS, b.StartUS) })
 		l := infer(list)
-		l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool { return o.Stage == measure.StageLocate && o.Step == measure.StepHelper })
+		l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
+			return o.Stage == measure.StageLocate && o.Step == measure.StepHelper
+		})
 		l.Type, l.Schema, l.Run, l.Measurement, l.Rules, l.Target = "location", 1, m.Run, m.ID, Rules, m.Target
 		if country != nil {
 			abroad(&l, country)
@@ -318,7 +320,7 @@ func gather(list []*measure.Observation) *evidence {
 			if failed++; p.Outcome != "unconnected" {
 				failed = 0
 				if o.Role == measure.RoleTest {
-					reached = max(reached, o.TTL)
+					reached = max(reached, orDefault(o.TTL)) // what was swallowed went all the way
 				}
 			} else if failed == connects && e.cut == 0 {
 				e.cut, e.refused = reached, o.Failure != measure.GenericTimeout
@@ -564,6 +566,9 @@ func forged(t *measure.Observation, arrived int) bool {
 	return len(distinct(t.DNS.Replies)) > 1 || a > 0 && arrived > 0 && (a < arrived-1 || a > arrived+1)
 }
 
+// slip is how often a device that reacts is not seen to.
+func (e *evidence) slip() float64 { return min(0.9, missed+e.loss) }
+
 // given is the probability of what a test met if a device of a kind sits
 // before the router at that TTL: packets reach it that leave with at least
 // that TTL.
@@ -574,7 +579,7 @@ func (e *evidence) given(kind, link int, t *measure.Observation) float64 {
 	}
 	ttl := orDefault(t.TTL)
 	// A device that swallows what it answered does not answer it again.
-	slip := missed + e.loss
+	slip := e.slip()
 	mute := t.Path.Outcome == "silent"
 	outcome := t.Path.Outcome
 	acted := outcome == "reset" || outcome == "closed" || outcome == "unreachable" || outcome == "answered" && (!e.reaches(t) || forged(t, e.arrived) || otherHand(t, e.proof))

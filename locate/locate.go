@@ -161,6 +161,9 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 	if len(spec.RawTest) != len(spec.RawControl) {
 		return errors.New("locate: the first bytes of test and control differ in length")
 	}
+	if spec.Helper != "" && spec.Trust == nil {
+		return errors.New("locate: nothing to verify the helper with")
+	}
 	if spec.Seed == 0 {
 		spec.Seed = rand.Uint64()
 	}

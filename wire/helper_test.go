@@ -119,3 +119,30 @@ func FuzzParseHelperReply(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseArrived: whatever a helper says of connections is bounded and makes
+// sense in itself, or is refused.
+func FuzzParseArrived(f *testing.F) {
+	const marker = "00112233445566778899aabbccddeeff"
+	f.Add([]byte(`{"schema":1,"marker":"` + marker + `","list":[{"marked":true,"port":20000,"bytes":535,"syn_ttl":57,"first_us":9,"ended_us":12,"ended":"reset","age_us":40}]}`))
+	f.Add([]byte(`{"schema":1,"marker":"` + marker + `","list":[{"port":-1,"ended":"\u202e","ended_us":1e300,"age_us":-5}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := ParseArrived(b, marker)
+		if err != nil {
+			return
+		}
+		if len(r.List) > maxArrivals {
+			t.Fatalf("%d connections", len(r.List))
+		}
+		for _, a := range r.List {
+			for _, v := range []int64{a.Bytes, a.FirstUS, a.EndedUS, a.AgeUS} {
+				if v < 0 || v > maxHelperUS {
+					t.Fatalf("%+v", a)
+				}
+			}
+			if a.Port < 0 || a.Port > 65535 || a.SYNTTL < 0 || a.SYNTTL > 255 || a.Marked != (a.Bytes > 0) || a.Ended != "" && a.Ended != "reset" && a.Ended != "closed" {
+				t.Fatalf("%+v", a)
+			}
+		}
+	})
+}
