@@ -71,7 +71,7 @@ func wrap(s string, limit, first, rest int) []string {
 	var open []rune
 	used, room := 0, max(limit-first, 8)
 	flush := func() {
-		text := strings.ReplaceAll(strings.TrimRight(line.String(), " "), string(i18n.NoBreak), " ")
+		text := strings.TrimRight(strings.ReplaceAll(line.String(), string(i18n.NoBreak), " "), " ")
 		lines = append(lines, text+strings.Repeat(string(i18n.PDI), len(open)))
 		line.Reset()
 		for _, r := range open {

@@ -214,6 +214,13 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 	}
 
 	found, commands := false, commandsFor("locate", loc.Target)
+	if loc.Payload == "tls" || loc.Payload == "http" {
+		payload := "" // as the URL has it
+		if (loc.Payload == "http") != strings.HasPrefix(loc.Target, "http:") {
+			payload = "--payload " + loc.Payload + " "
+		}
+		commands = append([]i18n.Arg{i18n.Command("helper", "govah locate --helper URL "+payload+quoted(loc.Target))}, commands...)
+	}
 	outcome := loc.Outcome
 	if outcome == measure.Located && len(r.set) == 0 {
 		outcome = measure.NotLocated
@@ -233,6 +240,9 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		}
 		a.not = []sentence{say("location.limit.owner"), say("location.limit.way")}
 		a.next = []sentence{say("next.name", commands...)}
+		if loc.Position == measure.PositionUnknown && loc.Kind == measure.Injects && !loc.ToHelper && (loc.Payload == "tls" || loc.Payload == "http") {
+			a.next = append(a.next, say("location.next.helper", commands...))
+		}
 	case measure.AtEnd:
 		found = true
 		head("location.outcome.at-end")

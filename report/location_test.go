@@ -264,7 +264,7 @@ func TestLocationClaimsNoMoreThanItsFields(t *testing.T) {
 		{"one link", locatedInjector(), []string{"sits between hop 7 (78.38.240.93, AS58224, IR) and hop 8 (185.100.209.109, AS49666, IR) (probability 99 %)", "beside the path (on-path)", "same address and port stay blocked", "about 92 s"}, []string{"most likely", "somewhere"}},
 		{"three links", locatedDropper(), []string{"most likely sits between hop 3 (2001:db8:ffff:1234:5678:9abc:def0:1234, AS64497, RU) and hop 4 (no answer) (probability 62 %)", "somewhere between hop 2 and hop 5 (probability over 99 %)", "It stands in the path", "Nothing stays blocked"}, nil},
 		{"set with a gap", copiesTTL(), []string{"sits somewhere between this device and hop 4 (probability 99 %)", "likeliest single link is the one between this device and hop 1 (10.0.0.1) (47 %)", "take over the TTL", "is not known", "the same address stays blocked"}, []string{"most likely"}},
-		{"at the end", atEnd(), []string{"the last link or is the server itself", "acts only on what reaches the server", "in the path or beside it (on-path) is not known", "between hop 2 and the server", "govah check --helper URL http://news.example/"}, []string{"It stands in the path"}},
+		{"at the end", atEnd(), []string{"the last link or is the server itself", "acts only on what reaches the server", "in the path or beside it (on-path) is not known", "between hop 2 and the server", "govah locate --helper URL http://news.example/"}, []string{"It stands in the path"}},
 		{"no difference", noDifference(), []string{"fared alike", "That nothing reacts"}, []string{"stands", "stay blocked", "sits"}},
 		{"not located", notLocated(), []string{"cannot be said", "somewhere between this device and hop 5"}, []string{"most likely", "here:"}},
 		{"no path", noPath(), []string{"could not be followed", "Whether anything reacts"}, []string{"stands", "sits", "compared"}},
@@ -566,6 +566,22 @@ func TestFarEnd(t *testing.T) {
 		}
 		if fa := placed(t, Options{Lang: i18n.Persian}, l); !strings.Contains(fa, "سرور کمکی") {
 			t.Errorf("%q: %s", far, fa)
+		}
+	}
+}
+
+// Where a position is not known, the way to a helper is named, unless that was
+// the way.
+func TestWayToHelper(t *testing.T) {
+	const want = "govah locate --helper URL https://telegram.org/"
+	for _, known := range []measure.Position{measure.OnPath, measure.PositionUnknown} {
+		for _, there := range []bool{false, true} {
+			l := locatedInjector()
+			l.Position, l.ToHelper = known, there
+			got := strings.Join(strings.Fields(placed(t, Options{}, l)), " ")
+			if strings.Contains(got, want) != (known == measure.PositionUnknown && !there) {
+				t.Errorf("%s, to a helper %v: %s", known, there, got)
+			}
 		}
 	}
 }

@@ -341,15 +341,19 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 // commandsFor are the commands that a next step can name, ready to be copied;
 // command is the one that measured.
 func commandsFor(command, target string) []i18n.Arg {
-	quoted := "TARGET"
-	if len(target) <= 2048 && i18n.Escape(target) == target {
-		quoted = shellQuote(target)
-	}
 	return []i18n.Arg{
-		i18n.Command("again", "govah "+command+" "+quoted),
+		i18n.Command("again", "govah "+command+" "+quoted(target)),
 		i18n.Command("diff", "govah diff OLD NEW"),
-		i18n.Command("helper", "govah check --helper URL "+quoted),
+		i18n.Command("helper", "govah check --helper URL "+quoted(target)),
 	}
+}
+
+// quoted is a target as a word of a command, or what stands for one.
+func quoted(target string) string {
+	if len(target) > 2048 || i18n.Escape(target) != target {
+		return "TARGET"
+	}
+	return shellQuote(target)
 }
 
 // shellQuote makes s one word of a POSIX shell: a target comes from a list
