@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,62 +123,39 @@ func TestKernelFarEnd(t *testing.T) {
 			defer func() { <-turns }()
 			rule := fmt.Sprintf("layer = %q\nnames = [\"blocked.example\"]\n%s", k.payload, k.rule)
 			text := fmt.Sprintf(locateScenario, rule) + "[[site]]\nname = \"helper.example\"\nrole = \"helper\"\naddresses = [\"45.10.0.30\"]\n"
-			file := t.TempDir() + "/path.toml"
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			args := []string{"locate", "--payload", k.payload, "--json", "--seed", "7", "-4", "https://blocked.example/"}
-			var out, errs bytes.Buffer
-			if code := Main(ctx, append(args, "--lab", file, "--helper", "lab"), strings.NewReader(""), &out, &errs); code != 0 {
-				t.Fatalf("exit code %d: %s", code, errs.String())
-			}
-			inLab := locationIn(t, out.String())
-			s, err := lab.Load(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w, err := lab.New(s, lab.Options{Raw: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer w.Close()
-			// One with a key of its own: the command trusts no lab's CA.
-			m, err := w.Host("helper.example")
-			if err != nil {
-				t.Fatal(err)
-			}
-			far, err := helper.New(helper.Config{Network: m.Network()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			var where helper.Listeners
-			for _, port := range []uint16{80, 443} {
-				l, err := m.Listen(netip.AddrPortFrom(netip.MustParseAddr("45.10.0.30"), port))
+			inLab, onKernel, _ := locatedTwice(ctx, t, text, args, []string{"--helper", "lab"}, func(w *lab.World) []string {
+				// One with a key of its own: the command trusts no lab's CA.
+				m, err := w.Host("helper.example")
 				if err != nil {
 					t.Fatal(err)
 				}
-				where.TCP = append(where.TCP, l)
-			}
-			serving, stop := context.WithCancel(t.Context())
-			var running sync.WaitGroup
-			running.Go(func() { far.Serve(serving, where) })
-			defer running.Wait()
-			defer stop()
-			cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, "--consent", "--control", "open.example", "--helper", far.URL("45.10.0.30"))...)
-			cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir())
-			out.Reset()
-			errs.Reset()
-			cmd.Stdout, cmd.Stderr = &out, &errs
-			if err := kernel.Run(ctx, kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1, Send: w.Inject, Attach: w.Port}, cmd); err != nil {
-				t.Fatalf("%v\n%s", err, errs.String())
-			}
+				far, err := helper.New(helper.Config{Network: m.Network()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var where helper.Listeners
+				for _, port := range []uint16{80, 443} {
+					l, err := m.Listen(netip.AddrPortFrom(netip.MustParseAddr("45.10.0.30"), port))
+					if err != nil {
+						t.Fatal(err)
+					}
+					where.TCP = append(where.TCP, l)
+				}
+				serving, stop := context.WithCancel(context.Background())
+				var running sync.WaitGroup
+				running.Go(func() { far.Serve(serving, where) })
+				t.Cleanup(running.Wait)
+				t.Cleanup(stop)
+				return []string{"--helper", far.URL("45.10.0.30")}
+			})
 			for _, c := range []struct {
 				where string
 				l     measure.Location
 				more  int // routers in front
-			}{{"lab", inLab, 0}, {"kernel", locationIn(t, out.String()), 1}} {
+			}{{"lab", inLab, 0}, {"kernel", onKernel, 1}} {
 				if len(c.l.Set) == 0 {
 					t.Errorf("%s: %s", c.where, c.l.Outcome)
 					continue
@@ -208,40 +186,14 @@ func TestKernelLocate(t *testing.T) {
 			t.Parallel()
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			text := fmt.Sprintf(locateScenario, k.rule)
-			file := t.TempDir() + "/path.toml"
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			args := []string{"locate", "--payload", k.payload, "--json", "--seed", "7", "-4", "--address", "45.10.0.10", "https://blocked.example/"}
+			to := "45.10.0.10"
 			if k.payload == "dns" {
-				args = []string{"locate", "--payload", "dns", "--json", "--seed", "7", "-4", "--address", "45.10.0.20", "https://blocked.example/"}
+				to = "45.10.0.20"
 			}
-			var out, errs bytes.Buffer
-			if code := Main(ctx, append(args, "--lab", file), strings.NewReader(""), &out, &errs); code != 0 {
-				t.Fatalf("exit code %d: %s", code, errs.String())
-			}
-			inLab := locationIn(t, out.String())
-			s, err := lab.Load(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w, err := lab.New(s, lab.Options{Raw: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer w.Close()
-			cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, "--consent", "--control", "open.example")...)
-			cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir())
-			out.Reset()
-			errs.Reset()
-			cmd.Stdout, cmd.Stderr = &out, &errs
-			if err := kernel.Run(ctx, kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1, Send: w.Inject, Attach: w.Port}, cmd); err != nil {
-				t.Fatalf("%v\n%s", err, errs.String())
-			}
-			onKernel := locationIn(t, out.String())
+			args := []string{"locate", "--payload", k.payload, "--json", "--seed", "7", "-4", "--address", to, "https://blocked.example/"}
+			inLab, onKernel, out := locatedTwice(ctx, t, fmt.Sprintf(locateScenario, k.rule), args, nil, func(*lab.World) []string { return nil })
 			for _, c := range []struct {
 				where string
 				l     measure.Location
@@ -262,10 +214,44 @@ func TestKernelLocate(t *testing.T) {
 				t.Errorf("the lab says %s %v, the kernel %s %v", inLab.Kind, inLab.CopiesTTL, onKernel.Kind, onKernel.CopiesTTL)
 			}
 			if t.Failed() && *traces != "" {
-				os.WriteFile(*traces+"/"+k.name+".jsonl", out.Bytes(), 0o600)
+				os.WriteFile(*traces+"/"+k.name+".jsonl", []byte(out), 0o600)
 			}
 		})
 	}
+}
+
+// locatedTwice runs a command in the lab of a scenario, and on the kernel's own
+// stack in front of the same world, each with what it needs besides; out is
+// what the second printed.
+func locatedTwice(ctx context.Context, t *testing.T, text string, args, there []string, here func(*lab.World) []string) (inLab, onKernel measure.Location, out string) {
+	t.Helper()
+	file := t.TempDir() + "/path.toml"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var printed, errs bytes.Buffer
+	if code := Main(ctx, slices.Concat(args, []string{"--lab", file}, there), strings.NewReader(""), &printed, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	inLab = locationIn(t, printed.String())
+	s, err := lab.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := lab.New(s, lab.Options{Raw: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", slices.Concat(args, []string{"--consent", "--control", "open.example"}, here(w))...)
+	cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir())
+	printed.Reset()
+	errs.Reset()
+	cmd.Stdout, cmd.Stderr = &printed, &errs
+	if err := kernel.Run(ctx, kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1, Send: w.Inject, Attach: w.Port}, cmd); err != nil {
+		t.Fatalf("%v\n%s", err, errs.String())
+	}
+	return inLab, locationIn(t, printed.String()), printed.String()
 }
 
 // locationIn is the one location of a run's JSON lines.
