@@ -34,7 +34,7 @@ It prints counts, yes and no: never a name, a value, an address or a time.
 Only what this device's own addresses opened is counted; other packets are not
 looked at. It captures nothing itself and sends nothing. Exits with 1 if the
 file is broken off.`,
-		Example: `  tcpdump -i wlan0 -s 0 -w mine.pcap      (with the right to capture; Ctrl-C ends)
+		Example: `  tcpdump -p -i wlan0 -s 0 -w mine.pcap    (needs the right; Ctrl-C ends it)
   govah exposure mine.pcap
   govah exposure --address 192.168.1.7 --address 2001:db8::7 mine.pcap`,
 		Args: cobra.ExactArgs(1),
@@ -113,7 +113,7 @@ func (a *app) runExposure(lang i18n.Lang, path string, own []netip.Addr) error {
 	case err != nil && (c == nil || c.Packets == 0):
 		return hint(fmt.Errorf("%s: %w", path, err), "the file is damaged or cut off: copy or capture it again")
 	case c.Packets == 0 && c.Ignored == 0:
-		return hint(fmt.Errorf("%s holds no IP packet", path), "capture on the interface that leads out, for example with tcpdump -i wlan0 -s 0 -w mine.pcap")
+		return hint(fmt.Errorf("%s holds no IP packet", path), "capture on the interface that leads out, for example with tcpdump -p -i wlan0 -s 0 -w mine.pcap")
 	case c.Packets == 0:
 		return hint(fmt.Errorf("%s holds no packet from or to an address of this device", path),
 			"if it is of this device, name the address that it had then with --address; addresses in the file are not shown, as they may be other people's")

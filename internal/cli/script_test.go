@@ -3,11 +3,13 @@ package cli
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,10 +19,15 @@ import (
 // a session with its own folder.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	captures, err := filepath.Abs("../../exposure/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("CAPTURES", captures)
 			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/config")
 			e.Setenv("LANG", "C.UTF-8")
 			e.Setenv("NO_COLOR", "1")
@@ -60,12 +67,19 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// columns FILE N: no line of it is wider, marks of direction not counted.
+// columns FILE N: no line of it is wider; marks of direction, and those that
+// stand on a letter, are not counted.
 func columns(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	for line := range strings.Lines(ts.ReadFile(args[0])) {
 		line = strings.NewReplacer("\u200e", "", "\u200f", "", "\u200c", "", "\u2066", "", "\u2067", "", "\u2068", "", "\u2069", "").Replace(strings.TrimRight(line, "\n"))
+		line = strings.Map(func(r rune) rune {
+			if unicode.Is(unicode.Mn, r) {
+				return -1
+			}
+			return r
+		}, line)
 		if utf8.RuneCountInString(line) > n {
 			ts.Fatalf("wider than %d columns: %q", n, line)
 		}
