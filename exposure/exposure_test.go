@@ -121,7 +121,7 @@ func TestCredentials(t *testing.T) {
 		{"compass", 80, []string{">GET /?compass=1&passage=2&pinned=3 HTTP/1.1", ">"}, Credentials{}},
 		{"json", 80, []string{">POST / HTTP/1.1", ">Content-Type: application/json", ">Content-Length: 18", ">", ">{\"password\": \"x\"}"}, Credentials{HTTPForm: true}},
 		{"json, the value", 80, []string{">POST / HTTP/1.1", ">Content-Type: application/json", ">Content-Length: 18", ">", ">{\"x\": \"password\"}"}, Credentials{}},
-		{"multipart", 80, []string{">POST / HTTP/1.1", ">Content-Type: multipart/form-data; boundary=b", ">Content-Length: 65", ">", ">--b", ">Content-Disposition: form-data; name=\"pwd\"", ">", ">x", ">--b--"}, Credentials{HTTPForm: true}},
+		{"multipart", 80, []string{">POST / HTTP/1.1", ">Content-Type: multipart/form-data; boundary=b", ">Content-Length: 61", ">", ">--b", ">Content-Disposition: form-data; name=\"pwd\"", ">", ">x", ">--b--"}, Credentials{HTTPForm: true}},
 		{"chunked form", 80, []string{">POST / HTTP/1.1", ">Content-Type: application/x-www-form-urlencoded", ">Transfer-Encoding: chunked", ">", ">6", ">pass=x", ">0", ">"}, Credentials{HTTPForm: true}},
 		{"a text that speaks of it", 80, []string{">POST / HTTP/1.1", ">Content-Type: text/plain", ">Content-Length: 10", ">", ">password=x"}, Credentials{}},
 		{"AUTH LOGIN", 25, []string{"220 x", ">EHLO x", ">AUTH LOGIN", "334 x", ">dXNlcg==", "334 x", ">cGFzcw=="}, Credentials{SMTP: true}},
@@ -491,7 +491,9 @@ func FuzzConversation(f *testing.F) {
 			}
 			c.says(client)
 			got := count(t, tape.file(t))
-			got.Packets = 0
+			// A form that never ends is searched in steps, and of a malformed
+			// hello more can be read while the rest is missing.
+			got.Packets, got.Credentials.HTTPForm, got.TLS, got.Names = 0, false, Hellos{}, 0
 			return got
 		}
 		if diff := cmp.Diff(run(1200), run(max(size, len(client)/100+1))); diff != "" {

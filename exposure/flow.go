@@ -13,7 +13,9 @@ const (
 	maxBehindGap = 16 << 10 // bytes of one connection behind a gap
 	maxPending   = 20 << 10 // a ClientHello that has not ended
 	maxLine      = 8 << 10  // longer lines are read in part
+	maxFirst     = 512      // a dialogue's first line
 	maxPiece     = 4 << 10  // what is taken at one time
+	maxStep      = 256      // by which a form grows before it is searched again
 )
 
 // protocol is what a connection is taken for, by what its client writes.
@@ -215,17 +217,16 @@ func (c *counter) decide(f *flow) {
 		return
 	}
 	line, _, whole := bytes.Cut(b, []byte("\n"))
-	if !whole && len(b) < 8 {
-		return
-	}
-	if _, err := packet.ParseRequest(b); !errors.Is(err, packet.ErrNotHTTP) {
+	_, err := packet.ParseRequest(b)
+	web := !errors.Is(err, packet.ErrNotHTTP)
+	switch {
+	case web && (whole || len(b) > maxLine):
 		f.is = http
 		return
-	}
-	if !whole {
-		if len(b) > 512 || !text(b) {
-			f.end()
-		}
+	case !web && (len(line) > maxFirst || !text(line)):
+		f.end()
+		return
+	case !whole:
 		return
 	}
 	if f.is = dialogue(f.port, f.greet, line); f.is == undecided {
@@ -252,8 +253,12 @@ func (c *counter) lines(f *flow) {
 		if f.skip > 0 {
 			n := int(min(f.skip, int64(len(rest))))
 			if f.is == http && f.web.form != noForm {
-				c.form(f.web.form, rest[:n])
-				if int64(n) < f.skip && n < maxLine {
+				whole := int64(n) == f.skip || n >= maxLine
+				if whole || n < maxStep || n >= f.web.seen+maxStep {
+					c.form(f.web.form, rest[:n])
+					f.web.seen = n
+				}
+				if !whole {
 					break // a field's name may go on
 				}
 				f.web.form = noForm

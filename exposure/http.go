@@ -23,6 +23,7 @@ type webState struct {
 	chunked bool
 	length  int64
 	form    formKind
+	seen    int // bytes of a body in which a field was looked for
 
 	answering bool   // a response's head has begun
 	answer    []byte // of it, what came so far
@@ -172,7 +173,7 @@ func (c *counter) host(s string) {
 }
 
 var (
-	partName = regexp.MustCompile(`(?i)[;\s]name="?([^"\r\n;]{1,64})`)
+	partName = regexp.MustCompile(`(?i)[;\s]name=(?:"([^"\r\n]{1,64})"|([^"\r\n;]{1,64})[\r\n;])`)
 	jsonName = regexp.MustCompile(`"([^"\\]{1,64})"\s*:`)
 )
 
@@ -198,8 +199,10 @@ func (c *counter) form(kind formKind, b []byte) {
 			re = jsonName
 		}
 		for _, m := range re.FindAllSubmatch(b, -1) {
-			if secret(string(m[1])) {
-				c.Credentials.HTTPForm = true
+			for _, name := range m[1:] {
+				if secret(string(name)) {
+					c.Credentials.HTTPForm = true
+				}
 			}
 		}
 	}
