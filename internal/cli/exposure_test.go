@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"govah/packet"
 )
@@ -92,5 +93,38 @@ func TestExposureTellsNothing(t *testing.T) {
 	}
 	if outputs != 40 {
 		t.Errorf("%d outputs", outputs)
+	}
+}
+
+// TestExposureOfThisDevice: without --address it is the addresses that this
+// machine has, and its neighbour's packets are ignored.
+func TestExposureOfThisDevice(t *testing.T) {
+	t.Parallel()
+	own, err := ownAddresses(nil)
+	if err != nil {
+		t.Skipf("no address to test with: %v", err)
+	}
+	me, them := own[0], own[0].Next()
+	if them == me || !them.IsValid() || len(own) > 1 && them == own[1] {
+		t.Skip("no neighbour's address to test with")
+	}
+	server := netip.AddrPortFrom(netip.MustParseAddr("203.0.113.5"), 53)
+	if me.Is6() {
+		server = netip.AddrPortFrom(netip.MustParseAddr("2001:db8::5"), 53)
+	}
+	var file bytes.Buffer
+	w, err := packet.NewCaptureWriter(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	question := []byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06secret\x07example\x00\x00\x01\x00\x01")
+	for _, from := range []netip.Addr{me, them, them} {
+		if err := w.Write(time.Unix(1, 0), packet.BuildUDP(netip.AddrPortFrom(from, 4000), server, 64, 0, question), packet.NoDirection, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, out, errOut := runMain(t, file.String(), "exposure", "-", "--json")
+	if code != exitDone || !strings.Contains(out, `"packets":1,"ignored":2,`) || !strings.Contains(out, `"dns":{"questions":1,"names":1}`) {
+		t.Errorf("exit %d: %s%s", code, out, errOut)
 	}
 }
