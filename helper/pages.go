@@ -45,29 +45,11 @@ func (s *Server) handler() http.Handler {
 		case r.Method == http.MethodPost && r.TLS != nil && r.URL.Path == "/v1/look":
 			s.serveLook(w, r)
 		case r.Method == http.MethodPost && r.TLS != nil && r.URL.Path == "/v1/received":
-			var req measure.HelperReceivedRequest
-			if !decode(r, &req) {
-				http.Error(w, "bad request", http.StatusBadRequest)
-				return
-			}
-			answer, err := s.log.received(req)
-			if err != nil {
-				http.Error(w, "bad request", http.StatusBadRequest)
-				return
-			}
-			encode(w, answer)
+			reply(w, r, s.log.received)
 		case r.Method == http.MethodPost && r.TLS != nil && r.URL.Path == "/v1/arrived":
-			var req measure.HelperArrivedRequest
-			if !decode(r, &req) {
-				http.Error(w, "bad request", http.StatusBadRequest)
-				return
-			}
-			answer, err := s.log.arrived(req, s.limiter.id(clientOf(r)))
-			if err != nil {
-				http.Error(w, "bad request", http.StatusBadRequest)
-				return
-			}
-			encode(w, answer)
+			reply(w, r, func(req measure.HelperArrivedRequest) (*measure.HelperArrived, error) {
+				return s.log.arrived(req, s.limiter.id(clientOf(r)))
+			})
 		default:
 			http.NotFound(w, r)
 		}
@@ -96,6 +78,18 @@ var plainPage = "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-
 func decode(r *http.Request, into any) bool {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest+1))
 	return err == nil && len(body) <= maxRequest && json.Unmarshal(body, into) == nil
+}
+
+// reply answers a question about what came.
+func reply[Q, A any](w http.ResponseWriter, r *http.Request, answer func(Q) (A, error)) {
+	var question Q
+	if decode(r, &question) {
+		if a, err := answer(question); err == nil {
+			encode(w, a)
+			return
+		}
+	}
+	http.Error(w, "bad request", http.StatusBadRequest)
 }
 
 func encode(w http.ResponseWriter, v any) {

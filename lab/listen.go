@@ -14,13 +14,31 @@ import (
 // backlog is how many connections wait to be accepted at an address.
 const backlog = 4096
 
+// admit completes the handshake of a connection that a forwarder was asked
+// for, as one to a server at local; nil if it fails.
+func admit(r *tcp.ForwarderRequest, local netip.AddrPort) *serverConn {
+	id := r.ID()
+	wq := new(waiter.Queue)
+	ep, err := r.CreateEndpoint(wq)
+	if err != nil {
+		r.Complete(true)
+		return nil
+	}
+	r.Complete(false)
+	return newServerConn(ep, wq, local, netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort))
+}
+
+func newServerConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *serverConn {
+	return &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote), reset: ep.Abort}
+}
+
 // listener takes the connections of one address and port, as the kernel does:
 // also those that were reset before anybody accepted them, with what had come
 // on them.
 type listener struct {
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
-	addr net.Addr
+	at   netip.AddrPort
 	done chan struct{}
 	once sync.Once
 	free func() // gives the address back
@@ -41,7 +59,7 @@ func (w *World) listen(ap netip.AddrPort, free func()) (*listener, error) {
 	if terr != nil {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Err: errnoOf(terr.String())}
 	}
-	return &listener{ep: ep, wq: wq, addr: net.TCPAddrFromAddrPort(ap), done: make(chan struct{}), free: free}, nil
+	return &listener{ep: ep, wq: wq, at: ap, done: make(chan struct{}), free: free}, nil
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -58,11 +76,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		ep, wq, terr := l.ep.Accept(&peer)
 		switch terr.(type) {
 		case nil:
-			remote := netip.AddrPortFrom(addrOf(peer.Addr), peer.Port)
-			return &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: l.addr, remote: net.TCPAddrFromAddrPort(remote), reset: ep.Abort}, nil
+			return newServerConn(ep, wq, l.at, netip.AddrPortFrom(addrOf(peer.Addr), peer.Port)), nil
 		case *tcpip.ErrWouldBlock:
 		default:
-			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: errnoOf(terr.String())}
+			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: errnoOf(terr.String())}
 		}
 		select {
 		case <-ready:
@@ -81,4 +98,4 @@ func (l *listener) Close() error {
 	return nil
 }
 
-func (l *listener) Addr() net.Addr { return l.addr }
+func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.at) }

@@ -16,10 +16,8 @@ import (
 	"strings"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/waiter"
 
 	"govah/lab/box"
 	"govah/packet"
@@ -163,15 +161,10 @@ func (k *ownStack) accept(r *tcp.ForwarderRequest) {
 		r.Complete(!k.router.Drop)
 		return
 	}
-	wq := new(waiter.Queue)
-	ep, err := r.CreateEndpoint(wq)
-	if err != nil {
-		r.Complete(true)
-		return
-	}
-	r.Complete(false)
 	s := k.router.Services[i]
-	go s.serve(gonet.NewTCPConn(wq, ep), k.certs[s])
+	if c := admit(r, netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)); c != nil {
+		go s.serve(c, k.certs[s])
+	}
 }
 
 func (s *Service) serve(c net.Conn, cert *tls.Certificate) {

@@ -23,7 +23,6 @@ import (
 	"github.com/quic-go/quic-go/http3"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/waiter"
 
 	"govah/wire"
 )
@@ -90,15 +89,9 @@ func (w *World) accept(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	wq := new(waiter.Queue)
-	ep, err := r.CreateEndpoint(wq)
-	if err != nil {
-		r.Complete(true)
-		return
+	if c := admit(r, local); c != nil {
+		go handle(c)
 	}
-	r.Complete(false)
-	c := &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote), reset: ep.Abort}
-	go handle(c)
 }
 
 // service finds what listens at an address and port.

@@ -15,10 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
-	"gvisor.dev/gvisor/pkg/waiter"
 
 	"govah/lab/box"
 	"govah/packet"
@@ -106,16 +104,9 @@ func (t *terminator) accept(r *tcp.ForwarderRequest) {
 			return
 		}
 	}
-	wq := new(waiter.Queue)
-	ep, err := r.CreateEndpoint(wq)
-	if err != nil {
-		r.Complete(true)
-		return
-	}
-	r.Complete(false)
-	c := &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: net.TCPAddrFromAddrPort(server),
-		remote: net.TCPAddrFromAddrPort(netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort)), reset: ep.Abort}
+	c := admit(r, server)
 	switch {
+	case c == nil:
 	case t.login:
 		go t.portal(c)
 	case server.Port() == 443:

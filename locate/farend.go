@@ -96,10 +96,7 @@ func (r *run) witness(ctx context.Context) {
 		list := r.sweep(ctx, &flow{port: r.newPort()}, measure.RoleTest, 0, 0)
 		for _, o := range list {
 			r.log.Amend(func() { o.Experiment = measure.ExpFarEnd })
-			switch f := o.Path.FarEnd; {
-			case f == nil || o.Path.Outcome == "unconnected":
-				return
-			case f.Marked:
+			if f := o.Path.FarEnd; f == nil || f.Marked {
 				return
 			}
 		}
@@ -165,16 +162,13 @@ func (e *evidence) onlyServer() bool {
 // actedOn says that what a trigger met at the far end's distance was not the
 // helper's own answer.
 func (e *evidence) actedOn(t *measure.Observation) bool {
-	if t.Path.Outcome != "answered" {
-		return reacted(t) || t.Path.Outcome == "silent"
-	}
-	return otherHand(t, e.proof)
+	return t.Path.Outcome != "answered" && reacted(t) || t.Path.Outcome == "silent" || otherHand(t, e.proof)
 }
 
 // otherHand says that an answer is not the one that a helper gave to harmless
 // bytes: it gives the same to every name.
 func otherHand(t, proof *measure.Observation) bool {
-	return proof != nil && (t.Path.Answer != proof.Path.Answer || t.Payload == string(HTTP) && t.Received != proof.Received)
+	return proof != nil && t.Path.Outcome == "answered" && (t.Path.Answer != proof.Path.Answer || t.Payload == string(HTTP) && t.Received != proof.Received)
 }
 
 // farEnd is the logarithm of the probability of what the far end saw of its

@@ -189,7 +189,7 @@ func infer(list []*measure.Observation) measure.Location {
 	l.Position = position(e, l, w)
 	flows := map[int]bool{} // SYNs of one flow are one attempt
 	for _, t := range e.tests {
-		if r := t.Path.Outcome; cut(t) || r == "answered" && otherHand(t, e.proof) || r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
+		if r := t.Path.Outcome; cut(t) || otherHand(t, e.proof) || r != "expired" && r != "unconnected" && !(r == "answered" && e.server > 0 && (t.TTL == 0 || t.TTL >= e.server) && t.Path.MinTTL == 0) {
 			if cut(t) || r != "silent" || t.Path.Sends >= sendings && !e.passed(t.TTL) {
 				l.Because = append(l.Because, t.ID)
 				if t.Path.Probe != "syn" || !flows[t.Path.LocalPort] {
@@ -523,7 +523,7 @@ func (e *evidence) clean(t *measure.Observation) float64 {
 		quiet := max(math.Pow(2*e.loss, sends), stray)
 		switch t.Path.Outcome {
 		case "answered", "connected":
-			if forged(t, e.arrived) || t.Path.Outcome == "answered" && otherHand(t, e.proof) {
+			if forged(t, e.arrived) || otherHand(t, e.proof) {
 				return twice
 			}
 			return 1 - quiet

@@ -106,9 +106,8 @@ type hop struct {
 	sent, answered int // probes that should draw ICMP there
 	rtt            time.Duration
 	spoke          time.Time // last, whichever flow it was about
-	// talkative says that it speaks of two packets at once, terse that it did
-	// not when it was tried.
-	talkative, terse bool
+	// talkative says that it speaks of two packets at once, if that was tried.
+	talkative, tried bool
 }
 
 func (h hop) answers() bool { return h.answered > 0 }
@@ -225,15 +224,19 @@ func (r *run) hop(ttl int) hop {
 	return hop{}
 }
 
+// at is what is noted of a TTL. The caller holds mu.
+func (r *run) at(ttl int) *hop {
+	if r.hops[ttl] == nil {
+		r.hops[ttl] = &hop{}
+	}
+	return r.hops[ttl]
+}
+
 // heard notes a sending that should have drawn ICMP at a TTL.
 func (r *run) heard(ttl int, icmp bool, rtt time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.hops[ttl]
-	if h == nil {
-		h = &hop{}
-		r.hops[ttl] = h
-	}
+	h := r.at(ttl)
 	h.sent++
 	if icmp {
 		h.answered++
@@ -249,12 +252,7 @@ func (r *run) heard(ttl int, icmp bool, rtt time.Duration) {
 func (r *run) spoke(ttl int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h := r.hops[ttl]
-	if h == nil {
-		h = &hop{}
-		r.hops[ttl] = h
-	}
-	h.spoke = time.Now()
+	r.at(ttl).spoke = time.Now()
 }
 
 // farther notes a round trip time.

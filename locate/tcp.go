@@ -148,7 +148,7 @@ func (r *run) difference(t []*measure.Observation) int {
 	for _, o := range t {
 		switch {
 		case o.Path.Outcome == "unconnected":
-		case cut(o), o.Path.Outcome == "answered" && otherHand(o, r.proof):
+		case cut(o), otherHand(o, r.proof):
 			return o.TTL
 		case reacted(o) && o.TTL < r.server, o.Path.Outcome == "reset" || o.Path.Outcome == "closed":
 			return o.TTL
@@ -430,7 +430,7 @@ func (r *run) talkative(ctx context.Context, ttl int, sent time.Time) bool {
 	if h.talkative || sent.Sub(h.spoke) >= rest {
 		return true
 	}
-	if h.terse {
+	if h.tried {
 		return false
 	}
 	var (
@@ -446,10 +446,9 @@ func (r *run) talkative(ctx context.Context, ttl int, sent time.Time) bool {
 	both.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h := r.hops[ttl]; h != nil {
-		h.talkative, h.terse = said[0] && said[1], !(said[0] && said[1])
-	}
-	return said[0] && said[1]
+	at := r.at(ttl)
+	at.talkative, at.tried = said[0] && said[1], true
+	return at.talkative
 }
 
 // sendings is how often a probe is sent before its silence counts.

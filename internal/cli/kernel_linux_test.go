@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -55,14 +54,7 @@ func TestKernelSuite(t *testing.T) {
 	began := time.Now()
 	stdout := onKernel(t, w, "check", targets)
 	seen := 0
-	for line := range strings.Lines(stdout) {
-		if !strings.HasPrefix(line, `{"type":"verdict"`) {
-			continue
-		}
-		var v measure.Verdict
-		if err := json.Unmarshal([]byte(line), &v); err != nil {
-			t.Fatal(err)
-		}
+	for _, v := range ofType[measure.Verdict](t, stdout, "verdict") {
 		seen++
 		if p := truth[v.Target].Compare(v, true); p != "" {
 			t.Errorf("%s: %s", v.Target, p)
@@ -176,14 +168,7 @@ func TestKernelIdentify(t *testing.T) {
 func clusters(t *testing.T, out string) map[string]string {
 	t.Helper()
 	ids := map[string]string{}
-	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, `{"type":"identification"`) {
-			continue
-		}
-		var id measure.Identification
-		if err := json.Unmarshal([]byte(line), &id); err != nil {
-			t.Fatal(err)
-		}
+	for _, id := range ofType[measure.Identification](t, out, "identification") {
 		key := fmt.Sprintf("%s %s %s", id.Payload, id.Family, id.Trigger.Value)
 		ids[key] = id.Cluster
 		t.Logf("%s: %s %s, %d probes, %v", key, id.Outcome, id.Cluster, id.Probes, id.Properties)

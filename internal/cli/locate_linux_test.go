@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -151,26 +150,15 @@ func TestKernelFarEnd(t *testing.T) {
 				t.Cleanup(stop)
 				return []string{"--helper", far.URL("45.10.0.30")}
 			})
-			for _, c := range []struct {
-				where string
-				l     measure.Location
-				more  int // routers in front
-			}{{"lab", inLab, 0}, {"kernel", onKernel, 1}} {
-				if len(c.l.Set) == 0 {
-					t.Errorf("%s: %s", c.where, c.l.Outcome)
-					continue
+			atBox(t, inLab, onKernel, func(where string, l measure.Location) {
+				arrived := l.FarEnd == measure.FarArrived || l.FarEnd == measure.FarArrivedCut
+				if l.FarEnd == "" || l.Position != k.position || arrived != k.arrived || l.OnlyServer != k.onlyServer {
+					t.Errorf("%s: %s, %s at the far end, only the server %v; want %+v", where, l.Position, l.FarEnd, l.OnlyServer, k)
 				}
-				if got := c.l.Set[0].Low + 1 - c.more; got != boxBefore {
-					t.Errorf("%s: link %d, not %d: %v", c.where, got, boxBefore, c.l.Set)
+				if l.Triggers > locate.DefaultTriggers+locate.DefaultFarTriggers {
+					t.Errorf("%s: %d triggers", where, l.Triggers)
 				}
-				arrived := c.l.FarEnd == measure.FarArrived || c.l.FarEnd == measure.FarArrivedCut
-				if c.l.FarEnd == "" || c.l.Position != k.position || arrived != k.arrived || c.l.OnlyServer != k.onlyServer {
-					t.Errorf("%s: %s, %s at the far end, only the server %v; want %+v", c.where, c.l.Position, c.l.FarEnd, c.l.OnlyServer, k)
-				}
-				if c.l.Triggers > locate.DefaultTriggers+locate.DefaultFarTriggers {
-					t.Errorf("%s: %d triggers", c.where, c.l.Triggers)
-				}
-			}
+			})
 		})
 	}
 }
@@ -194,22 +182,11 @@ func TestKernelLocate(t *testing.T) {
 			}
 			args := []string{"locate", "--payload", k.payload, "--json", "--seed", "7", "-4", "--address", to, "https://blocked.example/"}
 			inLab, onKernel, out := locatedTwice(ctx, t, fmt.Sprintf(locateScenario, k.rule), args, nil, func(*lab.World) []string { return nil })
-			for _, c := range []struct {
-				where string
-				l     measure.Location
-				more  int // routers in front
-			}{{"lab", inLab, 0}, {"kernel", onKernel, 1}} {
-				if len(c.l.Set) == 0 {
-					t.Errorf("%s: %s", c.where, c.l.Outcome)
-					continue
+			atBox(t, inLab, onKernel, func(where string, l measure.Location) {
+				if k.position != "" && l.Position != k.position {
+					t.Errorf("%s: %s, not %s", where, l.Position, k.position)
 				}
-				if got := c.l.Set[0].Low + 1 - c.more; got != boxBefore {
-					t.Errorf("%s: link %d, not %d: %v", c.where, got, boxBefore, c.l.Set)
-				}
-				if k.position != "" && c.l.Position != k.position {
-					t.Errorf("%s: %s, not %s", c.where, c.l.Position, k.position)
-				}
-			}
+			})
 			if inLab.Kind != onKernel.Kind || inLab.CopiesTTL != onKernel.CopiesTTL {
 				t.Errorf("the lab says %s %v, the kernel %s %v", inLab.Kind, inLab.CopiesTTL, onKernel.Kind, onKernel.CopiesTTL)
 			}
@@ -217,6 +194,23 @@ func TestKernelLocate(t *testing.T) {
 				os.WriteFile(*traces+"/"+k.name+".jsonl", []byte(out), 0o600)
 			}
 		})
+	}
+}
+
+// atBox checks that both answers are the link of the box, and what else each
+// must be. On the kernel one router more stands in front.
+func atBox(t *testing.T, inLab, onKernel measure.Location, also func(where string, l measure.Location)) {
+	t.Helper()
+	for more, l := range []measure.Location{inLab, onKernel} {
+		where := []string{"lab", "kernel"}[more]
+		if len(l.Set) == 0 {
+			t.Errorf("%s: %s", where, l.Outcome)
+			continue
+		}
+		if got := l.Set[0].Low + 1 - more; got != boxBefore {
+			t.Errorf("%s: link %d, not %d: %v", where, got, boxBefore, l.Set)
+		}
+		also(where, l)
 	}
 }
 
@@ -255,16 +249,11 @@ func locatedTwice(ctx context.Context, t *testing.T, text string, args, there []
 }
 
 // locationIn is the one location of a run's JSON lines.
-func locationIn(t *testing.T, out string) (l measure.Location) {
+func locationIn(t *testing.T, out string) measure.Location {
 	t.Helper()
-	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, `{"type":"location"`) {
-			if err := json.Unmarshal([]byte(line), &l); err != nil {
-				t.Fatal(err)
-			}
-			return l
-		}
+	list := ofType[measure.Location](t, out, "location")
+	if len(list) != 1 {
+		t.Fatalf("%d locations in %q", len(list), out)
 	}
-	t.Fatalf("no location in %q", out)
-	return l
+	return list[0]
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,14 +17,7 @@ import (
 func marksOf(t *testing.T, out string) map[string]map[string]string {
 	t.Helper()
 	found := map[string]map[string]string{}
-	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, `{"type":"identification"`) {
-			continue
-		}
-		var id measure.Identification
-		if err := json.Unmarshal([]byte(line), &id); err != nil {
-			t.Fatal(err)
-		}
+	for _, id := range ofType[measure.Identification](t, out, "identification") {
 		m := map[string]string{}
 		for _, p := range id.Properties {
 			m[p.Name] = p.Value
@@ -94,14 +86,7 @@ func checkCapture(t *testing.T, path, out string) {
 	t.Helper()
 	remotes := map[string]bool{}
 	ports := map[uint16]bool{}
-	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, `{"type":"measurement"`) {
-			continue
-		}
-		var m measure.Measurement
-		if err := json.Unmarshal([]byte(line), &m); err != nil {
-			t.Fatal(err)
-		}
+	for _, m := range ofType[measure.Measurement](t, out, "measurement") {
 		for _, o := range m.Observations {
 			if o.Stage == measure.StageLocate && o.Path != nil {
 				remotes[o.Remote] = true
