@@ -19,6 +19,7 @@ import (
 // and on the kernel's own stack; and there too nothing is sent to a router
 // unless --banner is given.
 func TestKernelBanner(t *testing.T) {
+	t.Parallel()
 	needsKernel(t)
 	raw := lab.Options{Raw: true, At: time.Now()}
 	w := besideWorld(t, raw)

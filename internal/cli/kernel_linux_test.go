@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +44,8 @@ func kernelRows(truth map[string]*lab.Truth) (targets []string) {
 // network stack, without rights, in namespaces made here, in front of the
 // gauntlet: same targets, same truth.
 func TestKernelSuite(t *testing.T) {
-	w := rawGauntlet(t)
+	t.Parallel()
+	w := rawWorld(t, "gauntlet")
 	truth := w.Truth()
 	targets := kernelRows(truth)
 	if len(targets) < 30 {
@@ -79,11 +79,11 @@ func needsKernel(t *testing.T) {
 	}
 }
 
-// rawGauntlet is the gauntlet for a kernel's client, until the test ends.
-func rawGauntlet(t *testing.T) *lab.World {
+// rawWorld is a scenario for a kernel's client, until the test ends.
+func rawWorld(t *testing.T, scenario string) *lab.World {
 	t.Helper()
 	needsKernel(t)
-	s, err := lab.Load("gauntlet")
+	s, err := lab.Load(scenario)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,12 +99,19 @@ func rawGauntlet(t *testing.T) *lab.World {
 // a world, and returns its JSON lines.
 func onKernel(t *testing.T, w *lab.World, command string, targets []string) string {
 	t.Helper()
-	return onKernelIn(t, w, t.TempDir(), false, command, targets)
+	return onKernelIn(t, w, t.TempDir(), oneRouter(w), command, targets)
+}
+
+// oneRouter is the line of a client without rights, behind one router.
+func oneRouter(w *lab.World) kernel.Link {
+	link := kernel.Of(w)
+	link.Routers = 1
+	return link
 }
 
 // onKernelIn is onKernel with the folder that the measurement file m.jsonl is
-// written to, and perhaps with the right to capture packets.
-func onKernelIn(t *testing.T, w *lab.World, dir string, privileged bool, command string, targets []string) string {
+// written to, and a line of its own. The environment is this process's and env.
+func onKernelIn(t *testing.T, w *lab.World, dir string, link kernel.Link, command string, targets []string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -130,14 +137,10 @@ func onKernelIn(t *testing.T, w *lab.World, dir string, privileged bool, command
 		args = append(args, "--control", c.Name)
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, targets...)...)
-	cmd.Env = append(os.Environ(), asGovah+"=1", "HOME="+dir)
+	cmd.Env = append(append(os.Environ(), asGovah+"=1", "HOME="+dir), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := kernel.Run(ctx, kernel.Link{
-		Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1,
-		Privileged: privileged, Send: w.Inject, Attach: w.Port,
-	}, cmd)
-	if err != nil {
+	if err := kernel.Run(ctx, link, cmd); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
 	return stdout.String()
@@ -146,7 +149,8 @@ func onKernelIn(t *testing.T, w *lab.World, dir string, privileged bool, command
 // TestKernelIdentify: what is found out about a device is the same in the lab
 // and on the kernel's own network stack.
 func TestKernelIdentify(t *testing.T) {
-	w := rawGauntlet(t)
+	t.Parallel()
+	w := rawWorld(t, "gauntlet")
 	targets := []string{"https://reset.tls.example/", "http://iframe.http.example/"}
 	kernels := clusters(t, onKernel(t, w, "identify", append([]string{"-4"}, targets...)))
 	var out, errs bytes.Buffer

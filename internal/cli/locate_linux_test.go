@@ -113,6 +113,7 @@ var farKinds = []struct {
 // tells a device in the path from one beside it, and finds one that resets the
 // helper's side alone.
 func TestKernelFarEnd(t *testing.T) {
+	t.Parallel()
 	needsKernel(t)
 	turns := make(chan struct{}, 4)
 	for _, k := range farKinds {
@@ -167,6 +168,7 @@ func TestKernelFarEnd(t *testing.T) {
 // the kernel's own network stack, without rights, in namespaces made here: the
 // answer must be the exact link, and the same.
 func TestKernelLocate(t *testing.T) {
+	t.Parallel()
 	needsKernel(t)
 	turns := make(chan struct{}, 4)
 	for _, k := range locateKinds {

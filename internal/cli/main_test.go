@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	// default on two cores, would take all day.
 	if filepath.Base(os.Args[0]) != "govah" { // as which a script runs it
 		flag.Parse()
-		flag.Set("test.parallel", "16")
+		flag.Set("test.parallel", "24")
 	}
 	testscript.Main(m, map[string]func(){"govah": command})
 }

@@ -32,10 +32,13 @@ func marksOf(t *testing.T, out string) map[string]map[string]string {
 // the same behaviour as without the right in the lab, the file alone gives the
 // same answer again, and the packets of locating are kept.
 func TestKernelMarks(t *testing.T) {
-	w := rawGauntlet(t)
+	t.Parallel()
+	w := rawWorld(t, "gauntlet")
 	dir := t.TempDir()
 	targets := []string{"https://reset-three.tls.example/", "http://wiretap.http.example/"}
-	out := onKernelIn(t, w, dir, true, "identify", append([]string{"-4", "--locate"}, targets...))
+	link := oneRouter(w)
+	link.Privileged = true
+	out := onKernelIn(t, w, dir, link, "identify", append([]string{"-4", "--locate"}, targets...))
 	ids, marks := clusters(t, out), marksOf(t, out)
 	for payload, want := range map[string]map[string]string{
 		// Each of the three has a TTL and a window of its own (CN-04).
