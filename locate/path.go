@@ -125,21 +125,29 @@ func (r *run) siblings(ctx context.Context, low, high int) {
 // terminated asks whether what answered at the lowest TTL is the server: a
 // packet to another port of the same address, with the same TTL, dies at a
 // router if something nearer ends connections to the first port by itself
-// (Clayton 2006). Twice, because routes change.
+// (Clayton 2006). Twice, because routes change. Who takes one port often takes
+// the other of the web too, so that a port of no service is tried after it.
 func (r *run) terminated(ctx context.Context) {
 	if r.spec.OtherPort == 0 || r.server == 0 {
 		return
 	}
-	at := netip.AddrPortFrom(r.spec.Remote.Addr(), r.spec.OtherPort)
-	for range 2 {
-		if r.pace(ctx) != nil {
-			return
-		}
-		o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}},
-			wire.ConnectSpec{Remote: at, Local: r.local(r.newPort()), TTL: r.server, Timeout: max(300*time.Millisecond, r.patience(r.server))})
-		r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
-		if o.Path.Outcome != "expired" {
-			return
+	for _, port := range []uint16{r.spec.OtherPort, unusedPort} {
+		for n := range 2 {
+			if r.pace(ctx) != nil {
+				return
+			}
+			o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}},
+				wire.ConnectSpec{Remote: netip.AddrPortFrom(r.spec.Remote.Addr(), port), Local: r.local(r.newPort()), TTL: r.server, Timeout: max(300*time.Millisecond, r.patience(r.server))})
+			r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
+			if o.Path.Outcome != "expired" {
+				break
+			}
+			if n == 1 {
+				return
+			}
 		}
 	}
 }
+
+// unusedPort is one of those that traceroute sends to: nobody serves there.
+const unusedPort = 33434

@@ -754,11 +754,11 @@ func (l *locatable) add(r check.Result) {
 // carrier is what carries the trigger of a finding.
 func carrier(f measure.Finding) (locate.Payload, bool) {
 	switch f.Method {
-	case measure.TLSReset, measure.TLSDrop, measure.TLSAlert:
+	case measure.TLSReset, measure.TLSDrop, measure.TLSAlert, measure.TLSInterception:
 		return locate.TLS, true
-	case measure.HTTPReset, measure.HTTPDrop, measure.HTTPBlockPage, measure.HTTPRedirect:
+	case measure.HTTPReset, measure.HTTPDrop, measure.HTTPBlockPage, measure.HTTPRedirect, measure.HTTPProxy, measure.HTTPTamper:
 		return locate.HTTP, true
-	case measure.DNSInjection, measure.DNSDrop:
+	case measure.DNSInjection, measure.DNSDrop, measure.DNSInterception:
 		return locate.DNS, true
 	case measure.QUICDrop:
 		return locate.QUIC, true

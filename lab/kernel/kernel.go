@@ -27,6 +27,9 @@ type Link struct {
 	Routers int
 	// Files are further files that the command sees with other contents.
 	Files map[string]string
+	// Programs run on the kernel's routers meanwhile, with all rights in
+	// those namespaces: devices as they are sold, in front of the lab.
+	Programs []Program
 	// Privileged leaves the command its capabilities in its own namespaces
 	// (packet capture); without, it has none.
 	Privileged bool
@@ -34,6 +37,21 @@ type Link struct {
 	Send func(pkt []byte)
 	// Attach is told how to give the client a packet.
 	Attach func(receive func(pkt []byte))
+}
+
+// Program is a command on one of the kernel's routers. It starts before the
+// client's command and is killed after it. What it writes goes to the standard
+// error of the client's command. It speaks to the lab over IPv4 as somebody
+// behind the client's address, by the router's own translation.
+type Program struct {
+	Router int      // whose, from 1
+	Args   []string // the first is looked for in PATH
+	Env    []string // nil: that of the program that uses this package
+	// Before are commands that set the router up, one after the other; each
+	// must succeed.
+	Before [][]string
+	// Listens are sockets that it has opened when it is ready, as tcp:8080.
+	Listens []string
 }
 
 // Of is the link to a world made with lab.Options.Raw. The kernel's clock is

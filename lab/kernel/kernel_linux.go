@@ -25,6 +25,7 @@ type plan struct {
 	Routers    int
 	Files      map[string]string
 	Privileged bool
+	Programs   []Program
 	Path       string
 	Args       []string
 	Env        []string
@@ -58,11 +59,13 @@ func Run(ctx context.Context, link Link, cmd *exec.Cmd) error {
 	if link.Routers < 0 || link.Routers > 8 || len(link.Addresses) == 0 {
 		return fmt.Errorf("kernel: %d routers and %d addresses; there must be 0 to 8 and at least one", link.Routers, len(link.Addresses))
 	}
-	p := plan{Addresses: link.Addresses, Routers: link.Routers, Files: map[string]string{}, Privileged: link.Privileged,
-		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir}
-	if p.Env == nil {
-		p.Env = os.Environ()
+	for _, program := range link.Programs {
+		if program.Router < 1 || program.Router > link.Routers || len(program.Args) == 0 {
+			return fmt.Errorf("kernel: a program on router %d of %d, with %d arguments", program.Router, link.Routers, len(program.Args))
+		}
 	}
+	p := plan{Addresses: link.Addresses, Routers: link.Routers, Files: map[string]string{}, Privileged: link.Privileged, Programs: link.Programs,
+		Path: cmd.Path, Args: cmd.Args, Env: cmd.Environ(), Dir: cmd.Dir}
 	for name, content := range link.Files {
 		p.Files[name] = content
 	}

@@ -46,7 +46,7 @@ func complain(err error) {
 // hold makes the namespaces, hands out the far end of the line, and runs the
 // command at the near end.
 func hold(p plan) int {
-	client, port, err := lay(p)
+	spaces, port, err := lay(p)
 	if err != nil {
 		// The process that started us hears of it in words.
 		word := "failed: "
@@ -64,10 +64,17 @@ func hold(p plan) int {
 	if n, err := unix.Read(linkFD, start[:]); n != 1 || err != nil {
 		return 125
 	}
-	if err := unix.Setns(client, unix.CLONE_NEWNET); err != nil {
+	unix.CloseOnExec(linkFD)
+	for _, program := range p.Programs {
+		stop, err := launch(program, spaces[program.Router], p.Addresses)
+		if err != nil {
+			complain(fmt.Errorf("%s: %w", program.Args[0], err))
+		}
+		defer stop()
+	}
+	if err := unix.Setns(spaces[0], unix.CLONE_NEWNET); err != nil {
 		complain(err)
 	}
-	unix.CloseOnExec(linkFD)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), stageVariable+"="+stageEnter)
@@ -157,24 +164,24 @@ func enter(p plan) error {
 
 // lay makes the client's namespace, the routers' and the cables between them,
 // the last of which ends in the namespace that this process was started in.
-func lay(p plan) (client, port int, err error) {
+func lay(p plan) (spaces []int, port int, err error) {
 	outer, err := namespace()
 	if err != nil {
-		return 0, 0, err
+		return nil, 0, err
 	}
-	spaces := make([]int, p.Routers+1) // the client's first
+	spaces = make([]int, p.Routers+1) // the client's first
 	for i := range spaces {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return 0, 0, os.NewSyscallError("a network namespace", err)
+			return nil, 0, os.NewSyscallError("a network namespace", err)
 		}
 		if spaces[i], err = namespace(); err != nil {
-			return 0, 0, err
+			return nil, 0, err
 		}
 	}
 	// The cables first, from each namespace to the next one out.
 	for i, s := range spaces {
 		if err := unix.Setns(s, unix.CLONE_NEWNET); err != nil {
-			return 0, 0, os.NewSyscallError("setns", err)
+			return nil, 0, os.NewSyscallError("setns", err)
 		}
 		next, peer := outer, "port0"
 		if i+1 < len(spaces) {
@@ -185,12 +192,12 @@ func lay(p plan) (client, port int, err error) {
 			name = "eth0"
 		}
 		if err := cable(name, peer, next); err != nil {
-			return 0, 0, err
+			return nil, 0, err
 		}
 	}
 	for i, s := range spaces {
 		if err := unix.Setns(s, unix.CLONE_NEWNET); err != nil {
-			return 0, 0, os.NewSyscallError("setns", err)
+			return nil, 0, os.NewSyscallError("setns", err)
 		}
 		if i == 0 {
 			err = setClient(p.Addresses)
@@ -198,17 +205,17 @@ func lay(p plan) (client, port int, err error) {
 			err = setRouter(i, p.Addresses)
 		}
 		if err != nil {
-			return 0, 0, err
+			return nil, 0, err
 		}
 	}
 	if err := unix.Setns(outer, unix.CLONE_NEWNET); err != nil {
-		return 0, 0, os.NewSyscallError("setns", err)
+		return nil, 0, os.NewSyscallError("setns", err)
 	}
 	if err := up("port0"); err != nil {
-		return 0, 0, err
+		return nil, 0, err
 	}
 	port, err = openPort("port0")
-	return spaces[0], port, err
+	return spaces, port, err
 }
 
 func namespace() (int, error) {

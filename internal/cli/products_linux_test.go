@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"govah/lab"
+	"govah/lab/kernel"
+	"govah/measure"
+)
+
+// needsPrograms skips a test of real devices where they are not installed.
+func needsPrograms(t *testing.T, names ...string) {
+	t.Helper()
+	needsKernel(t)
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("%s is not installed here: %v", name, err)
+		}
+	}
+}
+
+// onSecondRouter is a line whose second router leads TCP or UDP to ports of a
+// program there, in both families' stead over IPv4.
+func onSecondRouter(w *lab.World, p kernel.Program, redirects ...redirect) kernel.Link {
+	link := kernel.Of(w)
+	link.Routers, p.Router = 2, 2
+	for _, r := range redirects {
+		p.Before = append(p.Before, []string{"iptables", "-t", "nat", "-A", "PREROUTING", "-i", "in0", "-p", r.protocol, "--dport", r.port, "-j", "REDIRECT", "--to-ports", r.to})
+		p.Listens = append(p.Listens, r.protocol+":"+r.to)
+	}
+	link.Programs = []kernel.Program{p}
+	return link
+}
+
+type redirect struct{ protocol, port, to string }
+
+// atSecondRouter says that a device was found at the second router.
+func atSecondRouter(t *testing.T, out string) {
+	t.Helper()
+	list := ofType[measure.Location](t, out, "location")
+	if len(list) == 0 {
+		t.Error("nothing was located")
+	}
+	for _, l := range list {
+		if l.Outcome != measure.Located || l.Kind != measure.Terminates || l.Position != measure.InPath || l.Set[0].Low != 1 || l.Set[0].PerMille < 990 {
+			t.Errorf("located elsewhere: %+v", l)
+		}
+	}
+}
+
+// TestProductTLS: programs that end TLS themselves on the second router, with
+// a root that the client's system trusts and one that it does not.
+func TestProductTLS(t *testing.T) {
+	t.Parallel()
+	for _, product := range []struct {
+		name    string
+		program func(dir string) kernel.Program
+		web     redirect
+		tls     redirect
+		vendor  string // what it is known as, "" if it is not
+	}{
+		{"mitmproxy", func(dir string) kernel.Program {
+			return kernel.Program{Args: []string{"mitmdump", "--mode", "transparent", "--listen-port", "8080", "--set", "confdir=" + dir, "--ssl-insecure", "--set", "block_global=false"},
+				Env: append(os.Environ(), "HOME="+dir)}
+		}, redirect{"tcp", "80", "8080"}, redirect{"tcp", "443", "8080"}, "mitmproxy"},
+		{"sslsplit", func(dir string) kernel.Program {
+			key, cert := filepath.Join(dir, "proxy.key"), filepath.Join(dir, "proxy.pem")
+			return kernel.Program{Before: [][]string{{"openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "30", "-subj", "/CN=Some Operator CA"}},
+				Args: []string{"sslsplit", "-D", "-u", "root", "-k", key, "-c", cert, "http", "0.0.0.0", "8080", "https", "0.0.0.0", "8443"}}
+		}, redirect{"tcp", "80", "8080"}, redirect{"tcp", "443", "8443"}, ""},
+	} {
+		for _, trusted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/trusted=%v", product.name, trusted), func(t *testing.T) {
+				t.Parallel()
+				program := product.program(t.TempDir())
+				needsPrograms(t, program.Args[0], "iptables", "openssl")
+				w := rawWorld(t, "clean")
+				dir := t.TempDir()
+				program = product.program(dir)
+				env := []string{"SSL_CERT_FILE=" + filepath.Join(dir, "ca.pem"), "SSL_CERT_DIR=" + filepath.Join(dir, "none")}
+				if trusted {
+					env[1] = "SSL_CERT_DIR=" + dir // the program's own root is there
+				}
+				targets := []string{"https://news.example/", "https://old.example/"}
+				out := onKernelIn(t, w, dir, onSecondRouter(w, program, product.web, product.tls), "check", append([]string{"-4", "--locate", "--identify"}, targets...), env...)
+				seen := 0
+				for _, v := range ofType[measure.Verdict](t, out, "verdict") {
+					t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
+					if !slices.Contains(targets, v.Target) {
+						continue
+					}
+					seen++
+					if !slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
+						return f.Method == measure.TLSInterception && f.Interference == measure.InterferenceConfirmed &&
+							(product.vendor == "") == (f.Match == nil) && (f.Match == nil || f.Match.Product == product.vendor)
+					}) {
+						t.Errorf("%s: %+v", v.Target, v)
+					}
+				}
+				if seen != len(targets) {
+					t.Errorf("%d verdicts", seen)
+				}
+				atSecondRouter(t, out)
+			})
+		}
+	}
+}
+
+// TestProductDnsmasq: every question to port 53 is led to dnsmasq on the
+// second router, whichever resolver it was for.
+func TestProductDnsmasq(t *testing.T) {
+	t.Parallel()
+	needsPrograms(t, "dnsmasq", "iptables")
+	w := rawWorld(t, "clean")
+	link := onSecondRouter(w, kernel.Program{
+		Args: []string{"dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file", "--server=" + w.Client.Resolver, "--log-facility=-"},
+	}, redirect{"udp", "53", "53"}, redirect{"tcp", "53", "53"})
+	out := onKernelIn(t, w, t.TempDir(), link, "check", []string{"-4", "--locate", "--identify", "https://news.example/"})
+	for _, v := range ofType[measure.Verdict](t, out, "verdict") {
+		t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
+		if !slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
+			return f.Method == measure.DNSInterception && f.Interference == measure.InterferenceConfirmed
+		}) {
+			t.Errorf("%s: %+v", v.Target, v)
+		}
+	}
+	atSecondRouter(t, out)
+}
