@@ -140,7 +140,7 @@ func (t *Table) claims(o *measure.Observation) (out []claim) {
 		}
 	}
 	if o.TLS != nil {
-		if r, _, ok := known.InterceptionRoot(o.TLS.Issuer, "", o.TLS.Chain); ok {
+		if r, _, ok := known.InterceptionRoot(o.TLS); ok {
 			out = append(out, claim{o.ID, r.ID, r.Product, r.Vendor, r.Country, r.Source, r.Confidence})
 		}
 	}

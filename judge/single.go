@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"govah/known"
 	"govah/measure"
 )
 
@@ -93,16 +92,8 @@ func (j *judging) singleFailure(o *measure.Observation) bool {
 		f.Method = measure.TLSInterception
 		f.NotExcluded = []measure.Why{measure.WhySingleSample, measure.WhyServerBroken}
 		if o.TLS != nil {
-			if r, _, ok := known.InterceptionRoot(o.TLS.Issuer, "", o.TLS.Chain); ok {
-				if r.Owns(name) {
-					return false
-				}
-				m := r.Match()
-				f.Match, f.Scope = &m, r.Scope
-				if signer, signed := j.signer(o.TLS.Chain, name); signed {
-					m = signer.Match()
-					f.Interference, f.Proof = measure.InterferenceConfirmed, "signature"
-				}
+			if r, ok := j.sign(&f, o.TLS, name); ok && r.Owns(name) {
+				return false
 			}
 		}
 	}

@@ -1,14 +1,11 @@
 package judge
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"govah/known"
 	"govah/measure"
 )
 
@@ -307,10 +304,18 @@ func (j *judging) certificates() {
 		if name == "" {
 			name = j.nameAt(address(o))
 		}
-		if !j.targets[name] || j.disputed(address(o)) || done[name+o.TLS.Chain[0]+string(family(o))] {
+		if !j.targets[name] || j.disputed(address(o)) {
 			continue
 		}
-		done[name+o.TLS.Chain[0]+string(family(o))] = true
+		// A device that makes a certificate for each connection is one finding.
+		key := fmt.Sprintf("%s %s %s %s", name, family(o), o.TLS.Public, o.TLS.Issuer)
+		if o.TLS.Issuer == "" {
+			key += o.TLS.Chain[0]
+		}
+		if done[key] {
+			continue
+		}
+		done[key] = true
 		j.certificate(o, name)
 	}
 }
@@ -326,16 +331,8 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		j.add(f)
 		return
 	}
-	root, _, isKnown := known.InterceptionRoot(o.TLS.Issuer, "", o.TLS.Chain)
-	if isKnown {
-		m := root.Match()
-		f.Match = &m
-		f.Scope = root.Scope
-	}
-	if signer, ok := j.signer(o.TLS.Chain, name); ok {
-		m := signer.Match()
-		f.Match, f.Scope = &m, signer.Scope
-		f.Interference, f.Proof = measure.InterferenceConfirmed, "signature"
+	root, isKnown := j.sign(&f, o.TLS, name)
+	if f.Proof == "signature" {
 		j.add(f)
 		return
 	}
@@ -350,9 +347,6 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		f.Because = append(f.Because, because...)
 		f.Runs, f.Hits = 1+len(because)/2, 1+len(because)/2
 		f.Trigger.Control = control
-		if o.TLS.System == measure.VerifiedOK {
-			f.Scope = measure.ScopeDevice
-		}
 		j.add(f)
 		return
 	}
@@ -360,9 +354,6 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		f.Interference, f.Proof = measure.InterferenceConfirmed, "canary+certificate"
 		f.Because = append(f.Because, because...)
 		f.Trigger = measure.Trigger{Kind: "tls"}
-		if o.TLS.System == measure.VerifiedOK {
-			f.Scope = measure.ScopeDevice
-		}
 		j.add(f)
 		return
 	}
@@ -380,14 +371,8 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 	}
 	if same {
 		j.innocent[o.ID] = true
-		j.markBroken(name, o.TLS.Chain[0])
+		j.markBroken(name, o.TLS)
 		j.why[serverSeenBroken] = true
-		return
-	}
-	if o.TLS.System == measure.VerifiedOK {
-		f.Scope = measure.ScopeDevice
-		f.NotExcluded = []measure.Why{measure.WhyLocalNetwork}
-		j.add(f)
 		return
 	}
 	seen := 0
@@ -397,15 +382,42 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 			seen++
 		}
 	}
+	// Somebody got the name's own at that very address: a helper, or this device
+	// over QUIC.
+	proof := "helper+certificate"
+	if len(good) == 0 {
+		if q := j.overQUIC(o, name); q != nil {
+			proof, good = "quic+certificate", []*measure.Observation{q}
+			f.Trigger = measure.Trigger{Kind: "protocol", Value: "TLS", Control: "QUIC"}
+		}
+	}
 	if len(good) > 0 {
 		f.Because = append(f.Because, ids(good...)...)
 		f.Controls = measure.Count{Runs: len(good)}
 		if o.TLS.Public == measure.VerifyUnknownCA && seen >= 2 {
 			f.Runs, f.Hits = seen, seen
-			f.Interference, f.Proof = measure.InterferenceConfirmed, "helper+certificate"
+			f.Interference, f.Proof = measure.InterferenceConfirmed, proof
 		} else {
 			f.NotExcluded = []measure.Why{measure.WhyServerBroken}
 		}
+		j.add(f)
+		return
+	}
+	if f.Trusted {
+		if because := j.onlyHere(o, name); len(because) > 0 && !isKnown {
+			j.innocent[o.ID] = true
+			j.markBroken(name, o.TLS)
+			f.Method, f.Because = measure.PrivateAuthority, append(f.Because, because...)
+			f.Controls = measure.Count{Runs: len(because)}
+			f.NotExcluded = []measure.Why{}
+			if len(j.helpers(name)) == 0 {
+				j.why[measure.WhyNoHelper] = true
+			}
+			j.why[undecided] = true
+			j.add(f)
+			return
+		}
+		f.NotExcluded = []measure.Why{measure.WhyLocalNetwork}
 		j.add(f)
 		return
 	}
@@ -413,7 +425,7 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		// Expired, for another name, self-signed, or shown to any name there:
 		// as servers with a fault of their own do.
 		j.innocent[o.ID] = true
-		j.markBroken(name, o.TLS.Chain[0])
+		j.markBroken(name, o.TLS)
 		j.why[measure.WhyServerBroken] = true
 		if len(j.helpers(name)) == 0 {
 			j.why[measure.WhyNoHelper] = true
@@ -430,11 +442,14 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 	j.add(f)
 }
 
-// markBroken says that the same certificate in other observations is the
-// server's own fault too.
-func (j *judging) markBroken(name, leaf string) {
+// markBroken says that the same certificate in other observations, or one of
+// the same issuer with the same fault, is the server's own fault too.
+func (j *judging) markBroken(name string, shown *measure.TLS) {
 	for _, o := range j.obs {
-		if o.Step == measure.StepTLS && canonical(o.SNI) == name && o.TLS != nil && len(o.TLS.Chain) > 0 && o.TLS.Chain[0] == leaf {
+		if o.Step != measure.StepTLS || canonical(o.SNI) != name || o.TLS == nil || len(o.TLS.Chain) == 0 {
+			continue
+		}
+		if o.TLS.Chain[0] == shown.Chain[0] || shown.Issuer != "" && o.TLS.Issuer == shown.Issuer && o.TLS.Public == shown.Public {
 			j.innocent[o.ID] = true
 		}
 	}
@@ -499,66 +514,4 @@ func (j *judging) sameIssuerAtCanaries(o *measure.Observation) []string {
 		return nil
 	}
 	return because
-}
-
-// signer finds the authority known for signing what it should not whose
-// signature the chain carries, for a name that is not rightly its own.
-func (j *judging) signer(chain []string, name string) (known.Root, bool) {
-	for _, r := range known.Roots() {
-		switch r.Kind {
-		case "interception-root", "national-root", "device-root":
-			if (r.Certificate != nil || slices.Contains(chain, r.SHA256)) && !r.Owns(name) && j.signed(chain, r) {
-				return r, true
-			}
-		}
-	}
-	return known.Root{}, false
-}
-
-// signed verifies that a chain really ends at a known authority: each
-// certificate is signed by the next, or by the authority itself. It needs the
-// certificates, kept as bodies.
-func (j *judging) signed(chain []string, root known.Root) bool {
-	if j.bodies == nil || len(chain) == 0 || len(chain) > 16 {
-		return false
-	}
-	var certs []*x509.Certificate
-	anchor := root.Certificate
-	for _, sum := range chain {
-		der, ok := j.bodies(sum)
-		if !ok || len(der) > 1<<16 || digest(der) != strings.ToLower(sum) {
-			break
-		}
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			break
-		}
-		certs = append(certs, c)
-		if root.SHA256 != "" && strings.EqualFold(sum, root.SHA256) {
-			anchor = c
-		}
-	}
-	if len(certs) == 0 || anchor == nil {
-		return false
-	}
-	at := certs[0]
-	for range len(certs) + 1 {
-		if at.Equal(anchor) {
-			return at != certs[0]
-		}
-		if at.CheckSignatureFrom(anchor) == nil {
-			return true
-		}
-		next := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return c != at && at.CheckSignatureFrom(c) == nil })
-		if next < 0 {
-			return false
-		}
-		at = certs[next]
-	}
-	return false
-}
-
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
 }

@@ -177,22 +177,32 @@ func TestForgedAddress(t *testing.T) {
 
 func TestInterceptionRoot(t *testing.T) {
 	const isca = "CN=Information Security Certification Authority,O=ISCA,C=KZ"
+	signed := func(issuer, aki string) *measure.TLS {
+		return &measure.TLS{Issuer: issuer, Signers: []measure.Signer{{Issuer: issuer, AKI: aki}}}
+	}
 	for _, c := range []struct {
-		name, issuer, aki string
-		sums              []string
-		row, how          string
+		name  string
+		chain *measure.TLS
+		row   string
+		how   measure.How
 	}{
-		{"sha256 of a sent root", "CN=anything", "", []string{"ff", "00309C736DD661DA6F1EB24173AA849944C168A43A15BFFD192EECFDB6F8DBD2"}, "kz.qaznet", "sha256"},
-		{"authority key identifier", "CN=whatever", "C51D3270968C19997CF2E4E3B97708EFE276F318", nil, "kz.isca0539", "aki"},
-		{"a new root under the known name", isca, "0011", nil, "kz.isca_new", "dn"},
-		{"antivirus", `CN=Avast Web/Mail Shield Root,O=Avast Web/Mail Shield`, "", nil, "dev.avast", "dn"},
-		{"antivirus, attributes in another order", `O=x,CN=Kaspersky Anti-Virus Personal Root Certificate`, "", nil, "dev.kaspersky", "dn"},
-		{"firewall by organisation", `CN=FGT60F0000000001,O=Fortinet,C=US`, "", nil, "lan.fortinet", "dn"},
-		{"public authority", `CN=R11,O=Let's Encrypt,C=US`, "c5cf46a4eaf4c3c07a6c95c42db05e922f26e3b9", []string{"ab"}, "", ""},
-		{"name within a name", `CN=Not mitmproxy\, CN=mitmproxy really`, "", nil, "", ""},
-		{"nothing", "", "", nil, "", ""},
+		{"sha256 of a sent root", &measure.TLS{Issuer: "CN=anything", Chain: []string{"ff", "00309C736DD661DA6F1EB24173AA849944C168A43A15BFFD192EECFDB6F8DBD2"}}, "kz.qaznet", measure.HowSHA256},
+		{"authority key identifier", signed("CN=whatever", "C51D3270968C19997CF2E4E3B97708EFE276F318"), "kz.isca0539", measure.HowAKI},
+		{"that of an intermediate", &measure.TLS{Issuer: "CN=x", Signers: []measure.Signer{{Issuer: "CN=x", AKI: "01"}, {Issuer: isca, AKI: "d877d30c6f0f3c367f8c34f286fda52843bbb9f3"}}}, "kz.further2", measure.HowAKI},
+		{"public key alone", &measure.TLS{Signers: []measure.Signer{{}, {SPKI: "1AF56C98FF043EF92BEBFF54CEBB4DD67A25BA956C817F3E6DD3C1E52EB584C1"}}}, "lan.cyberoam_key", measure.HowSPKI},
+		{"a new root under the known name", signed(isca, "0011"), "kz.isca_new", measure.HowFamily},
+		{"the known name above an intermediate", &measure.TLS{Issuer: "CN=x", Signers: []measure.Signer{{Issuer: "CN=x", AKI: "01"}, {Issuer: isca, AKI: "02"}}}, "kz.isca_new", measure.HowFamily},
+		{"a new Qaznet", signed("CN=Qaznet Trust Network,C=KZ", "0011"), "kz.qaznet", measure.HowFamily},
+		{"its name and no key", &measure.TLS{Issuer: "CN=Qaznet Trust Network,C=KZ"}, "kz.qaznet", measure.HowName},
+		{"antivirus", signed(`CN=Avast Web/Mail Shield Root,O=Avast Web/Mail Shield`, "77"), "dev.avast", measure.HowName},
+		{"antivirus, attributes in another order", signed(`O=x,CN=Kaspersky Anti-Virus Personal Root Certificate`, ""), "dev.kaspersky", measure.HowName},
+		{"firewall by organisation", signed(`CN=FGT60F0000000001,O=Fortinet,C=US`, ""), "lan.fortinet", measure.HowName},
+		{"public authority", &measure.TLS{Issuer: `CN=R11,O=Let's Encrypt,C=US`, Chain: []string{"ab"}, Signers: []measure.Signer{{Issuer: `CN=R11,O=Let's Encrypt,C=US`, AKI: "c5cf46a4eaf4c3c07a6c95c42db05e922f26e3b9"}}}, "", ""},
+		{"name within a name", signed(`CN=Not mitmproxy\, CN=mitmproxy really`, ""), "", ""},
+		{"nothing", &measure.TLS{}, "", ""},
+		{"no handshake", nil, "", ""},
 	} {
-		r, how, ok := InterceptionRoot(c.issuer, c.aki, c.sums)
+		r, how, ok := InterceptionRoot(c.chain)
 		if r.ID != c.row || how != c.how || ok != (c.row != "") {
 			t.Errorf("%s: %s by %s, %v; want %s by %s", c.name, r.ID, how, ok, c.row, c.how)
 		}
@@ -290,7 +300,7 @@ func FuzzInterceptionRoot(f *testing.F) {
 	f.Add("CN=Information Security Certification Authority,O=ISCA,C=KZ", "00", "ff")
 	f.Add(`CN="a,b"+O=\,`, "", "")
 	f.Fuzz(func(t *testing.T, issuer, aki, sum string) {
-		if r, how, ok := InterceptionRoot(issuer, aki, []string{sum}); ok != (r.ID != "") || ok != (how != "") {
+		if r, how, ok := InterceptionRoot(&measure.TLS{Chain: []string{sum}, Signers: []measure.Signer{{Issuer: issuer, AKI: aki, SPKI: sum}}}); ok != (r.ID != "") || ok != (how != "") {
 			t.Fatalf("%+v %q %v", r, how, ok)
 		}
 	})

@@ -19,14 +19,16 @@ var rootFiles embed.FS
 
 // Root is one row about a certification authority that signs what it should
 // not. Kinds: interception-root, national-root (used lawfully by its own
-// list of names), device-root, and, known by name only, interception-dn,
-// device-dn and product-dn.
+// list of names), device-root, product-key (the key of a product's own default
+// authority), and, known by name only, interception-dn, device-dn and
+// product-dn.
 type Root struct {
 	ID         string
 	Kind       string
 	Name       string
 	SHA256     string // of the DER certificate, lower-case hex, "" unknown
 	SKI        string // subject key identifier, what its children name as AKI
+	SPKI       string // SHA-256 of its public key, lower-case hex
 	IssuerCN   string
 	IssuerO    string
 	IssuerC    string
@@ -63,28 +65,28 @@ var rootTable = sync.OnceValue(func() []Root {
 		panic(err)
 	}
 	var out []Root
-	for _, r := range readCSV("roots.csv", data, 16) {
+	for _, r := range readCSV("roots.csv", data, 17) {
 		root := Root{
-			ID: r[0], Kind: r[1], Name: r[2], SHA256: r[3], SKI: r[4], IssuerCN: r[5], IssuerO: r[6], IssuerC: r[7],
-			Own: strings.Fields(r[9]), Product: r[10], Vendor: r[11], Country: r[12], Scope: measure.Scope(r[13]), Source: r[15],
+			ID: r[0], Kind: r[1], Name: r[2], SHA256: r[3], SKI: r[4], SPKI: r[5], IssuerCN: r[6], IssuerO: r[7], IssuerC: r[8],
+			Own: strings.Fields(r[10]), Product: r[11], Vendor: r[12], Country: r[13], Scope: measure.Scope(r[14]), Source: r[16],
 		}
-		if root.Confidence, err = strconv.Atoi(r[14]); err != nil {
+		if root.Confidence, err = strconv.Atoi(r[15]); err != nil {
 			panic(fmt.Sprintf("known: roots.csv: row %s: %v", r[0], err))
 		}
-		if r[8] != "" {
-			text, err := rootFiles.ReadFile(r[8])
+		if r[9] != "" {
+			text, err := rootFiles.ReadFile(r[9])
 			if err != nil {
 				panic(err)
 			}
 			block, _ := pem.Decode(text)
 			if block == nil {
-				panic("known: " + r[8] + " holds no certificate")
+				panic("known: " + r[9] + " holds no certificate")
 			}
 			if root.Certificate, err = x509.ParseCertificate(block.Bytes); err != nil {
-				panic("known: " + r[8] + ": " + err.Error())
+				panic("known: " + r[9] + ": " + err.Error())
 			}
 			if sum := sha256.Sum256(block.Bytes); hex.EncodeToString(sum[:]) != root.SHA256 {
-				panic("known: " + r[8] + " is not the certificate of row " + r[0])
+				panic("known: " + r[9] + " is not the certificate of row " + r[0])
 			}
 		}
 		out = append(out, root)
@@ -95,28 +97,65 @@ var rootTable = sync.OnceValue(func() []Root {
 // Roots lists all rows about authorities.
 func Roots() []Root { return append([]Root(nil), rootTable()...) }
 
-// InterceptionRoot finds the authority that a chain names: by the SHA-256
-// (hex) of any certificate sent, by the leaf's or intermediate's authority
-// key identifier (hex), or by the issuer's distinguished name as text
-// ("CN=…,O=…,C=…"), in this order of strength. how is sha256, aki or dn; a
-// name alone proves nothing, because anybody can write it.
-func InterceptionRoot(issuer, aki string, sha256s []string) (root Root, how string, ok bool) {
-	for _, sum := range sha256s {
-		for _, r := range rootTable() {
+// InterceptionRoot finds the authority that a chain names: by the SHA-256 of a
+// certificate sent, by its public key, by the authority key identifier of any,
+// or by the issuers' names, in this order of strength; how says which. A name
+// alone proves nothing, because anybody can write it: where the row's key is
+// known and the chain names another, how is measure.HowFamily.
+func InterceptionRoot(t *measure.TLS) (root Root, how measure.How, ok bool) {
+	if t == nil {
+		return Root{}, "", false
+	}
+	table := rootTable()
+	for _, sum := range t.Chain {
+		for _, r := range table {
 			if r.SHA256 != "" && strings.EqualFold(sum, r.SHA256) {
-				return r, "sha256", true
+				return r, measure.HowSHA256, true
 			}
 		}
 	}
-	if aki != "" {
-		for _, r := range rootTable() {
-			if r.SKI != "" && strings.EqualFold(aki, r.SKI) {
-				return r, "aki", true
+	for _, s := range t.Signers {
+		for _, r := range table {
+			if r.SPKI != "" && strings.EqualFold(s.SPKI, r.SPKI) {
+				return r, measure.HowSPKI, true
 			}
 		}
 	}
-	dn := parseDN(issuer)
-	var best *Root
+	for _, s := range t.Signers {
+		for _, r := range table {
+			if r.SKI != "" && strings.EqualFold(s.AKI, r.SKI) {
+				return r, measure.HowAKI, true
+			}
+		}
+	}
+	list := t.Signers
+	if len(list) == 0 {
+		list = []measure.Signer{{Issuer: t.Issuer}}
+	}
+	for _, s := range list {
+		if r := rootNamed(parseDN(s.Issuer)); r != nil {
+			if r.keyKnown() && s.AKI != "" {
+				return *r, measure.HowFamily, true
+			}
+			return *r, measure.HowName, true
+		}
+	}
+	return Root{}, "", false
+}
+
+// keyKnown says whether a key of this authority, or of others under its name,
+// is in the table.
+func (r *Root) keyKnown() bool {
+	for _, x := range rootTable() {
+		if x.IssuerCN == r.IssuerCN && x.IssuerO == r.IssuerO && (x.SKI != "" || x.SHA256 != "") {
+			return true
+		}
+	}
+	return false
+}
+
+// rootNamed finds the row about a distinguished name, nil if there is none.
+func rootNamed(dn map[string]string) (best *Root) {
 	for i := range rootTable() {
 		r := &rootTable()[i]
 		if r.IssuerCN == "" && r.IssuerO == "" {
@@ -132,10 +171,7 @@ func InterceptionRoot(issuer, aki string, sha256s []string) (root Root, how stri
 			best = r
 		}
 	}
-	if best != nil {
-		return *best, "dn", true
-	}
-	return Root{}, "", false
+	return best
 }
 
 // parseDN reads the text form of RFC 2253, first value of each attribute.

@@ -7,21 +7,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"math/big"
 	"sync"
 	"time"
 )
 
-// authority is a certificate authority of the lab. Leaves share one key: what
-// is tested is names and chains, not keys.
+// authority is a certificate authority of the lab. Each leaf has its own key.
 type authority struct {
-	root, inter *x509.Certificate
+	root, inter *x509.Certificate // inter is nil if the root signs by itself
 	rootDER     []byte
 	interDER    []byte
 	rootKey     *ecdsa.PrivateKey
 	interKey    *ecdsa.PrivateKey
-	leafKey     *ecdsa.PrivateKey
 	now         time.Time
 
 	mu     sync.Mutex
@@ -30,8 +29,8 @@ type authority struct {
 }
 
 // Keys are made once a process: they are the slow part, and no secret.
-var keys = sync.OnceValue(func() [5]*ecdsa.PrivateKey {
-	var out [5]*ecdsa.PrivateKey
+var keys = sync.OnceValue(func() [7]*ecdsa.PrivateKey {
+	var out [7]*ecdsa.PrivateKey
 	for i := range out {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -44,7 +43,7 @@ var keys = sync.OnceValue(func() [5]*ecdsa.PrivateKey {
 
 func newAuthority(name string, now time.Time, which int) (*authority, error) {
 	k := keys()
-	a := &authority{rootKey: k[which], interKey: k[which+1], leafKey: k[4], now: now, leaves: map[string]*tls.Certificate{}, serial: 1000}
+	a := &authority{rootKey: k[which], interKey: k[which+1], now: now, leaves: map[string]*tls.Certificate{}, serial: 1000}
 	make := func(cn string, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) ([]byte, *x509.Certificate, error) {
 		a.serial++
 		t := &x509.Certificate{
@@ -63,6 +62,11 @@ func newAuthority(name string, now time.Time, which int) (*authority, error) {
 		return der, c, err
 	}
 	var err error
+	if which == forInterceptor {
+		// A box signs with its root, by the name that it was given.
+		a.rootDER, a.root, err = make(name, nil, a.rootKey, a.rootKey)
+		return a, err
+	}
 	if a.rootDER, a.root, err = make(name+" Root", nil, a.rootKey, a.rootKey); err != nil {
 		return nil, err
 	}
@@ -70,20 +74,27 @@ func newAuthority(name string, now time.Time, which int) (*authority, error) {
 	return a, err
 }
 
-// issue gives a certificate for a name; kind is Site.Cert.
-func (a *authority) issue(kind, name string) (*tls.Certificate, error) {
+// Which keys an authority has.
+const (
+	forPublic      = 0
+	forInterceptor = 2
+	forCompany     = 5
+)
+
+// issue gives a certificate for a name; kind is Site.Cert, number that of
+// several for the name.
+func (a *authority) issue(kind, name string, number int) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	key := kind + " " + name
-	if c := a.leaves[key]; c != nil {
+	id := fmt.Sprint(kind, " ", name, " ", number)
+	if c := a.leaves[id]; c != nil {
 		return c, nil
 	}
-	a.serial++
-	t := &x509.Certificate{
-		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: name},
-		NotBefore: a.now.AddDate(0, -1, 0), NotAfter: a.now.AddDate(0, 2, 0), DNSNames: []string{name},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
+	t := a.leaf(name)
 	parent, signer := a.inter, a.interKey
 	chain := [][]byte{nil, a.interDER}
 	switch kind {
@@ -92,19 +103,69 @@ func (a *authority) issue(kind, name string) (*tls.Certificate, error) {
 	case "wrong-name":
 		t.Subject.CommonName, t.DNSNames = "other.invalid", []string{"other.invalid"}
 	case "self-signed":
-		parent, signer, chain = t, a.leafKey, chain[:1]
+		parent, signer, chain = t, key, chain[:1]
 	case "missing-intermediate":
 		chain = chain[:1]
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, &a.leafKey.PublicKey, signer)
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, signer)
 	if err != nil {
 		return nil, fmt.Errorf("lab: issuing a certificate for %q: %w", name, err)
 	}
 	chain[0] = der
-	c := &tls.Certificate{Certificate: chain, PrivateKey: a.leafKey}
-	a.leaves[key] = c
+	c := &tls.Certificate{Certificate: chain, PrivateKey: key}
+	a.leaves[id] = c
 	return c, nil
 }
+
+// leaf is a certificate for a name, to be signed. The caller holds the lock.
+func (a *authority) leaf(name string) *x509.Certificate {
+	a.serial++
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(a.serial), Subject: pkix.Name{CommonName: name},
+		NotBefore: a.now.AddDate(0, -1, 0), NotAfter: a.now.AddDate(0, 2, 0), DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+}
+
+// resign imitates a server's certificate for a name as an interceptor does:
+// well or not, with one key for all names or one each.
+func (a *authority) resign(name string, genuine *x509.Certificate, i *Intercept) (*tls.Certificate, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := name + " " + genuine.SerialNumber.Text(16)
+	if c := a.leaves[id]; c != nil {
+		return c, nil
+	}
+	key := keys()[4]
+	if i.Keys == "each" {
+		var err error
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	t := a.leaf(name)
+	if i.Signs == "well" {
+		t.SerialNumber, t.RawSubject, t.NotBefore, t.NotAfter = genuine.SerialNumber, genuine.RawSubject, genuine.NotBefore, genuine.NotAfter
+		t.DNSNames, t.IPAddresses, t.KeyUsage, t.ExtKeyUsage = genuine.DNSNames, genuine.IPAddresses, genuine.KeyUsage, genuine.ExtKeyUsage
+		t.IssuingCertificateURL, t.OCSPServer, t.CRLDistributionPoints = genuine.IssuingCertificateURL, genuine.OCSPServer, genuine.CRLDistributionPoints
+		t.Policies = genuine.Policies
+		for _, e := range genuine.Extensions {
+			if e.Id.Equal(sctList) {
+				t.ExtraExtensions = append(t.ExtraExtensions, e)
+			}
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, a.root, &key.PublicKey, a.rootKey)
+	if err != nil {
+		return nil, fmt.Errorf("lab: imitating the certificate of %q: %w", name, err)
+	}
+	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	a.leaves[id] = c
+	return c, nil
+}
+
+// sctList is the extension that holds SCTs (RFC 6962, 3.3).
+var sctList = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 
 func (a *authority) pool() *x509.CertPool {
 	p := x509.NewCertPool()

@@ -339,6 +339,8 @@ func (k *Client) check(i int, c *checker) {
 	}
 	if k.Intercept != nil {
 		at("intercept", k.Intercept.At)
+		c.oneOf(where, "intercept: signs", k.Intercept.Signs, "careless", "well")
+		c.oneOf(where, "intercept: keys", k.Intercept.Keys, "one", "each")
 	}
 	if k.Trusts && k.Intercept == nil {
 		c.failf("%s: trusts-interceptor needs [client-network.intercept]", where)
@@ -398,7 +400,8 @@ func (t *Site) check(nets map[string]*Network, c *checker) {
 	c.oneOf(where, "role", t.Role, "canary", "doh", "resolver", "nowhere", "captive-check", "helper")
 	c.oneOf(where, "http", t.HTTP, "redirect", "same", "closed", "none")
 	c.oneOf(where, "https", t.HTTPS, "closed", "none")
-	c.oneOf(where, "cert", t.Cert, "ok", "expired", "self-signed", "wrong-name", "missing-intermediate")
+	c.oneOf(where, "cert", t.Cert, "ok", "expired", "self-signed", "wrong-name", "missing-intermediate", "private")
+	c.within(where, "certs", t.Certs, 0, 1000)
 	c.oneOf(where, "unknown", t.Unknown, "default", "alert", "reset", "close")
 	c.oneOf(where, "dead", t.Dead, "refused", "silent", "nxdomain", "no-address", "servfail")
 	c.oneOf(where, "varies", t.Varies, "language", "time", "random")

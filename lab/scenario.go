@@ -68,6 +68,7 @@ type Client struct {
 	Proxy     bool       `toml:"proxy"`              // the system says that a proxy must be used
 	Clock     string     `toml:"clock"`              // the device's error, as -400h
 	Trusts    bool       `toml:"trusts-interceptor"` // the system trusts the interceptor's root
+	Company   bool       `toml:"trusts-company"`     // and that of sites whose cert is private
 	Line      *Line      `toml:"line"`
 	Boxes     []*BoxAt   `toml:"box"`
 	Routers   []*Router  `toml:"router"`
@@ -124,6 +125,11 @@ type Intercept struct {
 	Names  []string `toml:"names"` // none: all
 	Issuer string   `toml:"issuer"`
 	Fact   string   `toml:"fact"`
+	// Signs is how well it imitates: careless (default) or well.
+	Signs string `toml:"signs"`
+	Keys  string `toml:"keys"` // one (default) for all names, or each its own
+	// Verifies: what the server cannot prove to be its name passes untouched.
+	Verifies bool `toml:"verifies"`
 }
 
 // WebProxy is a transparent proxy for port 80.
@@ -153,7 +159,8 @@ type Site struct {
 	Size      int               `toml:"size"` // bytes of the page, 0 is 20000
 	Redirect  string            `toml:"redirect"`
 	Status    int               `toml:"status"`
-	Cert      string            `toml:"cert"`    // ok, expired, self-signed, wrong-name, missing-intermediate
+	Cert      string            `toml:"cert"`    // ok, expired, self-signed, wrong-name, missing-intermediate, private
+	Certs     int               `toml:"certs"`   // so many, each with a key of its own, shown in turn
 	Unknown   string            `toml:"unknown"` // names it does not know: default (certificate), alert, reset, close
 	Slow      string            `toml:"slow"`    // before the answer
 	Dead      string            `toml:"dead"`    // refused, silent, nxdomain, no-address, servfail

@@ -173,7 +173,17 @@ func (w *World) tlsConfig(t *Site, protos []string) *tls.Config {
 	c := &tls.Config{
 		NextProtos: protos,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return w.ca.issue(t.Cert, t.Name)
+			number := 0
+			if t.Certs > 1 {
+				w.turnMu.Lock()
+				number = w.shown[t] % t.Certs
+				w.shown[t]++
+				w.turnMu.Unlock()
+			}
+			if t.Cert == "private" {
+				return w.company.issue("ok", t.Name, number)
+			}
+			return w.ca.issue(t.Cert, t.Name, number)
 		},
 	}
 	if t.TLS12 {
@@ -445,7 +455,7 @@ func (m *Mount) Addresses() []netip.Addr { return m.site.AllAddresses() }
 func (m *Mount) Network() wire.Network { return m.host }
 
 // Issue gives a certificate of the lab's public CA.
-func (m *Mount) Issue(name string) (*tls.Certificate, error) { return m.w.ca.issue("ok", name) }
+func (m *Mount) Issue(name string) (*tls.Certificate, error) { return m.w.ca.issue("ok", name, 0) }
 
 // Listen takes TCP connections to a port of one of the host's addresses.
 func (m *Mount) Listen(ap netip.AddrPort) (net.Listener, error) {

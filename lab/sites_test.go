@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -309,6 +310,73 @@ issuer = "Evil"
 			if status, _, _, err := visit(t, w.Network(), address(name), name, name, &tls.Config{RootCAs: w.Public(), Time: w.Now}); err != nil || status != 200 {
 				t.Errorf("a name that is not on its list: %d, %v", status, err)
 			}
+		}
+	}
+}
+
+// TestInterceptorKinds: what each kind of imitation takes from the genuine
+// certificate, whose key it shows, and what it leaves alone.
+func TestInterceptorKinds(t *testing.T) {
+	sites := "[[site]]\nname = 'one.example'\ncerts = 2\n[[site]]\nname = 'two.example'\n[[site]]\nname = 'broken.example'\ncert = 'wrong-name'\n[[site]]\nname = 'inside.example'\ncert = 'private'"
+	show := func(w *World, name string) tls.ConnectionState {
+		a, _ := w.both(name, 443)
+		c, err := w.Network().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: a}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Abort()
+		tc := tls.Client(c, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})
+		if err := tc.HandshakeContext(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return tc.ConnectionState()
+	}
+	genuine := world(t, small("trusts-company = true\n", sites), Options{})
+	first, second := show(genuine, "one.example"), show(genuine, "one.example")
+	if first.NegotiatedProtocol != "h2" || first.PeerCertificates[0].Equal(second.PeerCertificates[0]) || show(genuine, "one.example").PeerCertificates[0].Equal(first.PeerCertificates[0]) != true {
+		t.Error("two certificates are not shown in turn")
+	}
+	roots, err := genuine.Network().Roots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := show(genuine, "inside.example").PeerCertificates
+	verify := func(chain []*x509.Certificate, roots *x509.CertPool, at time.Time) error {
+		o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: at}
+		for _, c := range chain[1:] {
+			o.Intermediates.AddCert(c)
+		}
+		_, err := chain[0].Verify(o)
+		return err
+	}
+	if verify(inside, roots, genuine.Now()) != nil || verify(inside, genuine.Public(), genuine.Now()) == nil {
+		t.Error("a private certificate must verify for this system and not for the public")
+	}
+	for _, c := range []struct {
+		keys              string
+		well, one, passes bool
+	}{
+		{keys: "", one: true},
+		{keys: "signs = 'well'\n", well: true, one: true},
+		{keys: "signs = 'well'\nkeys = 'each'\nverifies = true\n", well: true, passes: true},
+	} {
+		w := world(t, small("[client-network.intercept]\nat = 2\nissuer = 'Evil'\n"+c.keys, sites), Options{})
+		one, two, broken := show(w, "one.example"), show(w, "two.example"), show(w, "broken.example")
+		a, b := one.PeerCertificates[0], two.PeerCertificates[0]
+		if a.Issuer.CommonName != "Evil" || len(one.PeerCertificates) != 1 || len(a.AuthorityKeyId) == 0 {
+			t.Errorf("%q: issued by %s, %d sent", c.keys, a.Issuer, len(one.PeerCertificates))
+		}
+		if same := bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo); same != c.one {
+			t.Errorf("%q: one key: %v", c.keys, same)
+		}
+		if h2 := one.NegotiatedProtocol == "h2"; h2 != c.well {
+			t.Errorf("%q: ALPN %q", c.keys, one.NegotiatedProtocol)
+		}
+		if own := broken.PeerCertificates[0].Issuer.CommonName != "Evil"; own != c.passes {
+			t.Errorf("%q: what the server could not prove came from %s", c.keys, broken.PeerCertificates[0].Issuer)
+		}
+		if c.passes && broken.PeerCertificates[0].Subject.CommonName != "other.invalid" {
+			t.Errorf("%q: it did not pass untouched: %s", c.keys, broken.PeerCertificates[0].Subject)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -141,10 +142,12 @@ func (t *terminator) intercept(c *serverConn, server netip.AddrPort) {
 	for len(head) < 32<<10 {
 		n, err := c.Read(buf)
 		head = append(head, buf[:n]...)
-		if hello, _ = packet.ParseClientHelloStream(head); hello != nil {
-			break
+		// What has come of a longer one is no whole: the name may be in the rest.
+		h, perr := packet.ParseClientHelloStream(head)
+		if perr == nil {
+			hello = h
 		}
-		if _, perr := packet.ParseClientHelloStream(head); !errors.Is(perr, packet.ErrMore) || err != nil {
+		if !errors.Is(perr, packet.ErrMore) || err != nil {
 			break
 		}
 	}
@@ -164,21 +167,54 @@ func (t *terminator) intercept(c *serverConn, server netip.AddrPort) {
 	if name == "" {
 		name = server.Addr().String()
 	}
-	// The interceptor verifies nothing: it takes what the server shows.
-	upTLS := tls.Client(up, &tls.Config{ServerName: hello.SNI, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+	// A good imitation speaks what the client offered and the server takes.
+	protos := []string{"http/1.1"}
+	if t.tls.Signs == "well" && len(hello.ALPN) > 0 {
+		protos = hello.ALPN
+	}
+	// Unless it is told to, it verifies nothing: it takes what the server shows.
+	upTLS := tls.Client(up, &tls.Config{ServerName: hello.SNI, InsecureSkipVerify: true, NextProtos: protos})
 	if err := upTLS.HandshakeContext(t.w.ctx); err != nil {
 		c.reset()
 		return
 	}
-	cert, err := t.w.evil.issue("ok", name)
+	state := upTLS.ConnectionState()
+	if t.tls.Verifies && !t.w.proves(state.PeerCertificates, name) {
+		up.Close()
+		again, err := t.dial(server)
+		if err != nil {
+			c.reset()
+			return
+		}
+		defer again.Close()
+		again.SetDeadline(time.Now().Add(60 * time.Second))
+		again.Write(head)
+		splice(c, again)
+		return
+	}
+	cert, err := t.w.evil.resign(name, state.PeerCertificates[0], t.tls)
 	if err != nil {
 		return
 	}
-	down := tls.Server(&replay{Conn: c, r: io.MultiReader(bytes.NewReader(head), c)}, &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{"http/1.1"}})
+	config := &tls.Config{Certificates: []tls.Certificate{*cert}}
+	if state.NegotiatedProtocol != "" {
+		config.NextProtos = []string{state.NegotiatedProtocol}
+	}
+	down := tls.Server(&replay{Conn: c, r: io.MultiReader(bytes.NewReader(head), c)}, config)
 	if err := down.HandshakeContext(t.w.ctx); err != nil {
 		return
 	}
 	splice(down, upTLS)
+}
+
+// proves says whether a chain proves a name against the world's public roots.
+func (w *World) proves(chain []*x509.Certificate, name string) bool {
+	o := x509.VerifyOptions{Roots: w.ca.pool(), Intermediates: x509.NewCertPool(), CurrentTime: w.at, DNSName: name}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(o)
+	return err == nil
 }
 
 func (t *terminator) wants(names []string, name string) bool {

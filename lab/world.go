@@ -54,6 +54,7 @@ type World struct {
 	servers    *stack.Stack
 	serverLink *link
 	ca, evil   *authority
+	company    *authority
 	sites      map[string]*Site
 	where      map[netip.Addr]*Network // of every server address
 	owners     map[netip.Addr][]*Site
@@ -71,6 +72,7 @@ type World struct {
 	asns   []asnPrefix
 	turnMu sync.Mutex
 	turns  map[*Site]int // of sites whose answers rotate
+	shown  map[*Site]int // certificates of sites with several
 	close  []func()
 
 	closing sync.Once
@@ -101,7 +103,7 @@ func New(s *Scenario, o Options) (*World, error) {
 	if o.Seed == 0 {
 		o.Seed = 1
 	}
-	w := &World{Scenario: s, Client: c, opts: o, began: time.Now(), at: o.At, sites: map[string]*Site{}, networks: map[string]*Network{}, turns: map[*Site]int{}, where: map[netip.Addr]*Network{},
+	w := &World{Scenario: s, Client: c, opts: o, began: time.Now(), at: o.At, sites: map[string]*Site{}, networks: map[string]*Network{}, turns: map[*Site]int{}, shown: map[*Site]int{}, where: map[netip.Addr]*Network{},
 		owners: map[netip.Addr][]*Site{}, inside: map[netip.Addr]bool{}, listeners: map[netip.AddrPort]*listener{},
 		beyond: map[*Network][]element{}, wake: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -116,14 +118,17 @@ func New(s *Scenario, o Options) (*World, error) {
 
 func (w *World) build() error {
 	var err error
-	if w.ca, err = newAuthority("Lab Trust Services", w.at, 0); err != nil {
+	if w.ca, err = newAuthority("Lab Trust Services", w.at, forPublic); err != nil {
 		return err
 	}
 	issuer := "Interception"
 	if w.Client.Intercept != nil && w.Client.Intercept.Issuer != "" {
 		issuer = w.Client.Intercept.Issuer
 	}
-	if w.evil, err = newAuthority(issuer, w.at, 2); err != nil {
+	if w.evil, err = newAuthority(issuer, w.at, forInterceptor); err != nil {
+		return err
+	}
+	if w.company, err = newAuthority("Example Company", w.at, forCompany); err != nil {
 		return err
 	}
 	if w.servers, w.serverLink, err = newStack(func(b []byte) { w.fromServer(b) }, false); err != nil {
@@ -196,6 +201,9 @@ func (w *World) connectClient() error {
 	roots := w.ca.pool()
 	if c.Trusts {
 		roots.AddCert(w.evil.root)
+	}
+	if c.Company {
+		roots.AddCert(w.company.root)
 	}
 	if w.opts.Raw {
 		w.client = newHost(w, nil, addrs)

@@ -340,12 +340,31 @@ type TLS struct {
 	// NotBefore and NotAfter in Unix seconds.
 	NotBeforeS int64 `json:"not_before_s,omitempty"`
 	NotAfterS  int64 `json:"not_after_s,omitempty"`
+	// SPKI is the SHA-256 (hex) of the leaf's public key with its algorithm
+	// (RFC 5280, SubjectPublicKeyInfo), Key its kind and size: rsa-2048,
+	// ecdsa-256, ed25519. Serial is the leaf's number, hex.
+	SPKI   string `json:"spki,omitempty" class:"target"`
+	Key    string `json:"key,omitempty" class:"none"`
+	Serial string `json:"serial,omitempty" class:"target"`
+	// Signers say of each certificate of Chain, in its order, who signed it;
+	// where the chain is not known to verify against the public roots.
+	Signers []Signer `json:"signers,omitempty"`
 	// Public: against the bundled public roots, at the device's time;
 	// PublicEstimated: at the estimated time, where that differs by more than
 	// a minute; System: against what this system trusts.
 	Public          Verification `json:"public,omitempty" class:"none"`
 	PublicEstimated Verification `json:"public_estimated,omitempty" class:"none"`
 	System          Verification `json:"system,omitempty" class:"none"`
+}
+
+// Signer is what a certificate says of who signed it.
+type Signer struct {
+	Issuer string `json:"issuer,omitempty" class:"foreign"` // as RFC 2253 writes names
+	// AKI is its authority key identifier, hex: the one thing in a chain that
+	// points at the root's key, for roots are seldom sent (RFC 5280, 4.2.1.1).
+	AKI string `json:"aki,omitempty" class:"target"`
+	// SPKI is the SHA-256 (hex) of the certificate's own public key.
+	SPKI string `json:"spki,omitempty" class:"target"`
 }
 
 // HTTP is one request and its answer.
@@ -431,4 +450,19 @@ type Match struct {
 	Vendor  string `json:"vendor,omitempty" class:"none"`
 	Country string `json:"country,omitempty" class:"none"`
 	Scope   Scope  `json:"scope,omitempty" class:"none"`
+	// How a row about a certificate authority was matched.
+	How How `json:"how,omitempty" class:"none"`
 }
+
+// How says by what a chain was taken for a known authority's, strongest first.
+type How string
+
+// The ways. Anybody can write the last two.
+const (
+	HowSignature How = "signature" // its key verifies the signature
+	HowSHA256    How = "sha256"    // its certificate was sent
+	HowSPKI      How = "spki"      // its public key was sent
+	HowAKI       How = "aki"       // its key is named as the signer's
+	HowFamily    How = "family"    // its name, and a key that is not known
+	HowName      How = "name"      // its name, and no key to compare
+)

@@ -106,12 +106,16 @@ const (
 	CaptivePortal Method = "captive-portal"
 	PathFault     Method = "path-fault"
 	ClockFault    Method = "clock-fault"
+	// PrivateAuthority: this system trusts the certificate and no public root
+	// does, and other sites and the same name elsewhere show nothing of the
+	// kind, as a company's own site does.
+	PrivateAuthority Method = "private-authority"
 )
 
 // Benign reports whether m explains a failure without interference.
 func (m Method) Benign() bool {
 	switch m {
-	case ServerRefusal, SiteDown, CaptivePortal, PathFault, ClockFault:
+	case ServerRefusal, SiteDown, CaptivePortal, PathFault, ClockFault, PrivateAuthority:
 		return true
 	}
 	return false
@@ -153,6 +157,11 @@ type Finding struct {
 	Proof string `json:"proof,omitempty" class:"none"`
 	// Match is the signature that it carries, if any.
 	Match *Match `json:"match,omitempty"`
+	// Issuer is who signed the certificate that came, as it says itself.
+	Issuer string `json:"issuer,omitempty" class:"foreign"`
+	// Trusted: this system trusts that certificate and no public root does.
+	// Somebody put the root on this device.
+	Trusted bool `json:"trusted,omitempty"`
 	// NotExcluded are other explanations that this evidence leaves open.
 	NotExcluded []Why `json:"not_excluded" class:"none"`
 }

@@ -315,6 +315,8 @@ type certificate struct {
 	subject, issuer string
 	names           []string
 	from, to        int64
+	serial          string
+	signer          measure.Signer
 }
 
 // maxCertificates bounds those kept between lines: the same few come again and
@@ -343,8 +345,9 @@ func (p *Parser) certificates(t *measure.TLS) {
 		}
 		if len(t.Chain) == 0 {
 			t.Subject, t.Issuer, t.Names, t.NotBeforeS, t.NotAfterS = c.subject, c.issuer, c.names, c.from, c.to
+			t.SPKI, t.Serial = c.signer.SPKI, c.serial
 		}
-		t.Chain = append(t.Chain, c.sha256)
+		t.Chain, t.Signers = append(t.Chain, c.sha256), append(t.Signers, c.signer)
 	}
 }
 
@@ -355,8 +358,11 @@ func newCertificate(raw []byte) *certificate {
 		return nil
 	}
 	c := &certificate{der: der[:k]}
-	sum := sha256.Sum256(c.der)
-	c.sha256 = hex.EncodeToString(sum[:])
+	hash := func(b []byte) string {
+		sum := sha256.Sum256(b)
+		return hex.EncodeToString(sum[:])
+	}
+	c.sha256 = hash(c.der)
 	if x, err := x509.ParseCertificate(c.der); err == nil {
 		c.subject, c.issuer = x.Subject.String(), x.Issuer.String()
 		c.from, c.to = x.NotBefore.Unix(), x.NotAfter.Unix()
@@ -364,6 +370,8 @@ func newCertificate(raw []byte) *certificate {
 			c.names = append(c.names, strings.ToValidUTF8(name, "\uFFFD"))
 		}
 		c.subject, c.issuer = strings.ToValidUTF8(c.subject, "\uFFFD"), strings.ToValidUTF8(c.issuer, "\uFFFD")
+		c.serial = x.SerialNumber.Text(16)
+		c.signer = measure.Signer{Issuer: c.issuer, AKI: hex.EncodeToString(x.AuthorityKeyId[:min(len(x.AuthorityKeyId), 64)]), SPKI: hash(x.RawSubjectPublicKeyInfo)}
 	}
 	return c
 }

@@ -94,7 +94,7 @@ var group = map[measure.Method]string{
 	measure.StartTLSStrip: "decrypt", measure.MailInterception: "decrypt", measure.SSHInterception: "decrypt",
 	measure.ProtocolFilter: "filter", measure.Shutdown: "shutdown", measure.Residual: "residual",
 	measure.ServerRefusal: "refusal", measure.SiteDown: "down", measure.CaptivePortal: "portal",
-	measure.PathFault: "fault", measure.ClockFault: "clock",
+	measure.PathFault: "fault", measure.ClockFault: "clock", measure.PrivateAuthority: "private",
 }
 
 func groupOf(m measure.Method) string {
@@ -158,7 +158,12 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 	findings := ordered(v)
 	var whys []measure.Why
 	for _, f := range findings {
-		add(&a.headline, headline(l, v, f, findings))
+		// What is proven over one family need not be suspected over the other.
+		if f.Interference == measure.InterferenceConfirmed || !slices.ContainsFunc(findings, func(o measure.Finding) bool {
+			return o.Method == f.Method && o.Interference == measure.InterferenceConfirmed
+		}) {
+			add(&a.headline, headline(l, v, f, findings))
+		}
 		for _, s := range because(l, f) {
 			add(&a.because, s)
 		}
@@ -168,7 +173,11 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 				add(&a.because, say("scope."+string(f.Scope)))
 			}
 		}
-		add(&a.not, say("limit."+groupOf(f.Method)))
+		if f.Trusted && f.Method == measure.TLSInterception {
+			add(&a.not, say("authority.openly"))
+		} else {
+			add(&a.not, say("limit."+groupOf(f.Method)))
+		}
 		whys = append(whys, f.NotExcluded[:min(len(f.NotExcluded), maxWhys)]...)
 	}
 	whys = append(whys, v.Unknown[:min(len(v.Unknown), maxWhys)]...)
@@ -189,7 +198,10 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		if len(findings) > 0 {
 			g, scope := groupOf(findings[0].Method), findings[0].Scope
 			near := !findings[0].Method.Benign() && (scope == measure.ScopeDevice || scope == measure.ScopeLAN)
-			if !near || g == "decrypt" { // the warning comes first
+			trusted := findings[0].Trusted && g == "decrypt"
+			if trusted && !near {
+				add(&a.next, say("authority.caution"))
+			} else if !trusted && (!near || g == "decrypt") { // the warning comes first
 				add(&a.next, step("next."+g))
 			}
 			if near {
@@ -226,6 +238,16 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		add(&a.because, say("verdict.none"))
 		add(&a.not, say("limit.none"))
 		add(&a.next, say("next.none"))
+	}
+	for _, f := range findings {
+		if f.Trusted && a.state != StateFine {
+			if f.Method == measure.PrivateAuthority {
+				a.next = nil
+				add(&a.next, step("next.private"))
+			}
+			add(&a.next, say("authority.look", i18n.LTR("issuer", commonName(f.Issuer))))
+			break
+		}
 	}
 	if v.Reachable == measure.ReachablePartly {
 		add(&a.headline, say("reachable.partly"))
@@ -267,6 +289,9 @@ func headline(l i18n.Lang, v *measure.Verdict, f measure.Finding, all []measure.
 	if key := "method." + string(f.Method) + ".what"; l.Has(key) {
 		s = say(key)
 	}
+	if f.Trusted && f.Method == measure.TLSInterception {
+		s = say("authority.trusted")
+	}
 	// The family is told where it makes a difference: the finding holds for
 	// one family and nothing alike was found in the other.
 	if family := "family." + string(f.Family); l.Has(family) && v.Reachable == measure.ReachablePartly &&
@@ -303,7 +328,7 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	case f.Runs == 0:
 	case kind == "allow-list" && f.Controls.Runs > 0:
 		out = append(out, say("because.allow-list", args...))
-	case kind != "" && value != "" && f.Controls.Runs > 0 && (control != "" || named):
+	case kind != "" && value != "" && f.Controls.Runs > 0 && (control != "" || named && !strings.HasPrefix(f.Proof, "helper")):
 		if control == "" {
 			args[2] = i18n.Word("control", l.Text("control.none"))
 		}
@@ -328,7 +353,17 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 			}
 		}
 	}
+	if f.Issuer != "" {
+		out = append(out, say("authority.issuer", i18n.LTR("issuer", clip(f.Issuer, 200))))
+	}
 	if f.Match != nil && f.Match.Row != "" {
+		row := i18n.LTR("row", clip(f.Match.Row, 60))
+		switch f.Match.How {
+		case measure.HowSignature, measure.HowFamily, measure.HowName:
+			return append(out, say("authority."+string(f.Match.How), row))
+		case measure.HowSHA256, measure.HowSPKI, measure.HowAKI:
+			return append(out, say("authority.key", row))
+		}
 		if f.Match.Product != "" {
 			out = append(out, say("because.match-product", i18n.LTR("row", clip(f.Match.Row, 60)), i18n.LTR("product", clip(f.Match.Product, 80))))
 		} else {
@@ -336,6 +371,22 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 		}
 	}
 	return out
+}
+
+// commonName is the CN of a name as RFC 2253 writes it, or the whole of it.
+func commonName(dn string) string {
+	_, cn, ok := strings.Cut(","+dn, ",CN=")
+	for i := 0; ok && i < len(cn); i++ {
+		if cn[i] == '\\' {
+			i++
+		} else if cn[i] == ',' || cn[i] == '+' {
+			cn = cn[:i]
+		}
+	}
+	if !ok || cn == "" {
+		cn = dn
+	}
+	return clip(cn, 200)
 }
 
 // commandsFor are the commands that a next step can name, ready to be copied;

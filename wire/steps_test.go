@@ -148,6 +148,9 @@ func TestExchange(t *testing.T) {
 				if o.TLS.Version != "TLS 1.3" || o.TLS.Group == "" || o.TLS.Cipher == "" || len(o.TLS.Chain) != 1 || o.Sent < 200 || o.Received < 500 {
 					t.Errorf("handshake: %+v %+v", o, o.TLS)
 				}
+				if x := o.TLS; len(x.SPKI) != 64 || x.Key != "ecdsa-256" || x.Serial != "2" || x.Signers != nil {
+					t.Errorf("leaf: %+v", o.TLS)
+				}
 				ho, body := wire.Fetch(ctx, l, wire.Meta{}, tc, wire.Request{URL: "https://site.example/x?y=1", MaxBody: 1 << 20})
 				if ho.Failure != "" || ho.HTTP.Status != 200 || string(body) != page {
 					t.Fatalf("fetch: %+v %+v, %d bytes", ho, ho.HTTP, len(body))

@@ -1,11 +1,15 @@
 package wire
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +22,8 @@ const (
 	maxNames       = 64
 	maxNameText    = 256
 	maxSubjectText = 512
+	maxSerialText  = 64  // hex; RFC 5280 allows 20 bytes
+	maxKeyIDText   = 128 // hex; hashes are no longer
 )
 
 // Trust says how certificates are verified. A certificate never ends a step:
@@ -50,8 +56,7 @@ func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certi
 		if i == maxChain {
 			break
 		}
-		sum := sha256.Sum256(der)
-		out.Chain = append(out.Chain, hex.EncodeToString(sum[:]))
+		out.Chain = append(out.Chain, hash(der))
 	}
 	if len(chain) == 0 {
 		return false, nil
@@ -60,6 +65,7 @@ func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certi
 	out.Subject = text(leaf.Subject.String(), maxSubjectText)
 	out.Issuer = text(leaf.Issuer.String(), maxSubjectText)
 	out.NotBeforeS, out.NotAfterS = leaf.NotBefore.Unix(), leaf.NotAfter.Unix()
+	out.SPKI, out.Key, out.Serial = hash(leaf.RawSubjectPublicKeyInfo), keyKind(leaf), clip(leaf.SerialNumber.Text(16), maxSerialText)
 	for _, n := range leaf.DNSNames {
 		if len(out.Names) < maxNames {
 			out.Names = append(out.Names, text(n, maxNameText))
@@ -70,6 +76,11 @@ func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certi
 			out.Names = append(out.Names, a.String())
 		}
 	}
+	defer func() {
+		if !proven {
+			out.Signers = signers(chain)
+		}
+	}()
 	if t == nil || name == "" || t.Public == nil {
 		return false, nil
 	}
@@ -91,6 +102,34 @@ func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certi
 		err = &certificateError{outcome: out.Public, err: err}
 	}
 	return proven, err
+}
+
+// hash is the SHA-256 of b, hex.
+func hash(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// keyKind names a certificate's kind of key and its size in bits.
+func keyKind(c *x509.Certificate) string {
+	switch k := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return "rsa-" + strconv.Itoa(k.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ecdsa-" + strconv.Itoa(k.Params().BitSize)
+	case ed25519.PublicKey:
+		return "ed25519"
+	}
+	return ""
+}
+
+// signers says of each certificate of a chain who signed it.
+func signers(chain []*x509.Certificate) (out []measure.Signer) {
+	for _, c := range chain[:min(len(chain), maxChain)] {
+		out = append(out, measure.Signer{Issuer: text(c.Issuer.String(), maxSubjectText),
+			AKI: clip(hex.EncodeToString(c.AuthorityKeyId), maxKeyIDText), SPKI: hash(c.RawSubjectPublicKeyInfo)})
+	}
+	return out
 }
 
 // verify finds the worst thing that is wrong with a chain for a name.
@@ -154,7 +193,6 @@ func keepChain(l *Log, raw [][]byte) {
 		if i == maxChain {
 			break
 		}
-		sum := sha256.Sum256(der)
-		l.Keep(measure.Body{Type: "body", Schema: 1, SHA256: hex.EncodeToString(sum[:]), Kind: "certificate", Data: der})
+		l.Keep(measure.Body{Type: "body", Schema: 1, SHA256: hash(der), Kind: "certificate", Data: der})
 	}
 }

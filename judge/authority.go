@@ -1,0 +1,168 @@
+package judge
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"govah/known"
+	"govah/measure"
+)
+
+// sign writes into f who signed the chain that came for name: the issuer as it
+// names itself, whether this system trusts it, and the known authority that it
+// is or is named like. Only a signature proves which it is.
+//
+// A name says where a device stands only if this system trusts what is signed
+// under it: the antivirus that runs here is trusted here, and whoever copies
+// its name is not. That a provider's device does it is never said by a name.
+func (j *judging) sign(f *measure.Finding, t *measure.TLS, name string) (known.Root, bool) {
+	f.Issuer = t.Issuer
+	f.Trusted = t.System == measure.VerifiedOK && !verified(t)
+	if r, ok := j.signer(t.Chain, name); ok {
+		m := r.Match()
+		m.How = measure.HowSignature
+		f.Match, f.Scope = &m, r.Scope
+		f.Interference, f.Proof = measure.InterferenceConfirmed, "signature"
+		return r, true
+	}
+	r, how, ok := known.InterceptionRoot(t)
+	if !ok {
+		return r, false
+	}
+	if (how == measure.HowAKI && r.Certificate != nil || how == measure.HowSHA256) && j.held(t.Chain) && !j.signed(t.Chain, r) {
+		how = measure.HowFamily // it names or shows that key, which did not sign
+	}
+	m := r.Match()
+	m.How = how
+	weak := how == measure.HowName || how == measure.HowFamily
+	if local := r.Scope == measure.ScopeDevice || r.Scope == measure.ScopeLAN; !weak || local && (f.Trusted || t.System == "") {
+		f.Scope = r.Scope
+	} else {
+		m.Scope = measure.ScopeUnknown
+	}
+	f.Match = &m
+	return r, true
+}
+
+// held says whether a chain's certificates are among the bodies and their
+// signatures of a kind that can be checked: SHA-1 no longer is.
+func (j *judging) held(chain []string) bool {
+	if j.bodies == nil || len(chain) == 0 {
+		return false
+	}
+	for _, sum := range chain {
+		der, ok := j.bodies(sum)
+		if !ok {
+			return false
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil || c.SignatureAlgorithm == x509.SHA1WithRSA || c.SignatureAlgorithm == x509.ECDSAWithSHA1 {
+			return false
+		}
+	}
+	return true
+}
+
+// overQUIC finds a handshake over QUIC with the name at the same address that
+// a public root verifies: the server there has the name's own certificate.
+func (j *judging) overQUIC(o *measure.Observation, name string) *measure.Observation {
+	for _, q := range j.obs {
+		if q.Step == measure.StepQUIC && q.Role == measure.RoleTest && q.Remote == o.Remote && nameOf(q) == name && verified(q.TLS) {
+			return q
+		}
+	}
+	return nil
+}
+
+// onlyHere finds what shows that a chain is this server's own affair: the same
+// name at an unrelated server draws nothing of its issuer, and canaries of two
+// networks verify against the public roots. nil: not both.
+func (j *judging) onlyHere(o *measure.Observation, name string) (because []string) {
+	elsewhere := 0
+	for _, t := range j.obs {
+		if t.Experiment != measure.ExpSNIElsewhere || t.Role != measure.RoleTest || canonical(t.SNI) != name || t.TLS == nil || len(t.TLS.Chain) == 0 || address(t) == address(o) {
+			continue
+		}
+		if t.TLS.Issuer == o.TLS.Issuer {
+			return nil
+		}
+		elsewhere++
+		because = append(because, t.ID)
+	}
+	networks := map[int]bool{}
+	for _, c := range j.canaries {
+		if c.Step == measure.StepTLS && verified(c.TLS) {
+			networks[c.ASN] = true
+			because = append(because, c.ID)
+		}
+	}
+	if elsewhere == 0 || len(networks) < 2 {
+		return nil
+	}
+	return because
+}
+
+// signer finds the authority known for signing what it should not whose
+// signature the chain carries, for a name that is not rightly its own.
+func (j *judging) signer(chain []string, name string) (known.Root, bool) {
+	for _, r := range known.Roots() {
+		switch r.Kind {
+		case "interception-root", "national-root", "device-root":
+			if (r.Certificate != nil || slices.Contains(chain, r.SHA256)) && !r.Owns(name) && j.signed(chain, r) {
+				return r, true
+			}
+		}
+	}
+	return known.Root{}, false
+}
+
+// signed verifies that a chain really ends at a known authority: each
+// certificate is signed by the next, or by the authority itself. It needs the
+// certificates, kept as bodies.
+func (j *judging) signed(chain []string, root known.Root) bool {
+	if j.bodies == nil || len(chain) == 0 || len(chain) > 16 {
+		return false
+	}
+	var certs []*x509.Certificate
+	anchor := root.Certificate
+	for _, sum := range chain {
+		der, ok := j.bodies(sum)
+		if !ok || len(der) > 1<<16 || digest(der) != strings.ToLower(sum) {
+			break
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			break
+		}
+		certs = append(certs, c)
+		if root.SHA256 != "" && strings.EqualFold(sum, root.SHA256) {
+			anchor = c
+		}
+	}
+	if len(certs) == 0 || anchor == nil {
+		return false
+	}
+	at := certs[0]
+	for range len(certs) + 1 {
+		if at.Equal(anchor) {
+			return at != certs[0]
+		}
+		if at.CheckSignatureFrom(anchor) == nil {
+			return true
+		}
+		next := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return c != at && at.CheckSignatureFrom(c) == nil })
+		if next < 0 {
+			return false
+		}
+		at = certs[next]
+	}
+	return false
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,231 @@
+package judge
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"math/big"
+	"testing"
+	"time"
+
+	"govah/known"
+	"govah/measure"
+)
+
+// forged makes a leaf for the site as somebody would who signs with a key of
+// his own under a known authority's name, and names that authority's key.
+func forged(t *testing.T, cn, o string, ski []byte) []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: cn}, SubjectKeyId: ski, IsCA: true, BasicConstraintsValid: true}
+	if o != "" {
+		ca.Subject.Organization = []string{o}
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: site}, DNSNames: []string{site},
+		NotBefore: time.Unix(1_600_000_000, 0), NotAfter: time.Unix(1_900_000_000, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// shown is a site whose handshake shows a chain that no public root verifies,
+// with the certificates kept.
+func shown(t *testing.T, chain ...[]byte) (*scene, func(string) ([]byte, bool)) {
+	bodies := map[string][]byte{}
+	o := hello(measure.RoleTest, "", 0, siteAt, site, "")
+	o.Stage, o.Failure = measure.StageScreen, measure.TLSUnknownAuthority
+	o.TLS = &measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.3", Public: measure.VerifyUnknownCA, System: measure.VerifyUnknownCA}
+	for i, der := range chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, key := sha256.Sum256(der), sha256.Sum256(c.RawSubjectPublicKeyInfo)
+		bodies[hex.EncodeToString(sum[:])] = der
+		o.TLS.Chain = append(o.TLS.Chain, hex.EncodeToString(sum[:]))
+		o.TLS.Signers = append(o.TLS.Signers, measure.Signer{Issuer: c.Issuer.String(), AKI: hex.EncodeToString(c.AuthorityKeyId), SPKI: hex.EncodeToString(key[:])})
+		if i == 0 {
+			o.TLS.Issuer, o.TLS.Subject = c.Issuer.String(), c.Subject.String()
+		}
+	}
+	s := newScene("https://" + site + "/")
+	s.resolved("198.18.7.7", "198.18.7.7")
+	s.add(o)
+	return s, func(sum string) ([]byte, bool) { b, ok := bodies[sum]; return b, ok }
+}
+
+// TestKnownAuthorities replays, for every authority whose certificate or key
+// identifier is published, a chain that names its key. Where the certificate
+// is shipped the signature can be checked, and a copied identifier is not
+// taken for the authority; where it is not, the key named is what can be said.
+// Another key under the name is the family's.
+func TestKnownAuthorities(t *testing.T) {
+	replayed := 0
+	for _, r := range known.Roots() {
+		if r.SKI == "" && r.SHA256 == "" && r.SPKI == "" {
+			continue
+		}
+		replayed++
+		find := func(what string, s *scene, bodies func(string) ([]byte, bool), row string, how measure.How) {
+			t.Helper()
+			v := Judge(Input{Measurement: &s.m, Bodies: bodies})
+			if len(v.Findings) != 1 || v.Findings[0].Method != measure.TLSInterception || v.Findings[0].Match == nil ||
+				v.Findings[0].Match.Row != row || v.Findings[0].Match.How != how {
+				t.Errorf("%s, %s: %+v", r.ID, what, v.Findings)
+				return
+			}
+			if f := v.Findings[0]; f.Interference != measure.InterferenceSuspected || f.Issuer == "" && r.SKI != "" {
+				t.Errorf("%s, %s: %s, issuer %q", r.ID, what, f.Interference, f.Issuer)
+			}
+		}
+		if r.SKI != "" {
+			ski, err := hex.DecodeString(r.SKI)
+			if err != nil {
+				t.Fatal(err)
+			}
+			der := forged(t, r.IssuerCN, r.IssuerO, ski)
+			s, bodies := shown(t, der)
+			find("its key named, the certificate not kept", s, nil, r.ID, measure.HowAKI)
+			if r.Certificate != nil {
+				find("its key named, and another has signed", s, bodies, r.ID, measure.HowFamily)
+			} else {
+				find("its key named", s, bodies, r.ID, measure.HowAKI)
+			}
+			s, bodies = shown(t, forged(t, r.IssuerCN, r.IssuerO, []byte("another key")))
+			family, _, _ := known.InterceptionRoot(s.m.Observations[len(s.m.Observations)-1].TLS)
+			if family.IssuerCN != r.IssuerCN || family.IssuerO != r.IssuerO {
+				t.Errorf("%s: its family is %s", r.ID, family.ID)
+			}
+			find("its name and another key", s, bodies, family.ID, measure.HowFamily)
+		}
+		if r.Certificate != nil {
+			s, bodies := shown(t, forged(t, "x", "", []byte("x")), r.Certificate.Raw)
+			find("its certificate sent after a leaf that it did not sign", s, bodies, r.ID, measure.HowFamily)
+		}
+		s, _ := shown(t, forged(t, "x", "", []byte("x")))
+		o := &s.m.Observations[len(s.m.Observations)-1]
+		switch {
+		case r.SHA256 != "":
+			o.TLS.Chain = append(o.TLS.Chain, r.SHA256)
+			find("its certificate sent", s, nil, r.ID, measure.HowSHA256)
+		default:
+			o.TLS.Signers = append(o.TLS.Signers, measure.Signer{SPKI: r.SPKI})
+			find("its public key sent", s, nil, r.ID, measure.HowSPKI)
+		}
+	}
+	if replayed < 23 {
+		t.Errorf("%d authorities with a certificate or key", replayed)
+	}
+}
+
+// TestLocallyTrusted: what this device trusts and the public does not is found
+// as what nobody trusts is, and said to be trusted; a name says where it
+// stands only then.
+func TestLocallyTrusted(t *testing.T) {
+	show := func(s *scene, exp measure.Experiment, k int, at, issuer string, system measure.Verification) measure.Observation {
+		o := hello(measure.RoleTest, exp, k, at, site, "")
+		o.Failure = measure.TLSUnknownAuthority
+		o.TLS = &measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.3", Public: measure.VerifyUnknownCA, System: system,
+			Chain: []string{"a1"}, Issuer: issuer, Signers: []measure.Signer{{Issuer: issuer, AKI: "01"}}}
+		return o
+	}
+	canaries := func(s *scene, issuer string) {
+		s.bracket(measure.StepTLS)
+		for i := range 3 {
+			o := &s.m.Observations[len(s.m.Observations)-1-i]
+			o.TLS = hello("", "", 0, o.Remote, "canary.example", "").TLS
+			if issuer != "" {
+				o.Failure, o.TLS.Public, o.TLS.Issuer = measure.TLSUnknownAuthority, measure.VerifyUnknownCA, issuer
+			}
+		}
+	}
+	start := func(issuer string, system measure.Verification) *scene {
+		s := newScene("https://" + site + "/")
+		s.resolved("198.18.7.7", "198.18.7.7")
+		o := show(s, "", 0, siteAt, issuer, system)
+		o.Stage = measure.StageScreen
+		s.add(o)
+		s.pair(strange(hello("", measure.ExpSNI, 1, siteAt, randomName, "")), show(s, measure.ExpSNI, 1, siteAt, issuer, system))
+		return s
+	}
+	const antivirus, filter, nameless = "CN=ESET SSL Filter CA", "CN=FortiGate CA", "CN=Secure Access"
+	elsewhere := func(s *scene, issuer string) {
+		c, x := strange(hello("", measure.ExpSNIElsewhere, 1, otherAt, randomName, "")), strange(hello("", measure.ExpSNIElsewhere, 1, otherAt, site, ""))
+		if issuer != "" {
+			x = show(s, measure.ExpSNIElsewhere, 1, otherAt, issuer, measure.VerifiedOK)
+		}
+		s.pair(c, x)
+	}
+	quic := func(s *scene) {
+		s.add(measure.Observation{Step: measure.StepQUIC, Role: measure.RoleTest, Stage: measure.StageScreen, Experiment: measure.ExpQUIC, Remote: siteAt, SNI: site,
+			TLS: &measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.3", Public: measure.VerifiedOK}})
+	}
+	for _, c := range []struct {
+		name    string
+		build   func() *scene
+		want    want
+		scope   measure.Scope
+		trusted bool
+	}{
+		{"antivirus: all hosts, trusted here", func() *scene { s := start(antivirus, measure.VerifiedOK); canaries(s, antivirus); return s },
+			want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "canary+certificate"}, measure.ScopeDevice, true},
+		{"twin: its name under a root that nobody trusts", func() *scene { s := start(antivirus, measure.VerifyUnknownCA); canaries(s, antivirus); return s },
+			want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "canary+certificate"}, measure.ScopeUnknown, false},
+		{"a company's filter", func() *scene { s := start(filter, measure.VerifiedOK); canaries(s, filter); return s },
+			want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "canary+certificate"}, measure.ScopeLAN, true},
+		{"the state's root, installed: no name says that it is near", func() *scene {
+			s := start("CN=Qaznet Trust Network", measure.VerifiedOK)
+			canaries(s, "")
+			elsewhere(s, "CN=Qaznet Trust Network")
+			return s
+		}, want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "elsewhere+certificate"}, measure.ScopeUnknown, true},
+		{"nameless, trusted, one name, elsewhere too", func() *scene {
+			s := start(nameless, measure.VerifiedOK)
+			canaries(s, "")
+			elsewhere(s, nameless)
+			return s
+		}, want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "elsewhere+certificate"}, measure.ScopeUnknown, true},
+		{"twin: nameless, trusted, this server alone", func() *scene {
+			s := start(nameless, measure.VerifiedOK)
+			canaries(s, "")
+			elsewhere(s, "")
+			return s
+		}, want{interference: measure.InterferenceUnknown, method: measure.PrivateAuthority, why: measure.WhyNoHelper}, measure.ScopeUnknown, true},
+		{"this server alone, under a name known for interception", func() *scene {
+			s := start("CN=Qaznet Trust Network", measure.VerifiedOK)
+			canaries(s, "")
+			elsewhere(s, "")
+			return s
+		}, want{interference: measure.InterferenceSuspected, method: measure.TLSInterception, why: measure.WhyLocalNetwork}, measure.ScopeUnknown, true},
+		{"this server alone, and over QUIC it shows its own", func() *scene {
+			s := start(nameless, measure.VerifiedOK)
+			canaries(s, "")
+			elsewhere(s, "")
+			quic(s)
+			return s
+		}, want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, trigger: "protocol", proof: "quic+certificate"}, measure.ScopeUnknown, true},
+		{"and a helper gets the site's own there", func() *scene {
+			s := start(nameless, measure.VerifiedOK)
+			canaries(s, "")
+			elsewhere(s, "")
+			s.helped(helper1, siteAt, 64600, "", "")
+			return s
+		}, want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "helper+certificate"}, measure.ScopeUnknown, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := c.build().judge()
+			check(t, v, c.want)
+			if len(v.Findings) > 0 && (v.Findings[0].Scope != c.scope || v.Findings[0].Trusted != c.trusted || v.Findings[0].Issuer == "") {
+				t.Errorf("%+v", v.Findings[0])
+			}
+		})
+	}
+}
