@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"govah/measure"
@@ -283,8 +284,19 @@ func (r *runner) terminator(ctx context.Context, log *wire.Log, addr netip.Addr,
 	return test > 0 && control > 0 && control-test >= 2
 }
 
+// helperAt is the helper at an address and port, nil if there is none.
+func (j *job) helperAt(addr netip.Addr, port int) *vantage {
+	for i := range j.r.helpers {
+		if h := &j.r.helpers[i]; int(h.port) == port && slices.Contains(h.addrs, addr) {
+			return h
+		}
+	}
+	return nil
+}
+
 // confirmCertificate looks at a chain that does not verify: which chain other
-// names get at the same address, and which the same name gets elsewhere.
+// names get at the same address, and which the same name gets elsewhere; where
+// that is a helper, also what came of the ClientHello there.
 func (j *job) confirmCertificate(ctx context.Context, s suspect) {
 	for k := 1; k <= 3; k++ {
 		if k > 1 && wire.Sleep(ctx, apart) != nil || !j.r.spend(1) {
@@ -297,6 +309,10 @@ func (j *job) confirmCertificate(ctx context.Context, s suspect) {
 			t := j.sendHello(ctx, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: exp, Pair: k, Differs: []string{"sni"}}, addr, port, s.host, j.hello, 0, 0)
 			t.close()
 			j.log.Link(t.obs, c.obs.ID)
+			if h := j.helperAt(addr, port); h != nil && c.completed && t.completed && ctx.Err() == nil {
+				wire.AskHello(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleHelper, Stage: measure.StageConfirm}, h.url, addr, j.r.trust,
+					map[*measure.Observation][]byte{c.obs: c.conn.ClientHello(), t.obs: t.conn.ClientHello()})
+			}
 		}
 		pair(measure.ExpSNI, s.addr, s.port)
 		if at, ok := j.elsewhere(s.addr, k, false); ok {

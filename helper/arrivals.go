@@ -3,6 +3,8 @@ package helper
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"hash"
 	"sync"
@@ -17,6 +19,7 @@ const (
 	sinkBytes     = 64 << 10 // counted of one connection
 	sinkPrefix    = 4 << 10  // in which the marker of first bytes is looked for
 	arrivalsKept  = 1024
+	helloKept     = 4 << 10 // of a record with a ClientHello
 	arrivalMemory = time.Minute
 	markerSize    = 16 // bytes
 	maxArrivals   = 16 // in one answer
@@ -40,7 +43,7 @@ type arrival struct {
 	first  time.Duration // since at
 	ended  time.Duration
 	how    string
-	head   []byte // until the marker of a ClientHello is known
+	head   []byte // the record with the ClientHello, or what may become one
 	marker []byte
 
 	counted bool // the fields below are kept
@@ -74,12 +77,7 @@ func (a *arrivals) came(e *arrival, b []byte, err error) {
 	if len(b) > 0 && e.bytes == 0 {
 		e.first = max(1, time.Since(e.at))
 	}
-	if e.marker == nil && len(e.head) < randomAt+markerSize {
-		e.head = append(e.head, b[:min(len(b), randomAt+markerSize-len(e.head))]...)
-		if len(e.head) == randomAt+markerSize && e.head[0] == 0x16 && e.head[5] == 1 {
-			e.marker = bytes.Clone(e.head[randomAt:])
-		}
-	}
+	e.begin(b)
 	b = b[:min(int64(len(b)), sinkBytes-e.bytes)]
 	e.bytes += int64(len(b))
 	if e.counted {
@@ -93,6 +91,26 @@ func (a *arrivals) came(e *arrival, b []byte, err error) {
 		e.how, e.ended = "reset", time.Since(e.at)
 	case measure.EOF:
 		e.how, e.ended = "closed", time.Since(e.at)
+	}
+}
+
+// begin keeps the first record if it is one with a ClientHello, and no more
+// than it takes to tell if it is not.
+func (e *arrival) begin(b []byte) {
+	want := randomAt + markerSize
+	if e.marker != nil && len(e.head) >= want {
+		want = min(5+int(binary.BigEndian.Uint16(e.head[3:])), helloKept)
+	}
+	for len(b) > 0 && len(e.head) < want {
+		n := min(len(b), want-len(e.head))
+		e.head, b = append(e.head, b[:n]...), b[n:]
+		if len(e.head) < randomAt+markerSize || e.head[0] != 0x16 || e.head[5] != 1 {
+			continue
+		}
+		if e.marker == nil {
+			e.marker = bytes.Clone(e.head[randomAt:][:markerSize])
+		}
+		want = min(5+int(binary.BigEndian.Uint16(e.head[3:])), helloKept)
 	}
 }
 
@@ -197,8 +215,12 @@ func (a *arrivals) arrived(req measure.HelperArrivedRequest, from uint64) (*meas
 		if len(out.List) == maxArrivals {
 			out.List = out.List[1:]
 		}
-		out.List = append(out.List, measure.Arrival{Marked: marked, Port: e.port, Bytes: e.bytes, SYNTTL: e.synTTL,
-			FirstUS: e.first.Microseconds(), EndedUS: e.ended.Microseconds(), Ended: e.how, AgeUS: now.Sub(e.at).Microseconds()})
+		x := measure.Arrival{Marked: marked, Port: e.port, Bytes: e.bytes, SYNTTL: e.synTTL,
+			FirstUS: e.first.Microseconds(), EndedUS: e.ended.Microseconds(), Ended: e.how, AgeUS: now.Sub(e.at).Microseconds()}
+		if req.Hello && marked {
+			x.Hello = base64.StdEncoding.EncodeToString(e.head)
+		}
+		out.List = append(out.List, x)
 	}
 	return out, nil
 }

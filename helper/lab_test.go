@@ -1,9 +1,11 @@
 package helper_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -140,6 +142,71 @@ func TestInTheLab(t *testing.T) {
 		got, o := wire.AskReceived(ctx, n, l, wire.Meta{}, url, hex.EncodeToString(marker), trust)
 		if got == nil || got.Connections != 1 || got.Bytes != int64(len(sent)) {
 			t.Errorf("%s: received %+v (%s)", at, got, o.Detail)
+		}
+	}
+}
+
+// TestHelloAsItCame: over an honest path a helper tells the very ClientHello
+// that was sent, in every layout; one that a device answered did not come.
+func TestHelloAsItCame(t *testing.T) {
+	scenario, err := lab.Load("kazakhstan-2019")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := lab.New(scenario, lab.Options{Client: "copied"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	m, err := w.Host("helper-zurich.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := helper.New(helper.Config{Network: m.Network(), Roots: w.Public(), AllowReserved: true, Own: m.Addresses(), Now: w.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.AddrPortFrom(m.Addresses()[0], 443)
+	l, err := m.Listen(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, helper.Listeners{TCP: []net.Listener{l}}) }()
+	defer func() { cancel(); <-ended }()
+	trust := &wire.Trust{Public: w.Public(), Now: w.Now}
+	for _, kind := range []string{"chrome", "chrome-small", "go"} {
+		for name, want := range map[string]string{"xqzv.example": "same", "vk.com": "none"} {
+			log := wire.NewLog(time.Now(), nil)
+			hello, err := wire.NewHello(kind, 7)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, o := wire.Connect(ctx, w.Network(), log, wire.Meta{}, wire.ConnectSpec{Remote: at})
+			if conn == nil {
+				t.Fatal(o.Detail)
+			}
+			tc, o := wire.Handshake(ctx, log, wire.Meta{}, conn, wire.HandshakeSpec{SNI: name, Hello: hello}, trust)
+			if tc == nil {
+				t.Fatalf("%s, %s: %s", kind, name, o.Detail)
+			}
+			own := o.TLS.SPKI == s.Pin()
+			wire.AskHello(ctx, w.Network(), log, wire.Meta{Role: measure.RoleHelper}, s.URL(at.String()), at.Addr(), trust,
+				map[*measure.Observation][]byte{o: tc.ClientHello()})
+			if o.TLS.HelloCame != want || own != (want == "same") {
+				t.Errorf("%s, %s: the ClientHello came: %q, the helper's key: %v", kind, name, o.TLS.HelloCame, own)
+			}
+			// What differs in one byte is not taken for the same.
+			if other := bytes.Clone(tc.ClientHello()); want == "same" {
+				other[len(other)-1] ^= 1
+				wire.AskHello(ctx, w.Network(), log, wire.Meta{Role: measure.RoleHelper}, s.URL(at.String()), at.Addr(), trust,
+					map[*measure.Observation][]byte{o: other})
+				if o.TLS.HelloCame != "differs" {
+					t.Errorf("%s: changed in one byte: %q", kind, o.TLS.HelloCame)
+				}
+			}
+			conn.Abort()
 		}
 	}
 }

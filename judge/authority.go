@@ -66,6 +66,45 @@ func (j *judging) held(chain []string) bool {
 	return true
 }
 
+// atHelper finds pairs at a helper in which the control drew the helper's own
+// key, as it proved it over its own channel, and the helper received that
+// ClientHello as it was sent; while under the name another key came, or a
+// ClientHello that the helper did not receive was answered. Either in two pairs,
+// or both in one, is somebody between.
+func (j *judging) atHelper(name string) (because []string, control string) {
+	weight := 0
+	for _, t := range j.obs {
+		if t.Experiment != measure.ExpSNIElsewhere || t.Role != measure.RoleTest || t.Step != measure.StepTLS || canonical(t.SNI) != name || !completed(t) || t.TLS == nil {
+			continue
+		}
+		c := j.byID[t.Control]
+		if c == nil || c.Remote != t.Remote || c.TLS == nil || c.TLS.HelloCame != "same" || !j.helperKey(t.Remote, c.TLS.SPKI) {
+			continue
+		}
+		key, hello := t.TLS.SPKI != "" && t.TLS.SPKI != c.TLS.SPKI, t.TLS.HelloCame == "none" || t.TLS.HelloCame == "differs"
+		if key {
+			weight++
+		}
+		if hello {
+			weight++
+		}
+		if key || hello {
+			because, control = append(because, t.ID, c.ID), canonical(c.SNI)
+		}
+	}
+	if weight < 2 {
+		return nil, ""
+	}
+	return because, control
+}
+
+// helperKey says whether a helper at a place proved that key to be its own.
+func (j *judging) helperKey(at, spki string) bool {
+	return spki != "" && slices.ContainsFunc(j.obs, func(h *measure.Observation) bool {
+		return h.Step == measure.StepHelper && h.Failure == measure.NoFailure && h.Remote == at && h.TLS != nil && h.TLS.SPKI == spki
+	})
+}
+
 // overQUIC finds a handshake over QUIC with the name at the same address that
 // a public root verifies: the server there has the name's own certificate.
 func (j *judging) overQUIC(o *measure.Observation, name string) *measure.Observation {

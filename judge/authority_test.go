@@ -229,3 +229,55 @@ func TestLocallyTrusted(t *testing.T) {
 		})
 	}
 }
+
+// TestHelloAtTheHelper: another key than the helper's, or a ClientHello that it
+// did not receive, is somebody between, if the control fared well there.
+func TestHelloAtTheHelper(t *testing.T) {
+	const own, other = "11", "22"
+	show := func(name, key, came string) measure.Observation {
+		o := hello("", measure.ExpSNIElsewhere, 1, otherAt, name, "")
+		o.Failure = measure.TLSUnknownAuthority
+		o.TLS.Public, o.TLS.SPKI, o.TLS.HelloCame, o.TLS.Issuer, o.TLS.Chain = measure.VerifyUnknownCA, key, came, "CN=any "+key+came, []string{"b" + key + came}
+		return o
+	}
+	build := func(proven bool, pairs ...[2]measure.Observation) *scene {
+		s := newScene("https://" + site + "/")
+		s.resolved("198.18.7.7", "198.18.7.7")
+		o := show(site, other, "")
+		o.Experiment, o.Stage, o.Remote, o.Role, o.TLS.Issuer, o.TLS.Chain = "", measure.StageScreen, siteAt, measure.RoleTest, "CN=Box", []string{"a1"}
+		s.add(o)
+		for i, p := range pairs {
+			p[0].Pair, p[1].Pair = i+1, i+1
+			s.pair(p[0], p[1])
+		}
+		h := measure.Observation{Step: measure.StepHelper, Role: measure.RoleHelper, Stage: measure.StageConfirm, Helper: helper1, Remote: otherAt, TLS: &measure.TLS{SPKI: own}}
+		if !proven {
+			h.Failure = measure.TLSUnknownAuthority
+		}
+		s.add(h)
+		return s
+	}
+	pair := func(controlKey, controlCame, key, came string) [2]measure.Observation {
+		return [2]measure.Observation{show(randomName, controlKey, controlCame), show(site, key, came)}
+	}
+	for _, c := range []struct {
+		name      string
+		s         *scene
+		confirmed bool
+	}{
+		{"another key, and it did not come", build(true, pair(own, "same", other, "none")), true},
+		{"it came otherwise than it was sent, twice", build(true, pair(own, "same", own, "differs"), pair(own, "same", own, "differs")), true},
+		{"another key in two pairs, of a helper that tells no ClientHello of it", build(true, pair(own, "same", other, ""), pair(own, "same", other, "")), true},
+		{"twin: once may be an answer that was lost", build(true, pair(own, "same", own, "none")), false},
+		{"twin: nothing comes to a helper behind a proxy of its own", build(true, pair(own, "none", own, "none"), pair(own, "none", own, "none")), false},
+		{"twin: the control's key is not the helper's either", build(true, pair(other, "same", other, "none"), pair(other, "same", other, "none")), false},
+		{"twin: the helper was never proven", build(false, pair(own, "same", other, "none"), pair(own, "same", other, "none")), false},
+		{"twin: all came as it was sent", build(true, pair(own, "same", own, "same"), pair(own, "same", own, "same")), false},
+	} {
+		v := c.s.judge()
+		got := len(v.Findings) > 0 && v.Findings[0].Proof == "terminator" && v.Interference == measure.InterferenceConfirmed
+		if got != c.confirmed || !c.confirmed && v.Interference == measure.InterferenceConfirmed {
+			t.Errorf("%s: %s %+v", c.name, v.Interference, v.Findings)
+		}
+	}
+}

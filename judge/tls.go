@@ -350,6 +350,15 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		j.add(f)
 		return
 	}
+	if because, control := j.atHelper(name); len(because) > 0 {
+		f.Interference, f.Proof = measure.InterferenceConfirmed, "terminator"
+		f.Because = append(f.Because, because...)
+		f.Runs, f.Hits = len(because)/2, len(because)/2
+		f.Controls = measure.Count{Runs: len(because) / 2}
+		f.Trigger.Control = control
+		j.add(f)
+		return
+	}
 	if because := j.sameIssuerAtCanaries(o); len(because) > 0 {
 		f.Interference, f.Proof = measure.InterferenceConfirmed, "canary+certificate"
 		f.Because = append(f.Because, because...)

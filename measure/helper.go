@@ -66,6 +66,8 @@ type HelperArrivedRequest struct {
 	// Port is the client's. What came from it to the helper is told too if it
 	// brought no bytes; 0 asks for none of those.
 	Port int `json:"port,omitempty"`
+	// Hello asks for the ClientHello of each connection too, as it came.
+	Hello bool `json:"hello,omitempty"`
 }
 
 // HelperArrived is what came within the last minute, the oldest first.
@@ -93,6 +95,9 @@ type Arrival struct {
 	Ended string `json:"ended,omitempty" class:"none"`
 	// AgeUS is how long ago it was made.
 	AgeUS int64 `json:"age_us"`
+	// Hello is the record with the ClientHello as it came, in base64, where it
+	// was asked for; at most 4 KiB of it. It is compared and not kept.
+	Hello string `json:"hello,omitempty" class:"target"`
 }
 
 // The fixed body that a helper serves under /plain, whatever the Host.

@@ -82,7 +82,9 @@ const (
 	// differs: sni.
 	ExpSNI Experiment = "sni"
 	// ExpSNIElsewhere: as ExpSNI, but both at an address in another AS that
-	// answers names it does not know (a canary, or best a helper).
+	// answers names it does not know (a canary, or best a helper). A helper has
+	// one key for all names, which its own channel proves, and is asked there
+	// what came of both ClientHellos (TLS.HelloCame).
 	ExpSNIElsewhere Experiment = "sni-elsewhere"
 	// ExpSNITTL: as ExpSNI at the target's own address, both ClientHellos
 	// sent with TTL lower than what the server needs (Observation.TTL <
@@ -346,6 +348,9 @@ type TLS struct {
 	SPKI   string `json:"spki,omitempty" class:"target"`
 	Key    string `json:"key,omitempty" class:"none"`
 	Serial string `json:"serial,omitempty" class:"target"`
+	// HelloCame says what came of our ClientHello at the helper that was the
+	// server: same (byte for byte), differs, or none; "" if it was not asked.
+	HelloCame string `json:"hello_came,omitempty" class:"none"`
 	// Signers say of each certificate of Chain, in its order, who signed it;
 	// where the chain is not known to verify against the public roots.
 	Signers []Signer `json:"signers,omitempty"`

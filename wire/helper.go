@@ -1,11 +1,13 @@
 package wire
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -115,6 +117,51 @@ func AskReceived(ctx context.Context, n Network, l *Log, m Meta, rawURL, marker 
 	return got, o
 }
 
+// maxHelloText bounds a ClientHello in base64.
+const maxHelloText = 8 << 10
+
+// AskHello asks the helper that was the server of two or more handshakes, over
+// its own channel, what came of their ClientHellos, and writes it into their
+// observations (measure.TLS.HelloCame). What did not come was answered by
+// somebody else, and so was what came otherwise than it was sent: a server and
+// a client that do not agree on it cannot finish a handshake.
+func AskHello(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, trust *Trust, sent map[*measure.Observation][]byte) {
+	for o, hello := range sent {
+		if len(hello) < markerAt+markerSize || o == nil || o.TLS == nil {
+			continue
+		}
+		question := measure.HelperArrivedRequest{Schema: 1, Marker: hex.EncodeToString(hello[markerAt:][:markerSize]), Hello: true}
+		var got *measure.HelperArrived
+		asked := askHelper(ctx, n, l, m, rawURL, at, "v1/arrived", question, trust, func(body []byte) (err error) {
+			got, err = ParseArrived(body, question.Marker)
+			return err
+		})
+		if asked.Failure == measure.NoFailure {
+			l.Amend(func() { o.TLS.HelloCame = helloCame(got, hello) })
+		}
+	}
+}
+
+// helloCame compares what arrived with what was sent; "" if the helper does
+// not tell ClientHellos, as an older one.
+func helloCame(got *measure.HelperArrived, sent []byte) string {
+	came := "none"
+	for _, a := range got.List {
+		if !a.Marked {
+			continue
+		}
+		hello, err := base64.StdEncoding.DecodeString(a.Hello)
+		switch {
+		case a.Hello == "" || err != nil:
+			return ""
+		case bytes.Equal(hello, sent):
+			return "same"
+		}
+		came = "differs"
+	}
+	return came
+}
+
 // maxArrivals is how many connections a helper tells of at once.
 const maxArrivals = 16
 
@@ -153,6 +200,9 @@ func ParseArrived(data []byte, marker string) (*measure.HelperArrived, error) {
 		bound(&a.EndedUS)
 		bound(&a.AgeUS)
 		a.SYNTTL, a.Port = max(0, min(a.SYNTTL, 255)), max(0, min(a.Port, 65535))
+		if len(a.Hello) > maxHelloText || a.Hello != "" && !a.Marked {
+			return nil, errors.New("the helper's answer is not one to this question")
+		}
 		if a.Ended != "reset" && a.Ended != "closed" {
 			a.Ended, a.EndedUS = "", 0
 		}

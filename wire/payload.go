@@ -22,14 +22,19 @@ import (
 // that carry them a part of the way.
 
 // A marker is 16 random bytes by which whoever is the target knows a probe
-// again (AskArrived).
+// again (AskArrived). In a record with a ClientHello it begins the random, after
+// the headers of the record and of the message and the version (RFC 8446, 4.1.2).
+const (
+	markerAt   = 5 + 4 + 2
+	markerSize = 16
+)
 
 // TLSPayload is one record (RFC 8446, 5.1) with the ClientHello for a server
 // name; "" sends none. A marker, unless nil, begins its random.
 func TLSPayload(h *Hello, serverName string, marker []byte) ([]byte, error) {
 	record, err := helloRecord(h, serverName)
-	if at := 5 + 4 + 2; err == nil && len(record) >= at+32 {
-		copy(record[at:at+32], marker)
+	if err == nil && len(record) >= markerAt+32 {
+		copy(record[markerAt:markerAt+32], marker)
 	}
 	return record, err
 }

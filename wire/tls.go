@@ -129,6 +129,23 @@ type TLSConn struct {
 	under    Conn
 	verified bool
 	alpn     string
+	hello    []byte
+}
+
+// ClientHello is the record with it, as it was sent unless it was cut.
+func (c *TLSConn) ClientHello() []byte { return c.hello }
+
+// firstWrite keeps the first bytes written: the record with a ClientHello.
+type firstWrite struct {
+	net.Conn
+	b []byte
+}
+
+func (c *firstWrite) Write(b []byte) (int, error) {
+	if c.b == nil {
+		c.b = bytes.Clone(b)
+	}
+	return c.Conn.Write(b)
 }
 
 // Verified says that the chain proved the name against the public roots, at
@@ -194,7 +211,8 @@ func handshake(ctx context.Context, l *Log, o *measure.Observation, conn Conn, s
 	if spec.Cut != Whole {
 		under = &cutter{Conn: mt, cut: spec.Cut, name: spec.SNI}
 	}
-	client, err := spec.Hello.client(under, spec.SNI, spec.ALPN, func(r [][]byte, c []*x509.Certificate) {
+	first := &firstWrite{Conn: under}
+	client, err := spec.Hello.client(first, spec.SNI, spec.ALPN, func(r [][]byte, c []*x509.Certificate) {
 		raw, chain = r, c
 	})
 	if err != nil {
@@ -228,7 +246,7 @@ func handshake(ctx context.Context, l *Log, o *measure.Observation, conn Conn, s
 	if s.group != 0 {
 		t.Group = tls.CurveID(s.group).String()
 	}
-	tc := &TLSConn{tlsClient: client, meter: mt, under: conn, verified: proven, alpn: s.alpn}
+	tc := &TLSConn{tlsClient: client, meter: mt, under: conn, verified: proven, alpn: s.alpn, hello: first.b}
 	return tc, certErr
 }
 
