@@ -6,14 +6,15 @@ type HelperRequest struct {
 	// Nonce ties the helper's answer to the request.
 	Nonce string `json:"nonce" class:"none"`
 	// URL to fetch, with the helper's own resolver and addresses. "tls://"
-	// and "tcp://" URLs are connected to and not fetched.
+	// and "tcp://" URLs are connected to and not fetched; those of a mail
+	// server ("smtp://", "imaps://", …) are held a dialogue with.
 	URL string `json:"url" class:"target"`
 	// Addresses that the client got for the host; the helper connects to
 	// those too. At most 8.
 	Addresses []string `json:"addresses,omitempty" class:"target"`
 	// QUIC asks for a QUIC handshake with each address as well.
 	QUIC bool `json:"quic,omitempty"`
-	// Wants names, besides the fetch: "time".
+	// Wants names, besides the fetch: "time"; "mail", the helper's own greeters.
 	Wants []string `json:"wants,omitempty" class:"none"`
 }
 
@@ -28,8 +29,10 @@ type HelperReply struct {
 	// the client need ask nobody else. The helper keeps neither.
 	ASN     int    `json:"asn,omitempty"`
 	Country string `json:"country,omitempty" class:"network"`
+	// Mail are the greeters that listen at the helper's address, if asked for.
+	Mail []MailGreeter `json:"mail,omitempty"`
 	// Observations made by the helper: dns (its own resolver), tcp and tls
-	// per address (its own answers' and the client's), quic, http. Role is
+	// per address (its own answers' and the client's), quic, http, mail. Role is
 	// helper, ids are the helper's own ("h1", …), times since it got the
 	// request. An address that it refuses to contact has none.
 	Observations []Observation `json:"observations"`

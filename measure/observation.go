@@ -16,6 +16,7 @@ const (
 	// StepGreeting is waiting for what a server says before it is spoken to;
 	// nothing is sent.
 	StepGreeting Step = "greeting"
+	StepMail     Step = "mail" // one dialogue with a mail server, TLS included
 )
 
 // Role says what an observation is in its experiment.
@@ -147,6 +148,16 @@ const (
 	// tcp, then a greeting, or a GET of / (http), or tls and then that GET. In
 	// StageBanner; every one is a test without a control.
 	ExpBanner Experiment = "banner"
+	// ExpMail: T is a mail dialogue at the target's port, C one at the port of
+	// the same server's other way to TLS: with TLS from the first byte, or with
+	// STARTTLS if that is the target's own. Pairs above 1 repeat it. The first
+	// is made in StageScreen. differs: port.
+	ExpMail Experiment = "mail"
+	// ExpMailGreeter: T is a mail dialogue with a greeter of a helper, which
+	// told over its own authenticated connection (a helper step) what it says:
+	// Mail.Known is the control. differs: nothing; what T shows of anything
+	// else than Mail.Known was changed on the way.
+	ExpMailGreeter Experiment = "mail-greeter"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -225,7 +236,7 @@ type Observation struct {
 
 	DNS    *DNS    `json:"dns,omitempty"`
 	TCP    *TCP    `json:"tcp,omitempty"`
-	TLS    *TLS    `json:"tls,omitempty"` // of a tls or quic step
+	TLS    *TLS    `json:"tls,omitempty"` // of a tls, quic or mail step
 	HTTP   *HTTP   `json:"http,omitempty"`
 	Path   *Path   `json:"path,omitempty"`
 	Stream *Stream `json:"stream,omitempty"`
@@ -236,6 +247,7 @@ type Observation struct {
 	Packets []Packet `json:"packets,omitempty"`
 
 	Greeting *Greeting `json:"greeting,omitempty"`
+	Mail     *Mail     `json:"mail,omitempty"`
 }
 
 // MaxPackets bounds Observation.Packets.

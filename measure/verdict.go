@@ -194,4 +194,5 @@ const (
 	WhyDynamicContent  Why = "dynamic-content" // the page differs from visit to visit
 	WhyUnreadable      Why = "unreadable"      // the input was damaged
 	WhyServerBroken    Why = "server-broken"   // certificate or redirect of the server is at fault
+	WhyNoStartTLS      Why = "no-starttls"     // the mail server did not begin encryption, or not here
 )

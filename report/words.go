@@ -91,7 +91,7 @@ var group = map[measure.Method]string{
 	measure.HTTPDrop: "name", measure.HTTPReset: "name", measure.HTTPBlockPage: "content", measure.HTTPRedirect: "content",
 	measure.HTTPTamper: "content", measure.HTTPProxy: "proxy", measure.TCPProxy: "proxy",
 	measure.QUICDrop: "name", measure.Throttle: "speed", measure.Freeze: "speed",
-	measure.StartTLSStrip: "decrypt", measure.MailInterception: "decrypt", measure.SSHInterception: "decrypt",
+	measure.StartTLSStrip: "strip", measure.MailInterception: "mail", measure.SSHInterception: "decrypt",
 	measure.ProtocolFilter: "filter", measure.Shutdown: "shutdown", measure.Residual: "residual",
 	measure.ServerRefusal: "refusal", measure.SiteDown: "down", measure.CaptivePortal: "portal",
 	measure.PathFault: "fault", measure.ClockFault: "clock", measure.PrivateAuthority: "private",
@@ -201,7 +201,7 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 			trusted := findings[0].Trusted && g == "decrypt"
 			if trusted && !near {
 				add(&a.next, say("authority.caution"))
-			} else if !trusted && (!near || g == "decrypt") { // the warning comes first
+			} else if !trusted && (!near || g == "decrypt" || g == "strip" || g == "mail") { // the warning comes first
 				add(&a.next, step("next."+g))
 			}
 			if near {
@@ -321,6 +321,14 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 		i18n.Num("control-hits", f.Controls.Hits), i18n.Num("control-runs", f.Controls.Runs),
 	}
 	kind, value, control := f.Trigger.Kind, f.Trigger.Value, f.Trigger.Control
+	if seen, ok := strings.CutPrefix(kind, "mail-"); ok {
+		if key := "mail." + seen; l.Has(key) && seen != "other" {
+			out = append(out, say(key))
+		} else {
+			out = append(out, say("mail.other", i18n.LTR("sign", clip(seen, 60))))
+		}
+		kind = ""
+	}
 	named := kind == "sni" || kind == "host"
 	switch {
 	case f.Runs == 0 && kind != "":
@@ -483,6 +491,14 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 	}
 	if g := o.Greeting; g != nil && g.Text != "" {
 		add("list.quote", i18n.Foreign("text", clip(g.Text, 80)))
+	}
+	if m := o.Mail; m != nil {
+		if m.Greeting != "" {
+			add("list.quote", i18n.Foreign("text", clip(m.Greeting, 80)))
+		}
+		if m.StartTLS != "" {
+			add("detail.starttls", word(l, "starttls", m.StartTLS).as("answer"))
+		}
 	}
 	if t := o.TLS; t != nil {
 		state := t.Public

@@ -117,7 +117,12 @@ func TestEveryConstantHasWords(t *testing.T) {
 			t.Errorf("no words for the trigger %q", kind)
 		}
 	}
-	for _, proof := range []string{"pairs", "elsewhere", "artefact", "ttl", "helper"} {
+	for _, sign := range []string{"missing", "masked", "refused", "preauth", "unlisted", "logindisabled", "key", "early", "injected", "banner", "capabilities"} {
+		if !i18n.English.Has("mail." + sign) {
+			t.Errorf("no words for the trigger mail-%s", sign)
+		}
+	}
+	for _, proof := range []string{"greeter", "pairs", "elsewhere", "artefact", "ttl", "helper"} {
 		if !i18n.English.Has("proof." + proof) {
 			t.Errorf("no words for the proof %q", proof)
 		}
@@ -211,7 +216,7 @@ func TestKeysAndCatalogueAgree(t *testing.T) {
 		}
 	}
 	// Where prefix and value are two arguments of word.
-	for _, top := range []string{"step", "role", "experiment", "verification", "path"} {
+	for _, top := range []string{"step", "role", "experiment", "verification", "path", "starttls"} {
 		prefixes = append(prefixes, top+".")
 	}
 	prefixes = append(prefixes, "summary.file-")

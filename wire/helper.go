@@ -30,6 +30,7 @@ const (
 	maxHelperText         = 1024 // bytes of one string
 	maxHelperList         = 64   // of headers, names, answers, …
 	maxHelperUS           = 3_600_000_000
+	maxGreeters           = 16
 	helperTimeout         = 40 * time.Second
 )
 
@@ -371,6 +372,7 @@ func ParseHelperReply(data []byte, nonce string) (*measure.HelperReply, error) {
 	if len(r.Country) != 2 || strings.Trim(r.Country, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		r.Country = ""
 	}
+	r.Mail = helperGreeters(r.Mail)
 	kept := r.Observations[:0]
 	seen := map[string]bool{}
 	for _, o := range r.Observations {
@@ -445,6 +447,14 @@ func helperObservation(in measure.Observation) (measure.Observation, bool) {
 			return in, false
 		}
 		out.HTTP = helperHTTP(in.HTTP, bound)
+	case measure.StepMail:
+		if out.Remote == "" || in.Mail == nil {
+			return in, false
+		}
+		out.Mail = helperMail(in.Mail, bound)
+		if in.TLS != nil {
+			out.TLS = helperTLS(in.TLS)
+		}
 	default:
 		return in, false
 	}
@@ -537,6 +547,13 @@ func (l *Log) Merge(helper string, o *measure.Observation, reply *measure.Helper
 		if ap, err := netip.ParseAddrPort(h.Remote); err == nil {
 			h.ASN = l.ASN(ap.Addr().String())
 		}
+		if h.Mail != nil {
+			m := *h.Mail
+			h.Mail, m.Lines = &m, slices.Clone(m.Lines)
+			for i := range m.Lines {
+				m.Lines[i].AtUS += o.StartUS
+			}
+		}
 		if h.DNS != nil {
 			d := *h.DNS
 			h.DNS, d.Replies = &d, slices.Clone(d.Replies)
@@ -555,4 +572,39 @@ func (l *Log) Merge(helper string, o *measure.Observation, reply *measure.Helper
 		l.list = append(l.list, &h)
 		l.mu.Unlock()
 	}
+}
+
+func helperMail(in *measure.Mail, bound func(int64) int64) *measure.Mail {
+	out := &measure.Mail{Protocol: text(in.Protocol, 8), Implicit: in.Implicit, Truncated: in.Truncated, Greeting: text(in.Greeting, maxMailText),
+		Before: helperTexts(in.Before), After: helperTexts(in.After), EarlyBytes: bound(in.EarlyBytes), Early: text(in.Early, maxMailText)}
+	switch in.StartTLS {
+	case "ready", "later", "refused":
+		out.StartTLS = in.StartTLS
+	}
+	for _, l := range in.Lines[:min(len(in.Lines), maxMailLines)] {
+		out.Lines = append(out.Lines, measure.MailLine{AtUS: bound(l.AtUS), Sent: l.Sent, TLS: l.TLS, Text: text(l.Text, maxMailText)})
+	}
+	return out
+}
+
+// helperTexts bounds a list of capabilities.
+func helperTexts(list []string) (out []string) {
+	for _, c := range list[:min(len(list), maxMailCaps)] {
+		out = append(out, text(c, 128))
+	}
+	return out
+}
+
+// helperGreeters are those of a list that can be spoken to.
+func helperGreeters(list []measure.MailGreeter) (out []measure.MailGreeter) {
+	for _, g := range list[:min(len(list), maxGreeters)] {
+		sum, err := hex.DecodeString(g.Key)
+		if err != nil || len(sum) != sha256.Size || g.Port < 1 || g.Port > 65535 || g.Protocol != "smtp" && g.Protocol != "imap" && g.Protocol != "pop3" {
+			continue
+		}
+		g.Greeting, g.Key = text(g.Greeting, maxMailText), strings.ToLower(g.Key)
+		g.Before, g.After = helperTexts(g.Before), helperTexts(g.After)
+		out = append(out, g)
+	}
+	return out
 }

@@ -130,6 +130,7 @@ type TLSConn struct {
 	verified bool
 	alpn     string
 	hello    []byte
+	key      string // SHA-256 of the leaf's public key, in hex
 }
 
 // ClientHello is the record with it, as it was sent unless it was cut.
@@ -246,7 +247,7 @@ func handshake(ctx context.Context, l *Log, o *measure.Observation, conn Conn, s
 	if s.group != 0 {
 		t.Group = tls.CurveID(s.group).String()
 	}
-	tc := &TLSConn{tlsClient: client, meter: mt, under: conn, verified: proven, alpn: s.alpn, hello: first.b}
+	tc := &TLSConn{tlsClient: client, meter: mt, under: conn, verified: proven, alpn: s.alpn, hello: first.b, key: t.SPKI}
 	return tc, certErr
 }
 
