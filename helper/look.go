@@ -30,6 +30,9 @@ func (s *Server) look(ctx context.Context, req measure.HelperRequest, from, loca
 	if s.cfg.Locate != nil && from.IsValid() {
 		reply.ASN, reply.Country = s.cfg.Locate(from)
 	}
+	if slices.Contains(req.Wants, "mail") {
+		reply.Mail = s.greeters(local)
+	}
 	if req.URL == "" { // only the time, or the client's own network
 		return reply
 	}
@@ -149,6 +152,7 @@ type place struct {
 	url  *url.URL
 	tls  bool
 	page bool // to be fetched
+	mail bool // to be spoken with as a mail client does
 	host string
 	name string // for TLS; "" if host is an address
 	port uint16
@@ -169,7 +173,11 @@ func (s *Server) place(raw string) (*place, error) {
 		p.tls = true
 	case "tcp":
 	default:
-		return nil, fmt.Errorf("the URL's scheme is not http, https, tls or tcp")
+		if port := mailPort(u.Scheme); port != 0 {
+			p.port, p.mail = uint16(port), true
+			break
+		}
+		return nil, fmt.Errorf("the URL's scheme is none of the web, of mail, tls or tcp")
 	}
 	if u.User != nil || p.host == "" || len(p.host) > 253 || u.Opaque != "" {
 		return nil, fmt.Errorf("the URL's host cannot be used")
@@ -325,6 +333,10 @@ func familyName(a netip.Addr) string {
 // visit connects to one address and, if it is the first to be good for it,
 // fetches the page.
 func (k *looking) visit(ctx context.Context, p *place, c candidate) {
+	if p.mail {
+		k.converse(ctx, p, c)
+		return
+	}
 	conn, id, good := k.connect(ctx, p, c)
 	if conn == nil {
 		return

@@ -80,6 +80,7 @@ type Server struct {
 	pin     string
 	self    bool // the certificate is its own
 	log     *arrivals
+	mail    []MailListener
 }
 
 // New prepares a helper. It opens nothing.
@@ -160,11 +161,12 @@ func selfSigned(now time.Time) (*tls.Certificate, error) {
 }
 
 // Listeners are where a helper is reached. On each TCP listener it answers
-// TLS, plain HTTP and, silently, any other first bytes; on UDP HTTP/3. They
-// are closed by Serve.
+// TLS, plain HTTP and, silently, any other first bytes; on UDP HTTP/3; on those
+// for mail it greets. They are closed by Serve.
 type Listeners struct {
-	TCP []net.Listener
-	UDP []net.PacketConn
+	TCP  []net.Listener
+	UDP  []net.PacketConn
+	Mail []MailListener
 }
 
 // Close closes all of them.
@@ -174,6 +176,9 @@ func (l Listeners) Close() {
 	}
 	for _, udp := range l.UDP {
 		udp.Close()
+	}
+	for _, m := range l.Mail {
+		m.Close()
 	}
 }
 
@@ -191,6 +196,10 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	for _, pc := range l.UDP {
 		s.addOwn(pc.LocalAddr())
 	}
+	for _, m := range l.Mail {
+		s.addOwn(m.Addr())
+	}
+	s.mail = l.Mail
 	quiet := log.New(io.Discard, "", 0) // net/http's would hold client addresses
 	secure := newQueue(l.TCP[0].Addr())
 	plain := newQueue(l.TCP[0].Addr())
@@ -243,7 +252,12 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		wg.Go(func() { end(h3.Serve(pc)) })
 	}
 	for _, listener := range l.TCP {
-		wg.Go(func() { end(s.accept(ctx, listener, secure, plain, &wg)) })
+		wg.Go(func() {
+			end(accept(ctx, listener, func(c net.Conn) { s.sort(ctx, c, secure, plain, &wg) }))
+		})
+	}
+	for _, m := range l.Mail {
+		wg.Go(func() { end(accept(ctx, m, func(c net.Conn) { wg.Go(func() { s.greet(ctx, m, c) }) })) })
 	}
 	<-ctx.Done()
 	server.Close()
@@ -273,8 +287,8 @@ func portOf(a net.Addr) int {
 	return n
 }
 
-// accept sorts connections by their first bytes.
-func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queue, wg *sync.WaitGroup) error {
+// accept hands out connections until the listener is closed.
+func accept(ctx context.Context, l net.Listener, take func(net.Conn)) error {
 	var pause time.Duration
 	for {
 		c, err := l.Accept()
@@ -295,41 +309,46 @@ func (s *Server) accept(ctx context.Context, l net.Listener, secure, plain *queu
 			return fmt.Errorf("helper: accepting on %v: %w", l.Addr(), err)
 		}
 		pause = 0
-		// An emulated stack forgets them with the connection.
-		p := &peeked{Conn: c, local: c.LocalAddr(), remote: c.RemoteAddr(), log: s.log}
-		if p.remote == nil || p.local == nil {
-			c.Close()
-			continue
-		}
-		if p.done = s.limiter.connection(addrOf(p.remote)); p.done == nil {
-			c.Close()
-			continue
-		}
-		ttl := 0
-		if s.cfg.SYNTTL != nil {
-			ttl = s.cfg.SYNTTL(c)
-		}
-		p.entry = s.log.open(s.limiter.id(addrOf(p.remote)), portOf(p.remote), ttl)
-		wg.Go(func() {
-			stop := context.AfterFunc(ctx, func() { p.Close() })
-			defer stop()
-			c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			switch p.kind() {
-			case kindTLS:
-				c.SetReadDeadline(time.Time{})
-				secure.put(ctx, p)
-			case kindHTTP:
-				c.SetReadDeadline(time.Time{})
-				if !bytes.HasPrefix(p.first, []byte("GET ")) && !bytes.HasPrefix(p.first, []byte("HEAD ")) {
-					s.log.count(p.entry, p.first)
-				}
-				plain.put(ctx, p)
-			default:
-				p.swallow()
-				p.Close()
-			}
-		})
+		take(c)
 	}
+}
+
+// sort sorts a connection by its first bytes.
+func (s *Server) sort(ctx context.Context, c net.Conn, secure, plain *queue, wg *sync.WaitGroup) {
+	// An emulated stack forgets them with the connection.
+	p := &peeked{Conn: c, local: c.LocalAddr(), remote: c.RemoteAddr(), log: s.log}
+	if p.remote == nil || p.local == nil {
+		c.Close()
+		return
+	}
+	if p.done = s.limiter.connection(addrOf(p.remote)); p.done == nil {
+		c.Close()
+		return
+	}
+	ttl := 0
+	if s.cfg.SYNTTL != nil {
+		ttl = s.cfg.SYNTTL(c)
+	}
+	p.entry = s.log.open(s.limiter.id(addrOf(p.remote)), portOf(p.remote), ttl)
+	wg.Go(func() {
+		stop := context.AfterFunc(ctx, func() { p.Close() })
+		defer stop()
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		switch p.kind() {
+		case kindTLS:
+			c.SetReadDeadline(time.Time{})
+			secure.put(ctx, p)
+		case kindHTTP:
+			c.SetReadDeadline(time.Time{})
+			if !bytes.HasPrefix(p.first, []byte("GET ")) && !bytes.HasPrefix(p.first, []byte("HEAD ")) {
+				s.log.count(p.entry, p.first)
+			}
+			plain.put(ctx, p)
+		default:
+			p.swallow()
+			p.Close()
+		}
+	})
 }
 
 // forget drops every quarter of a minute what has had its time, also when

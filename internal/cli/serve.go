@@ -18,6 +18,7 @@ import (
 func (a *app) helperCommand() *cobra.Command {
 	var listen []string
 	var cert, key, name string
+	var mail []string
 	cmd := &cobra.Command{
 		Use:   "helper",
 		Short: "Run a test helper: a second vantage point for others",
@@ -29,7 +30,13 @@ The helper looks at the URLs that clients ask about, from here, and says what it
 saw. It answers every name with a certificate of its own and streams bytes, so
 that a name can be tested against an address that has nothing to do with it. It
 refuses private addresses, limits what each client may use, and logs neither
-requests nor addresses.`,
+requests nor addresses.
+
+With --mail it also greets mail clients, offers encryption (STARTTLS) and says
+goodbye: clients that know what it says see what is changed on the way. It takes
+no login and no message. Give the usual ports, since devices on the way look at
+those: smtp://0.0.0.0:587, imap://0.0.0.0:143, pop3://0.0.0.0:110, and with TLS
+from the start smtps://…:465, imaps://…:993, pop3s://…:995.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := host.New()
@@ -62,6 +69,19 @@ requests nor addresses.`,
 					a.note("govah: no HTTP/3: " + clean(err.Error()))
 				}
 			}
+			for _, text := range mail {
+				protocol, implicit, at, err := helper.ParseMail(text)
+				if err != nil {
+					l.Close()
+					return usage("for example --mail smtp://0.0.0.0:587 --mail imap://0.0.0.0:143", "--mail: %v", err)
+				}
+				tcp, err := host.Listen(a.ctx, at)
+				if err != nil {
+					l.Close()
+					return hint(fmt.Errorf("listening at %s: %w", at, err), "is the port in use, or below 1024 and you are not root?")
+				}
+				l.Mail = append(l.Mail, helper.MailListener{Listener: tcp, Protocol: protocol, Implicit: implicit})
+			}
 			authority := l.TCP[0].Addr().String()
 			ap, err := netip.ParseAddrPort(authority)
 			if name != "" && err == nil {
@@ -83,6 +103,7 @@ requests nor addresses.`,
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&listen, "listen", []string{"127.0.0.1:8443"}, "address and port to listen at, may be repeated; the first is in the URL")
+	f.StringArrayVar(&mail, "mail", nil, "greet mail clients here, as smtp://0.0.0.0:587; also smtps, imap, imaps, pop3, pop3s; may be repeated")
 	f.StringVar(&cert, "cert", "", "certificate chain (PEM), with --key")
 	f.StringVar(&key, "key", "", "private key (PEM)")
 	f.StringVar(&name, "name", "", "name or address to print in the URL")

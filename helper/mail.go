@@ -1,0 +1,115 @@
+package helper
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"govah/measure"
+	"govah/wire"
+)
+
+// greeterTime is how long one client may speak to a greeter.
+const greeterTime = 30 * time.Second
+
+// MailListener is where a greeter listens. Mail servers speak first, so that a
+// port cannot be shared with what is sorted by first bytes.
+type MailListener struct {
+	net.Listener
+	Protocol string // smtp, imap, pop3
+	Implicit bool   // TLS from the first byte on
+}
+
+// ParseMail reads where a greeter is to listen: "smtp://192.0.2.1:587", or one
+// of smtps, imap, imaps, pop3, pop3s; without a port that of the protocol.
+func ParseMail(text string) (protocol string, implicit bool, address string, err error) {
+	u, err := url.Parse(text)
+	if err != nil || mailPort(u.Scheme) == 0 || u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return "", false, "", fmt.Errorf("%q is not like smtp://ADDRESS:PORT; there are smtp, smtps, imap, imaps, pop3 and pop3s", text)
+	}
+	port := u.Port()
+	if port == "" {
+		port = strconv.Itoa(mailPort(u.Scheme))
+	}
+	return strings.TrimSuffix(u.Scheme, "s"), strings.HasSuffix(u.Scheme, "s"), net.JoinHostPort(u.Hostname(), port), nil
+}
+
+// mailPort is the port of a scheme of mail clients, 0 if it is none.
+func mailPort(scheme string) int {
+	return map[string]int{"smtp": 587, "smtps": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995}[scheme]
+}
+
+// mailServer is a greeter. What it says is the same each time, so that what a
+// client reads instead was changed on the way; and it says what devices on the
+// way change: a banner, the offer of TLS, and no login in the clear.
+func (s *Server) mailServer(protocol string, implicit bool) *wire.MailServer {
+	m := &wire.MailServer{Protocol: protocol, Implicit: implicit, TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.tls.GetCertificate}}
+	switch protocol {
+	case "smtp":
+		m.Name, m.Greeting = "mail.example.org", "ESMTP ready"
+		m.Before = []string{"PIPELINING", "SIZE 10240000", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME"}
+		m.After = []string{"PIPELINING", "SIZE 10240000", "AUTH PLAIN LOGIN", "ENHANCEDSTATUSCODES", "8BITMIME"}
+	case "imap":
+		m.Greeting = "IMAP4rev1 server ready"
+		m.Before = []string{"IMAP4REV1", "LITERAL+", "ID", "STARTTLS", "LOGINDISABLED"}
+		m.After = []string{"IMAP4REV1", "LITERAL+", "ID", "AUTH=PLAIN"}
+	default:
+		m.Greeting = "POP3 server ready"
+		m.Before = []string{"TOP", "UIDL", "STLS", "PIPELINING"}
+		m.After = []string{"TOP", "UIDL", "USER", "PIPELINING"}
+	}
+	return m
+}
+
+// greeters are those that a client can reach at the address where it reached
+// the helper.
+func (s *Server) greeters(local netip.Addr) (out []measure.MailGreeter) {
+	for _, l := range s.mail {
+		at := addrOf(l.Addr())
+		if at != local && !at.IsUnspecified() {
+			continue
+		}
+		m := s.mailServer(l.Protocol, l.Implicit)
+		g := measure.MailGreeter{Protocol: l.Protocol, Implicit: l.Implicit, Port: portOf(l.Addr()), Greeting: m.GreetingLine(), After: m.After, Key: s.pin}
+		if !l.Implicit {
+			g.Before = m.Before
+		}
+		if !slices.ContainsFunc(out, func(o measure.MailGreeter) bool { return o.Port == g.Port }) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// greet speaks to who connects to a greeter.
+func (s *Server) greet(ctx context.Context, l MailListener, c net.Conn) {
+	remote := c.RemoteAddr()
+	if remote == nil {
+		c.Close()
+		return
+	}
+	done := s.limiter.connection(addrOf(remote))
+	if done == nil {
+		c.Close()
+		return
+	}
+	defer done()
+	s.mailServer(l.Protocol, l.Implicit).Serve(ctx, c, greeterTime)
+}
+
+// converse holds a dialogue with the mail server that a client asks about.
+func (k *looking) converse(ctx context.Context, p *place, c candidate) {
+	conn, o := wire.Connect(ctx, k.s.cfg.Network, k.log, after(c.after), wire.ConnectSpec{Remote: netip.AddrPortFrom(c.addr, p.port)})
+	if conn == nil {
+		return
+	}
+	defer conn.Close()
+	wire.Mail(ctx, k.log, after(o.ID), conn, wire.MailSpec{Protocol: strings.TrimSuffix(p.url.Scheme, "s"), Implicit: strings.HasSuffix(p.url.Scheme, "s"), Name: p.host}, k.trust)
+}
