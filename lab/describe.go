@@ -51,6 +51,9 @@ func (s *Scenario) Describe() string {
 			if c.WebProxy != nil && c.WebProxy.At == hop {
 				add(" --[web proxy]")
 			}
+			if c.Mail != nil && c.Mail.At == hop {
+				add(" --[mail: " + strings.Join(c.Mail.Does, ", ") + "]")
+			}
 			if c.Captive && hop == 0 {
 				add(" --[captive portal]")
 			}

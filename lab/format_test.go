@@ -65,6 +65,7 @@ func TestFormatIsDocumented(t *testing.T) {
 		"## The top level": reflect.TypeFor[Scenario](), "## [[network]]": reflect.TypeFor[Network](), "## [[client-network]]": reflect.TypeFor[Client](),
 		"### [client-network.line]": reflect.TypeFor[Line](), "### [[client-network.lie]]": reflect.TypeFor[Lie](),
 		"### [client-network.intercept]": reflect.TypeFor[Intercept](), "### [client-network.web-proxy]": reflect.TypeFor[WebProxy](),
+		"### [client-network.mail]": reflect.TypeFor[MailDevice](), "### [[site.mail]]": reflect.TypeFor[MailService](),
 		"### [[client-network.box]]": reflect.TypeFor[BoxAt](), "### [[client-network.box.rule]]": reflect.TypeFor[box.Rule](),
 		"### [[client-network.router]]": reflect.TypeFor[Router](), "### [[client-network.router.service]]": reflect.TypeFor[Service](),
 		"## [[site]]": reflect.TypeFor[Site](), "### [[site.truth]]": reflect.TypeFor[Truth](),
@@ -99,7 +100,7 @@ func TestFormatIsDocumented(t *testing.T) {
 	if s, err := Parse([]byte(example)); err != nil || len(s.Sites) == 0 {
 		t.Errorf("its example: %v", err)
 	}
-	for _, list := range [][]string{box.Actions, box.Layers, box.Forms["tls"], box.Forms["http"], box.Forms["dns"]} {
+	for _, list := range [][]string{box.Actions, box.Layers, box.Forms["tls"], box.Forms["http"], box.Forms["dns"], MailActs} {
 		for _, name := range list {
 			if !strings.Contains(doc, "`"+name+"`") {
 				t.Errorf("%q is not explained", name)

@@ -349,6 +349,10 @@ func (k *Client) check(i int, c *checker) {
 		at("web-proxy", p.At)
 		c.oneOf(where, "web-proxy: tamper", p.Tamper, "script", "header")
 	}
+	if k.Mail != nil {
+		at("mail", k.Mail.At)
+		k.Mail.check(where, c)
+	}
 	for _, l := range k.Lies {
 		l.check(where, c)
 	}
@@ -420,6 +424,9 @@ func (t *Site) check(nets map[string]*Network, c *checker) {
 		}
 	}
 	c.duration(where, "slow", t.Slow, &t.slow)
+	for _, m := range t.Mail {
+		m.check(where, c)
+	}
 }
 
 // place gives every site its addresses: those it asks for first, the others

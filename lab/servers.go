@@ -120,6 +120,11 @@ func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn),
 			return func(c *serverConn) { r.serveTCP(tls.Server(c, w.tlsConfig(t, []string{"dot"}))) }, ""
 		}
 	}
+	for _, m := range t.Mail {
+		if m.Port == int(local.Port()) {
+			return func(c *serverConn) { w.serveMail(c, t, m) }, ""
+		}
+	}
 	if slices.Contains(t.Ports, int(local.Port())) {
 		return func(c *serverConn) { banner(c, t) }, ""
 	}
@@ -477,6 +482,13 @@ func (m *Mount) Listen(ap netip.AddrPort) (net.Listener, error) {
 	}
 	m.w.listeners[ap] = l
 	return l, nil
+}
+
+// mounted says whether something was mounted at an address and port.
+func (w *World) mounted(at netip.AddrPort) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.listeners[at] != nil
 }
 
 // ListenPacket takes UDP datagrams to a port of one of the host's addresses.

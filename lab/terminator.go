@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ type terminator struct {
 	out   *host
 	tls   *Intercept
 	web   *WebProxy
+	mail  *MailDevice
 	login bool
 }
 
@@ -43,6 +45,9 @@ func newTerminator(w *World, at, hop int) (*terminator, error) {
 	}
 	if p := w.Client.WebProxy; p != nil && p.At == hop {
 		t.web = p
+	}
+	if m := w.Client.Mail; m != nil && m.At == hop {
+		t.mail = m
 	}
 	s, l, err := newStack(func(b []byte) {
 		p, err := packet.Parse(b)
@@ -84,7 +89,7 @@ func (t *terminator) take(d box.Direction, pkt []byte) bool {
 	if t.w.inside[p.Dst] {
 		return false
 	}
-	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 {
+	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 || t.wantsMail(&p) {
 		t.link.deliver(pkt)
 		return true
 	}
@@ -98,7 +103,7 @@ func (t *terminator) accept(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	if !t.login {
+	if !t.login && !t.w.mounted(server) {
 		// A proxy that could not connect would not accept either.
 		if _, verdict := t.w.service(server, netip.AddrPort{}); verdict != "" {
 			r.Complete(verdict == "refused")
@@ -112,6 +117,8 @@ func (t *terminator) accept(r *tcp.ForwarderRequest) {
 		go t.portal(c)
 	case server.Port() == 443:
 		go t.intercept(c, server)
+	case t.mail != nil && slices.Contains(t.mail.Ports, int(server.Port())):
+		go t.meddle(c, server)
 	default:
 		go t.proxy(c, server)
 	}
