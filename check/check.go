@@ -173,6 +173,11 @@ func Run(ctx context.Context, cfg Config, targets []measure.Target, emit func(Re
 	if len(targets) == 0 {
 		return Summary{}, errors.New("there is no target to test")
 	}
+	for _, t := range targets {
+		if err := MailAllowed(t, cfg.Helpers); err != nil {
+			return Summary{}, err
+		}
+	}
 	trust := cfg.Trust
 	r := &runner{
 		cfg: cfg, trust: &trust, screened: len(targets),
@@ -312,6 +317,7 @@ type job struct {
 	mu       sync.Mutex
 	suspects []suspect
 	helped   bool
+	greeters []greeter
 	names    map[string]*resolution
 	genuine  map[string]bool // authority reached with authenticated content
 }

@@ -25,7 +25,7 @@ const (
 	maxSuspicions = 5
 )
 
-var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepStream}
+var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepMail, measure.StepStream}
 
 // confirm turns suspicions into experiments: one after the other within a
 // family, the families and the names side by side, since they share no key.
@@ -103,6 +103,9 @@ func (j *job) examine(ctx context.Context, s suspect) {
 		hits = j.confirmQUIC(ctx, s)
 	case s.layer == measure.StepStream:
 		j.confirmStream(ctx, s)
+		return
+	case s.layer == measure.StepMail:
+		j.confirmMail(ctx, s)
 		return
 	}
 	if hits == 0 && ctx.Err() == nil {

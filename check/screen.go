@@ -220,6 +220,8 @@ type suspect struct {
 	body bool
 	// slow: the transfer ended, but slowly.
 	slow bool
+	// alone: there is nobody at the server's other port.
+	alone bool
 }
 
 func (j *job) suspect(s suspect) {
@@ -247,7 +249,8 @@ func (j *job) screen(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if j.target.Scheme == "http" && len(j.r.cfg.Helpers) > 0 {
+	_, _, isMail := mailScheme(j.target.Scheme)
+	if (j.target.Scheme == "http" || isMail) && len(j.r.cfg.Helpers) > 0 {
 		j.askHelpers(ctx)
 	}
 	list := j.candidates(res)
@@ -267,6 +270,8 @@ func (j *job) screen(ctx context.Context) {
 				j.tls(ctx, host, c, j.target.Port)
 			case "tcp":
 				j.banner(ctx, host, c)
+			default:
+				j.mail(ctx, host, c)
 			}
 		})
 	}

@@ -88,6 +88,10 @@ func (j *job) askHelpers(ctx context.Context) {
 	}
 	j.mu.Unlock()
 	quic := j.suspectedLayer(measure.StepQUIC)
+	var wants []string
+	if MailPorts[j.target.Scheme] != 0 {
+		wants = []string{"mail"}
+	}
 	var wg sync.WaitGroup
 	for _, v := range j.r.helpers {
 		wg.Go(func() {
@@ -96,9 +100,14 @@ func (j *job) askHelpers(ctx context.Context) {
 			}
 			meta := wire.Meta{Role: measure.RoleHelper, Stage: measure.StageConfirm}
 			reply, o := wire.AskHelper(ctx, j.r.cfg.Network, j.log, meta, v.url, measure.HelperRequest{
-				Schema: 1, URL: j.target.URL, Addresses: addrs, QUIC: quic}, j.r.trust)
+				Schema: 1, URL: j.target.URL, Addresses: addrs, QUIC: quic, Wants: wants}, j.r.trust)
 			if reply != nil {
 				j.log.Merge(v.url, o, reply)
+				j.mu.Lock()
+				for _, g := range reply.Mail {
+					j.greeters = append(j.greeters, greeter{v, g})
+				}
+				j.mu.Unlock()
 			}
 		})
 	}

@@ -562,8 +562,8 @@ func (j *judging) proxies() {
 	for _, a := range list {
 		t, okT := lowest[a][measure.RoleTest]
 		c, okC := lowest[a][measure.RoleControl]
-		if !okT || !okC || c.ttl-t.ttl < 2 {
-			continue
+		if !okT || !okC || c.ttl-t.ttl < 2 || isMail(j.scheme) {
+			continue // what it means for mail is weighed there
 		}
 		f := measure.Finding{Method: measure.TCPProxy, Interference: measure.InterferenceSuspected, Layer: measure.StepTCP, Family: family(t.obs),
 			Trigger: measure.Trigger{Kind: "port", Value: t.obs.Remote, Control: c.obs.Remote}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1},

@@ -58,6 +58,7 @@ func Judge(in Input) measure.Verdict {
 		j.requests()
 		j.datagrams()
 		j.transfers()
+		j.mail()
 		j.screening()
 	}
 	j.surroundings()
@@ -233,6 +234,8 @@ func nameOf(o *measure.Observation) string {
 		}
 	case measure.StepTLS:
 		return canonical(o.SNI)
+	case measure.StepMail:
+		return canonical(o.Host)
 	case measure.StepHTTP, measure.StepQUIC, measure.StepStream:
 		if o.URL != "" {
 			if u, err := url.Parse(o.URL); err == nil && u.Hostname() != "" {
@@ -322,7 +325,7 @@ func (j *judging) found(layer measure.Step, f measure.Family, value string) bool
 
 // sorted puts the findings into their order and numbers them.
 func (j *judging) sorted() []measure.Finding {
-	layers := []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepStream, measure.StepPath}
+	layers := []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepMail, measure.StepStream, measure.StepPath}
 	slices.SortStableFunc(j.findings, func(a, b measure.Finding) int {
 		if x, y := degree(a), degree(b); x != y {
 			return x - y

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	allSteps    = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepPath, measure.StepHelper, measure.StepStream}
+	allSteps    = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepPath, measure.StepHelper, measure.StepStream, measure.StepMail}
 	allRoles    = []measure.Role{measure.RoleTest, measure.RoleControl, measure.RoleCanary, measure.RoleHelper}
 	allStages   = []measure.Stage{"", measure.StageScreen, measure.StageConfirm, measure.StageBracket, measure.StageIsolate}
 	allKinds    = []measure.ControlKind{"", measure.ControlRandom, measure.ControlKnown, measure.ControlNone, measure.ControlPort}
@@ -21,7 +21,7 @@ var (
 		measure.TLSUnknownAuthority, measure.TLSInvalidHostname, measure.TLSFailedHandshake, measure.HostUnreachable, measure.Interrupted, "unknown_failure: what"}
 	allExperiments = []measure.Experiment{"", measure.ExpQName, measure.ExpNowhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpAddress, measure.ExpSNI, measure.ExpSNIElsewhere,
 		measure.ExpSNITTL, measure.ExpHello, measure.ExpHost, measure.ExpHostElsewhere, measure.ExpURL, measure.ExpHTTPS, measure.ExpQUIC, measure.ExpQUICSNI, measure.ExpQUICElsewhere,
-		measure.ExpBulk, measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpPlain, measure.ExpResidual}
+		measure.ExpBulk, measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpPlain, measure.ExpResidual, measure.ExpMail, measure.ExpMailGreeter}
 	someNames     = []string{site, randomName, knownName, ""}
 	someAddrs     = []string{"198.18.7.7", "185.199.108.153", "93.184.216.34", "10.10.34.35", "2001:db8::7"}
 	someRemotes   = []string{siteAt, sitePort, otherAt, other2At, truthAt, fakeAt, "[2001:db8::7]:443", "", "x"}
@@ -55,6 +55,19 @@ func anyObservation(t *rapid.T, n int) measure.Observation {
 		h := pick(t, []measure.HTTP{page, notFound, sorry, {Status: 302, Location: "http://blocked.example/"}})
 		h.Authenticated = rapid.Bool().Draw(t, "authenticated")
 		o.HTTP, o.URL = &h, pick(t, []string{"", "http://" + site + "/", "https://" + site + "/"})
+	case measure.StepMail:
+		words := [][]string{nil, {"SIZE"}, {"SIZE", "STARTTLS"}, {"STLS", "XXXXXXXA"}, {"STARTTLS", "LOGINDISABLED"}}
+		o.Mail = &measure.Mail{Protocol: pick(t, []string{"smtp", "imap", "pop3", ""}), Implicit: rapid.Bool().Draw(t, "implicit"),
+			Greeting: pick(t, []string{"", "220 mail.example", "220 ****", "* PREAUTH"}), Before: pick(t, words), After: pick(t, words),
+			StartTLS: pick(t, []string{"", "ready", "later", "refused"}), EarlyBytes: rapid.Int64Range(0, 1).Draw(t, "early"),
+			Injected: pick(t, []string{"", "dropped", "executed"}), Key: pick(t, []string{"", "own", "other"})}
+		if rapid.Bool().Draw(t, "known") {
+			o.Mail.Known = &measure.MailGreeter{Protocol: o.Mail.Protocol, Greeting: "220 mail.example", Before: pick(t, words)}
+		}
+		if rapid.Bool().Draw(t, "tls") {
+			o.TLS = &measure.TLS{Alert: -1, Version: pick(t, []string{"", "TLS 1.3"}), Public: pick(t, verifications), System: pick(t, verifications),
+				Issuer: pick(t, []string{"", "CN=Box CA"}), Chain: pick(t, [][]string{nil, {"aa"}, {"bb", "cc"}})}
+		}
 	case measure.StepStream:
 		o.Stream = &measure.Stream{Bytes: 1000, BitsPerSecond: rapid.Int64Range(-1, 9_000_000).Draw(t, "rate")}
 	case measure.StepPath:
@@ -65,7 +78,7 @@ func anyObservation(t *rapid.T, n int) measure.Observation {
 }
 
 func anyMeasurement(t *rapid.T) *measure.Measurement {
-	s := newScene(pick(t, []string{"https://" + site + "/", "http://" + site + "/", "tls://" + site + ":443", "tcp://" + site + ":22", "https://198.18.7.7/", "", "%"}))
+	s := newScene(pick(t, []string{"https://" + site + "/", "http://" + site + "/", "tls://" + site + ":443", "tcp://" + site + ":22", "smtp://" + site + ":443", "imap://" + site + ":443", "https://198.18.7.7/", "", "%"}))
 	s.m.Imported = pick(t, []string{"", "", "", "ooni"})
 	s.m.Vantage.Captive = rapid.IntRange(0, 9).Draw(t, "captive") == 0
 	n := rapid.IntRange(0, 40).Draw(t, "n")

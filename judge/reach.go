@@ -39,7 +39,7 @@ func inTLS(o *measure.Observation) bool { return strings.HasPrefix(o.URL, "https
 func (j *judging) screening() {
 	for _, o := range j.obs {
 		if o.Role != measure.RoleTest || !screened(o) || o.Failure == measure.NoFailure || ours(o) || j.innocent[o.ID] ||
-			o.Step == measure.StepDNS || o.Step == measure.StepPath || o.Experiment == measure.ExpPlain || o.Experiment == measure.ExpHostElsewhere {
+			o.Step == measure.StepDNS || o.Step == measure.StepPath || o.Step == measure.StepMail || o.Experiment == measure.ExpPlain || o.Experiment == measure.ExpHostElsewhere {
 			continue
 		}
 		a := address(o)
@@ -281,8 +281,8 @@ func (j *judging) reach() measure.Reachable {
 		if !trusted[name] || name == "" || o.Step != measure.StepDNS && (j.healed(o) || j.aside(o, name)) {
 			continue
 		}
-		if completed(o) && o.Step == measure.StepTLS {
-			continue // the certificate's matter
+		if completed(o) && o.Step == measure.StepTLS || o.Step == measure.StepMail && (shook(o) || o.Experiment != measure.ExpMail) {
+			continue // the certificate's matter, or a greeter's
 		}
 		if j.m.Imported != "" && o.Step == measure.StepTCP && j.absent(family(o)) {
 			continue
@@ -347,6 +347,14 @@ func (j *judging) follow(trusted map[string]bool, reached map[measure.Family]boo
 		case "tcp":
 			ap, ok := remote(o)
 			if o.Step == measure.StepTCP && ok && int(ap.Port()) == j.port && j.owner[ap.Addr()][j.host] && !j.disputed(ap.Addr()) && o.TTL == 0 && j.counts(j.host, ap.Addr()) {
+				reached[family(o)] = true
+			}
+			continue
+		case "smtp", "smtps", "imap", "imaps", "pop3", "pop3s":
+			// Spoken with is reached; whether it is safe there is another matter.
+			ap, ok := remote(o)
+			if o.Step == measure.StepMail && o.Experiment == measure.ExpMail && o.Mail != nil && o.Mail.Greeting != "" && ok && int(ap.Port()) == j.port &&
+				j.owner[ap.Addr()][j.host] && !j.disputed(ap.Addr()) && j.counts(j.host, ap.Addr()) {
 				reached[family(o)] = true
 			}
 			continue
