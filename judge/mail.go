@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"govah/known"
 	"govah/measure"
 )
 
@@ -222,7 +221,7 @@ func (j *judging) dialogues(d *dialogues) {
 	j.mailCertificate(d, spoken)
 	last := spoken[len(spoken)-1]
 	if !last.Mail.Implicit && last.Mail.StartTLS != "ready" {
-		j.why[measure.WhyNoStartTLS] = true
+		j.why[measure.WhyMailUnencrypted] = true
 	}
 	if last.Failure != measure.NoFailure && !shook(last) && !j.found(measure.StepMail, family(last), "") {
 		// The server said yes, and then there was no handshake.
@@ -287,12 +286,12 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 			f.NotExcluded = append(f.NotExcluded, measure.WhyIntermittent)
 		case s != signLogin && own > 0:
 			// From elsewhere the server looks the same: it may be so by itself.
-			f.NotExcluded = append(f.NotExcluded, measure.WhyServerRefuses)
+			f.NotExcluded = append(f.NotExcluded, measure.WhyServerNetwork)
 		default:
 			f.Interference, f.Proof = measure.InterferenceConfirmed, "greeter"
 		}
 		if s == signKey && hits[0].TLS != nil {
-			f.Match, f.Scope = j.mailSigner(hits[0])
+			j.sign(&f, hits[0].TLS, j.host)
 		}
 		j.add(f)
 	}
@@ -331,7 +330,7 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 		}
 		told[s.method()] = true
 		f := j.mailFinding(s, d, hits)
-		f.NotExcluded = []measure.Why{measure.WhyServerRefuses}
+		f.NotExcluded = []measure.Why{measure.WhyServerNetwork}
 		f.Because = append(f.Because, nearer...)
 		if better {
 			f.Because = append(f.Because, ids(d.helpers...)...)
@@ -355,19 +354,6 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 	}
 }
 
-// mailSigner is the known authority that a chain names as its own.
-func (j *judging) mailSigner(o *measure.Observation) (*measure.Match, measure.Scope) {
-	if o.TLS.System == measure.VerifiedOK {
-		return nil, measure.ScopeDevice
-	}
-	root, _, ok := known.InterceptionRoot(o.TLS.Issuer, "", o.TLS.Chain)
-	if !ok {
-		return nil, ""
-	}
-	m := root.Match()
-	return &m, root.Scope
-}
-
 // mailCertificate judges a chain that does not prove the server's name.
 func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	var bad []*measure.Observation
@@ -381,11 +367,7 @@ func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	}
 	o := bad[0]
 	f := j.mailFinding(signKey, d, bad)
-	f.Match, f.Scope = j.mailSigner(o)
-	if signer, ok := j.signer(o.TLS.Chain, j.host); ok {
-		m := signer.Match()
-		f.Match, f.Scope = &m, signer.Scope
-		f.Interference, f.Proof = measure.InterferenceConfirmed, "signature"
+	if j.sign(&f, o.TLS, j.host); f.Proof == "signature" {
 		j.add(f)
 		return
 	}

@@ -342,8 +342,8 @@ func (k *Client) check(i int, c *checker) {
 		c.oneOf(where, "intercept: signs", k.Intercept.Signs, "careless", "well")
 		c.oneOf(where, "intercept: keys", k.Intercept.Keys, "one", "each")
 	}
-	if k.Trusts && k.Intercept == nil {
-		c.failf("%s: trusts-interceptor needs [client-network.intercept]", where)
+	if k.Trusts && k.Intercept == nil && (k.Mail == nil || !k.Mail.does("answer")) {
+		c.failf("%s: trusts-interceptor needs [client-network.intercept], or a mail device that answers", where)
 	}
 	if p := k.WebProxy; p != nil {
 		at("web-proxy", p.At)

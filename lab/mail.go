@@ -109,7 +109,7 @@ func (w *World) serveMail(c *serverConn, t *Site, m *MailService) {
 		if kind == "" {
 			kind = t.Cert
 		}
-		s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return w.ca.issue(kind, t.Name) }}
+		s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return w.ca.issue(kind, t.Name, 0) }}
 		if t.TLS12 {
 			s.TLS.MaxVersion = tls.VersionTLS12
 		}
@@ -250,7 +250,7 @@ func (m *meddling) resign(c, up net.Conn, pending []byte) {
 	if upTLS.HandshakeContext(ctx) != nil {
 		return
 	}
-	cert, err := m.t.w.evil.issue("ok", name)
+	cert, err := m.t.w.evil.resign(name, upTLS.ConnectionState().PeerCertificates[0], &Intercept{})
 	if err != nil {
 		return
 	}

@@ -194,5 +194,7 @@ const (
 	WhyDynamicContent  Why = "dynamic-content" // the page differs from visit to visit
 	WhyUnreadable      Why = "unreadable"      // the input was damaged
 	WhyServerBroken    Why = "server-broken"   // certificate or redirect of the server is at fault
-	WhyNoStartTLS      Why = "no-starttls"     // the mail server did not begin encryption, or not here
+	// WhyMailUnencrypted: the mail server did not begin encryption; it may have none.
+	WhyMailUnencrypted Why = "mail-unencrypted"
+	WhyServerNetwork   Why = "server-network" // a firewall of the server's own may do it
 )

@@ -197,7 +197,7 @@ func (t *Text) Add(m *measure.Measurement, v *measure.Verdict) error {
 		return t.err
 	}
 	names := methodNames(t.l, v)
-	short := state == StateFine && !t.o.Verbose && names == "" && v.Reachable == measure.ReachableYes
+	short := state == StateFine && !t.o.Verbose && names == "" && v.Reachable == measure.ReachableYes && !slices.Contains(v.Unknown, measure.WhyMailUnencrypted)
 	if t.open && !short {
 		t.write("\n")
 	}

@@ -198,10 +198,15 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		if len(findings) > 0 {
 			g, scope := groupOf(findings[0].Method), findings[0].Scope
 			near := !findings[0].Method.Benign() && (scope == measure.ScopeDevice || scope == measure.ScopeLAN)
-			trusted := findings[0].Trusted && g == "decrypt"
-			if trusted && !near {
+			trusted := findings[0].Trusted && (g == "decrypt" || g == "mail")
+			// The warning comes first; but what this device itself does to its
+			// mail is seldom anything but its antivirus.
+			switch {
+			case trusted && !near:
 				add(&a.next, say("authority.caution"))
-			} else if !trusted && (!near || g == "decrypt" || g == "strip" || g == "mail") { // the warning comes first
+			case trusted:
+				// What its root is comes below.
+			case !near || g == "decrypt" || (g == "strip" || g == "mail") && scope == measure.ScopeLAN:
 				add(&a.next, step("next."+g))
 			}
 			if near {
@@ -237,7 +242,11 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		}
 		add(&a.because, say("verdict.none"))
 		add(&a.not, say("limit.none"))
-		add(&a.next, say("next.none"))
+		if slices.Contains(v.Unknown, measure.WhyMailUnencrypted) {
+			add(&a.next, step("why.mail-unencrypted.next"))
+		} else {
+			add(&a.next, say("next.none"))
+		}
 	}
 	for _, f := range findings {
 		if f.Trusted && a.state != StateFine {

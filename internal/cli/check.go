@@ -57,10 +57,13 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Say what is blocked here, how, and why we know",
 		Long: `Checks each TARGET (a URL, a host name, an address or host:port) and says
 whether it is reachable, whether something interferes, how, and what shows it.
+Mail servers are smtp://HOST, imap://HOST and pop3://HOST (STARTTLS), and with
+an s for encryption from the start, as imaps://HOST; a port may follow.
 
   govah check example.org                       one site, from this device
   govah check -i mylist.txt -o today.jsonl      a list: one target a line, or
                                                 Citizen Lab's CSV
+  govah check imap://mail.example.org           a mail server: no login, no mail
   govah check --lab iran-2017                   an emulated internet: sends
                                                 nothing, needs no rights
 
@@ -198,6 +201,11 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	}
 	if len(targets) == 0 {
 		return usage("give a URL, a host name, -i LIST or --lab SCENARIO", "there is no target to test")
+	}
+	for _, t := range targets {
+		if err := check.MailAllowed(t, p.cfg.Helpers); err != nil {
+			return usage("mail programs use 587, as smtp://mail.example:587; run `govah helper --mail smtp://0.0.0.0:25` for a port 25 of your own", "%v", err)
+		}
 	}
 	if o.pace == "" {
 		o.pace = string(check.PaceGentle)

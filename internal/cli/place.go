@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -252,6 +255,13 @@ func mountHelper(ctx context.Context, running *sync.WaitGroup, w *lab.World, nam
 				return "", err
 			}
 			l.TCP = append(l.TCP, ln)
+		}
+		for _, scheme := range slices.Sorted(maps.Keys(check.MailPorts)) {
+			ln, err := m.Listen(netip.AddrPortFrom(addr, uint16(check.MailPorts[scheme])))
+			if err != nil {
+				return "", err
+			}
+			l.Mail = append(l.Mail, helper.MailListener{Listener: ln, Protocol: strings.TrimSuffix(scheme, "s"), Implicit: strings.HasSuffix(scheme, "s")})
 		}
 		pc, err := m.ListenPacket(netip.AddrPortFrom(addr, 443))
 		if err != nil {
