@@ -2,14 +2,17 @@ package check_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"govah/check"
 	"govah/helper"
+	"govah/judge"
 	"govah/lab"
 	"govah/measure"
 	"govah/wire"
@@ -37,7 +40,10 @@ func (p post) seen(t *testing.T) check.Result {
 	t.Helper()
 	device := ""
 	if p.device != "" {
-		device = "[client-network.mail]\nat = 2\n" + p.device + "\n"
+		device = "[client-network.mail]\n" + p.device + "\n"
+		if !strings.Contains(p.device, "at = ") {
+			device += "at = 2\n"
+		}
 	}
 	text := "schema = 1\ntitle = \"a line\"\nabout = \"for a test\"\n[[client-network]]\nname = \"home\"\nabout = \"a line\"\nhops = 4\ndelay = \"2ms\"\n" + p.client + "\n" + device
 	for i := range 4 {
@@ -83,6 +89,19 @@ func (p post) seen(t *testing.T) check.Result {
 	var out check.Result
 	if _, err := check.Run(ctx, cfg, []measure.Target{target}, func(r check.Result) error { out = r; return nil }); err != nil {
 		t.Fatal(err)
+	}
+	// The file judged again gives the same bytes.
+	line, err := json.Marshal(out.Measurement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again measure.Measurement
+	if err := json.Unmarshal(line, &again); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := json.Marshal(out.Verdict)
+	if second, _ := json.Marshal(judge.Judge(judge.Input{Measurement: &again})); string(first) != string(second) {
+		t.Errorf("judged again:\n%s\n%s", first, second)
 	}
 	return out
 }
@@ -309,6 +328,60 @@ func TestMailHonest(t *testing.T) {
 	wg.Wait()
 	if n < 20 {
 		t.Errorf("%d honest servers", n)
+	}
+}
+
+// TestMailHelperBehindAFirewall: what is done on the way to the helper alone
+// is not laid to the target, and least of all where the target is like that
+// by itself.
+func TestMailHelperBehindAFirewall(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for _, does := range []string{`["mask", "mask-banner"]`, `["remove", "refuse"]`, `["answer"]`, `["smuggle"]`} {
+		for what, server := range map[string]string{"good": goodSMTP, "without STARTTLS": "[[site.mail]]\nscheme = \"smtp\"\ncapabilities = [\"SIZE\"]\n"} {
+			together(&wg, func() {
+				r := post{device: "names = [\"help.example\"]\ndoes = " + does, server: server, helper: true}.seen(t)
+				for _, f := range r.Verdict.Findings {
+					if !f.Method.Benign() {
+						t.Errorf("%s at the helper, a server %s: %+v\n%s", does, what, r.Verdict, transcript(r.Measurement))
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// TestMailNearTheServer: what is done on the way to the target alone is a
+// suspicion: a firewall of the server's own would look the same.
+func TestMailNearTheServer(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for _, does := range []string{`["mask"]`, `["remove"]`, `["remove", "refuse"]`, `["refuse"]`, `["smuggle"]`} {
+		together(&wg, func() {
+			r := post{device: "names = [\"mail.example\"]\ndoes = " + does, server: goodSMTP, helper: true}.seen(t)
+			if r.Verdict.Interference != measure.InterferenceSuspected || len(r.Verdict.Findings) == 0 || !slices.Contains(r.Verdict.Findings[0].NotExcluded, measure.WhyServerNetwork) {
+				t.Errorf("%s: %+v\n%s", does, r.Verdict, transcript(r.Measurement))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestMailOnThisDevice: an antivirus with a root of its own is told as what it
+// is, and without a second look it is no more than a suspicion.
+func TestMailOnThisDevice(t *testing.T) {
+	t.Parallel()
+	for _, helped := range []bool{false, true} {
+		r := post{client: "trusts-interceptor = true", device: "at = 0\nports = [143, 993]\ndoes = [\"answer\"]", server: goodIMAP, target: "imap://mail.example", helper: helped}.seen(t)
+		f := findingOf(r.Verdict, measure.MailInterception)
+		want := measure.InterferenceSuspected
+		if helped {
+			want = measure.InterferenceConfirmed
+		}
+		if f == nil || f.Interference != want || f.Scope != measure.ScopeDevice {
+			t.Errorf("helper %v: %+v\n%s", helped, r.Verdict, transcript(r.Measurement))
+		}
 	}
 }
 

@@ -151,6 +151,12 @@ func start(t testing.TB, cfg helper.Config, udp bool) (url string, addr netip.Ad
 		}
 		where.UDP = append(where.UDP, pc)
 	}
+	serve(t, s, where)
+	return s.URL(l.Addr().String()), netip.MustParseAddrPort(l.Addr().String())
+}
+
+// serve lets a helper serve until the test ends.
+func serve(t testing.TB, s *helper.Server, where helper.Listeners) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, where) }()
@@ -165,7 +171,6 @@ func start(t testing.TB, cfg helper.Config, udp bool) (url string, addr netip.Ad
 			t.Error("Serve did not end")
 		}
 	})
-	return s.URL(l.Addr().String()), netip.MustParseAddrPort(l.Addr().String())
 }
 
 func ask(t testing.TB, url string, req measure.HelperRequest) (*measure.HelperReply, *measure.Observation) {

@@ -274,19 +274,21 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 		if len(hits) == 0 {
 			continue // what the way to the helper does is not done on the way to the target
 		}
+		if s != signLogin && slices.ContainsFunc(d.helpers, func(h *measure.Observation) bool { return shared(s, h, greeted[0]) }) {
+			// From elsewhere the server looks the same: whatever is done to the
+			// greeter, the target may be so by itself.
+			j.why[undecided], j.why[measure.WhyServerNetwork] = true, true
+			continue
+		}
 		told[s.method()], found = true, true
 		f := j.mailFinding(s, d, hits)
 		f.Because = append(f.Because, ids(greeted...)...)
 		f.Controls = measure.Count{Runs: len(greeted)}
-		own := count(d.helpers, func(h *measure.Observation) bool { return shared(s, h, greeted[0]) })
 		switch {
 		case len(hits) < 2 || len(greeted) < 2:
 			f.NotExcluded = append(f.NotExcluded, measure.WhySingleSample)
 		case len(hits) < len(d.tests):
 			f.NotExcluded = append(f.NotExcluded, measure.WhyIntermittent)
-		case s != signLogin && own > 0:
-			// From elsewhere the server looks the same: it may be so by itself.
-			f.NotExcluded = append(f.NotExcluded, measure.WhyServerNetwork)
 		default:
 			f.Interference, f.Proof = measure.InterferenceConfirmed, "greeter"
 		}

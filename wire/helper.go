@@ -448,7 +448,7 @@ func helperObservation(in measure.Observation) (measure.Observation, bool) {
 		}
 		out.HTTP = helperHTTP(in.HTTP, bound)
 	case measure.StepMail:
-		if out.Remote == "" || in.Mail == nil {
+		if out.Remote == "" || in.Mail == nil || !mailProtocol(in.Mail.Protocol) {
 			return in, false
 		}
 		out.Mail = helperMail(in.Mail, bound)
@@ -575,7 +575,7 @@ func (l *Log) Merge(helper string, o *measure.Observation, reply *measure.Helper
 }
 
 func helperMail(in *measure.Mail, bound func(int64) int64) *measure.Mail {
-	out := &measure.Mail{Protocol: text(in.Protocol, 8), Implicit: in.Implicit, Truncated: in.Truncated, Greeting: text(in.Greeting, maxMailText),
+	out := &measure.Mail{Protocol: in.Protocol, Implicit: in.Implicit, Truncated: in.Truncated, Greeting: text(in.Greeting, maxMailText),
 		Before: helperTexts(in.Before), After: helperTexts(in.After), EarlyBytes: bound(in.EarlyBytes), Early: text(in.Early, maxMailText)}
 	switch in.StartTLS {
 	case "ready", "later", "refused":
@@ -586,6 +586,8 @@ func helperMail(in *measure.Mail, bound func(int64) int64) *measure.Mail {
 	}
 	return out
 }
+
+func mailProtocol(s string) bool { return s == "smtp" || s == "imap" || s == "pop3" }
 
 // helperTexts bounds a list of capabilities.
 func helperTexts(list []string) (out []string) {
@@ -599,7 +601,7 @@ func helperTexts(list []string) (out []string) {
 func helperGreeters(list []measure.MailGreeter) (out []measure.MailGreeter) {
 	for _, g := range list[:min(len(list), maxGreeters)] {
 		sum, err := hex.DecodeString(g.Key)
-		if err != nil || len(sum) != sha256.Size || g.Port < 1 || g.Port > 65535 || g.Protocol != "smtp" && g.Protocol != "imap" && g.Protocol != "pop3" {
+		if err != nil || len(sum) != sha256.Size || g.Port < 1 || g.Port > 65535 || !mailProtocol(g.Protocol) {
 			continue
 		}
 		g.Greeting, g.Key = text(g.Greeting, maxMailText), strings.ToLower(g.Key)

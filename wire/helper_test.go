@@ -91,6 +91,8 @@ func FuzzParseHelperReply(f *testing.F) {
 	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h1","step":"tcp","remote":"192.0.2.7:443"}]}`))
 	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h2","step":"dns","dns":{"name":"a","type":"A","replies":[{"answers":[{"type":"A","value":"1.2.3.4"}]}]}}]}`))
 	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h3","step":"tls","remote":"[::1]:1","tls":{"alert":5,"chain":["00"]}},{"id":"h4","after":"h3","step":"http","http":{"status":200,"headers":[{"name":"a","value":"b"}]}}]}`))
+	f.Add([]byte(`{"schema":1,"nonce":"n","observations":[{"id":"h1","step":"mail","remote":"192.0.2.7:587","mail":{"protocol":"smtp","greeting":"220 \u202e","before":["SIZE"],"starttls":"yes","early_bytes":-1,"lines":[{"at_us":-5,"text":"x"}],"key":"own"}}],` +
+		`"mail":[{"protocol":"smtp","port":587,"greeting":"220 x","key":"` + strings.Repeat("AB", 32) + `"},{"protocol":"nntp","port":119},{"protocol":"imap","port":-1,"key":"00"}]}`))
 	f.Add([]byte(`{"schema":1,"nonce":"n","failure":"x y","detail":"\ud800","observations":null}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := ParseHelperReply(data, "n")
@@ -99,6 +101,14 @@ func FuzzParseHelperReply(f *testing.F) {
 		}
 		if r.Nonce != "n" || len(r.Observations) > maxHelperObservations || !utf8.ValidString(r.Detail) {
 			t.Fatalf("accepted %+v", r)
+		}
+		for _, g := range r.Mail {
+			if g.Port < 1 || g.Port > 65535 || len(g.Key) != 64 || !mailProtocol(g.Protocol) {
+				t.Fatalf("greeter %+v", g)
+			}
+		}
+		if len(r.Mail) > maxGreeters {
+			t.Fatalf("%d greeters", len(r.Mail))
 		}
 		again, err := json.Marshal(r)
 		if err != nil {
