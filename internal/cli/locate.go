@@ -110,6 +110,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 
 // payloadOf is what carries the trigger of a target by default.
 func payloadOf(t measure.Target, given string) (locate.Payload, error) {
+	if check.MailPorts[t.Scheme] != 0 {
+		return "", usage(fmt.Sprintf("for the way to its port give tcp://%s:%d", t.Host, t.Port), "%s: what is done to a dialogue with a mail server is not located yet", t.URL)
+	}
 	if given != "" {
 		if p := locate.Payload(given); p != locate.Raw && slices.Contains(locate.Payloads, p) {
 			return p, nil
