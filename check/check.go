@@ -40,6 +40,7 @@ type Controls struct {
 	DoH       []DoHServer
 	Resolvers []netip.AddrPort // open resolvers on port 53, to tell a lying resolver from a forging path
 	Nowhere   []netip.Addr     // addresses at which no resolver runs
+	Nobody    []netip.Addr     // addresses at which nobody lives
 	Captive   string           // a plain http URL that answers 204
 }
 
@@ -71,6 +72,8 @@ type Config struct {
 	MaxTriggers  int   // 0: no bound
 	Seed         uint64
 	Run          string // its id
+	// Line adds the measurement of measure.LineTarget.
+	Line bool
 	// Progress is told what happens; may be nil. Called from many goroutines.
 	Progress func(done, suspects, total int)
 }
@@ -100,10 +103,13 @@ type Estimate struct {
 	Triggers int // at most
 }
 
-// Plan estimates a run over n targets. The figures are the medians of runs in
+// Plan estimates a run over n targets and, with cfg.Line, the line itself. The figures are the medians of runs in
 // the lab (docs/design/check.md) times n; a suspect costs more.
 func Plan(cfg Config, n int) Estimate {
 	e := Estimate{Bytes: int64(n) * 105_000, Triggers: n * maxPairs}
+	if cfg.Line {
+		e.Bytes += lineBytes
+	}
 	if cfg.MaxTriggers > 0 {
 		e.Triggers = min(e.Triggers, cfg.MaxTriggers)
 	}
@@ -117,6 +123,12 @@ func Plan(cfg Config, n int) Estimate {
 		e.Duration = per * time.Duration(n)
 	} else {
 		e.Duration = per * time.Duration(1+n/p.screens)
+	}
+	if cfg.Line {
+		e.Duration += lineTime
+		for _, a := range cfg.Controls.Nobody {
+			e.Contacts = append(e.Contacts, a.String())
+		}
 	}
 	for _, c := range cfg.Controls.Canaries {
 		e.Contacts = append(e.Contacts, c.Name)
@@ -170,7 +182,7 @@ type runner struct {
 // the order they finish. When ctx ends, what is under way is emitted as
 // incomplete. The error is emit's, or says why nothing could be measured.
 func Run(ctx context.Context, cfg Config, targets []measure.Target, emit func(Result) error) (Summary, error) {
-	if len(targets) == 0 {
+	if len(targets) == 0 && !cfg.Line {
 		return Summary{}, errors.New("there is no target to test")
 	}
 	for _, t := range targets {
@@ -222,6 +234,12 @@ func Run(ctx context.Context, cfg Config, targets []measure.Target, emit func(Re
 	}
 	screens := make(chan struct{}, limits.screens)
 	var wg sync.WaitGroup
+	if cfg.Line {
+		wg.Go(func() {
+			j := r.newJob(measure.Target{URL: measure.LineTarget, Scheme: "line"}, fmt.Sprintf("m%d", len(targets)+1))
+			deliver(j.runLine(ctx))
+		})
+	}
 	for _, i := range order {
 		select {
 		case screens <- struct{}{}:

@@ -48,9 +48,12 @@ func Judge(in Input) measure.Verdict {
 		Type: "verdict", Schema: 1, Run: m.Run, Measurement: m.ID, Rules: Rules, Target: m.Target,
 		ElapsedMS: m.ElapsedMS, BytesSent: m.BytesSent, BytesReceived: m.BytesReceived,
 	}
-	if m.Imported != "" {
+	switch {
+	case m.Imported != "":
 		j.single()
-	} else {
+	case m.Target == measure.LineTarget:
+		j.line()
+	default:
 		j.names()
 		j.addresses()
 		j.handshakes()
@@ -62,8 +65,12 @@ func Judge(in Input) measure.Verdict {
 		j.screening()
 	}
 	j.surroundings()
+	if m.Target == measure.LineTarget {
+		v.Reachable = j.reachesAnything()
+	} else {
 	v.Reachable = j.reach()
 	j.absence(v.Reachable)
+	}
 	v.Findings = j.sorted()
 	v.Interference = j.interference(v.Reachable)
 	v.Unknown = j.reasons(v.Interference)
@@ -371,6 +378,9 @@ func (j *judging) interference(r measure.Reachable) measure.Interference {
 	suspected, excused := false, false
 	for i := range j.findings {
 		f := &j.findings[i]
+		if j.m.Target == measure.LineTarget && local(f) && !f.Method.Benign() {
+			continue // of this house, and no accusation of the line
+		}
 		switch confirmed := f.Interference == measure.InterferenceConfirmed; {
 		case confirmed && !f.Method.Benign():
 			return measure.InterferenceConfirmed

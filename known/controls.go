@@ -13,7 +13,7 @@ var controlsCSV []byte
 // Control is a third party that a run contacts by default. Kinds: canary (a
 // host that is known to work), doh (an encrypted resolver, Name is its URL),
 // resolver (an open resolver on port 53), nowhere (an address at which no
-// resolver runs), captive (a plain URL that answers 204).
+// resolver runs), nobody (one at which nobody lives), captive (a plain URL that answers 204).
 type Control struct {
 	ID   string
 	Kind string

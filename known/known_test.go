@@ -245,7 +245,7 @@ func TestControls(t *testing.T) {
 			if len(c.Ports) == 0 {
 				t.Errorf("%s: no address", c.ID)
 			}
-		case "nowhere":
+		case "nowhere", "nobody":
 			for _, a := range c.Addrs {
 				if kind, ok := Bogon(a); !ok || kind != "documentation" {
 					t.Errorf("%s: %s is somebody's", c.ID, a)

@@ -54,6 +54,9 @@ func (s *Scenario) Describe() string {
 			if c.Mail != nil && c.Mail.At == hop {
 				add(" --[mail: " + strings.Join(c.Mail.Does, ", ") + "]")
 			}
+			if c.TCPProxy != nil && c.TCPProxy.At == hop {
+				add(" --[TCP proxy]")
+			}
 			if c.Captive && hop == 0 {
 				add(" --[captive portal]")
 			}

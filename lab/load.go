@@ -19,6 +19,7 @@ import (
 	"github.com/miekg/dns"
 
 	"govah/lab/box"
+	"govah/measure"
 )
 
 //go:embed scenarios/*.toml
@@ -238,8 +239,23 @@ func (s *Scenario) check() error {
 	}
 	for _, t := range s.Sites {
 		for i := range t.Truth {
+			if t.Truth[i].Target == "" {
+				t.Truth[i].Target = "https://" + t.Name + "/"
+			}
 			if err := s.checkTruth(t, &t.Truth[i]); err != nil {
 				return fmt.Errorf("site %q, truth %d: %w", t.Name, i+1, err)
+			}
+		}
+	}
+	for _, k := range s.Clients {
+		for i := range k.Truth {
+			r := &k.Truth[i]
+			if r.Target != "" || len(r.Clients) > 0 {
+				return fmt.Errorf("client-network %q, truth %d: it is about this client's line: target and clients do not belong there", k.Name, i+1)
+			}
+			r.Target, r.Clients = measure.LineTarget, []string{k.Name}
+			if err := s.checkTruth(nil, r); err != nil {
+				return fmt.Errorf("client-network %q, truth %d: %w", k.Name, i+1, err)
 			}
 		}
 	}
@@ -344,6 +360,12 @@ func (k *Client) check(i int, c *checker) {
 	}
 	if k.Trusts && k.Intercept == nil && (k.Mail == nil || !k.Mail.does("answer")) {
 		c.failf("%s: trusts-interceptor needs [client-network.intercept], or a mail device that answers", where)
+	}
+	if p := k.TCPProxy; p != nil {
+		at("tcp-proxy", p.At)
+		for _, n := range p.Ports {
+			c.within(where, "tcp-proxy: ports", n, 1, 65535)
+		}
 	}
 	if p := k.WebProxy; p != nil {
 		at("web-proxy", p.At)

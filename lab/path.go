@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"govah/lab/box"
 	"govah/packet"
 )
@@ -20,6 +22,7 @@ type element struct {
 	box    box.Box
 	term   *terminator
 	own    *ownStack // of a router that can be talked to
+	dns    *resolver // of a router that answers all questions itself
 }
 
 // event is a packet that reaches a point of a path at a time. at is the index
@@ -81,7 +84,8 @@ func (w *World) lay() error {
 			}
 			w.elements = append(w.elements, element{box: f})
 		}
-		if c.Intercept != nil && c.Intercept.At == hop || c.WebProxy != nil && c.WebProxy.At == hop || c.Mail != nil && c.Mail.At == hop || c.Captive && hop == 0 {
+		if c.Intercept != nil && c.Intercept.At == hop || c.WebProxy != nil && c.WebProxy.At == hop || c.TCPProxy != nil && c.TCPProxy.At == hop ||
+			c.Mail != nil && c.Mail.At == hop || c.Captive && hop == 0 {
 			t, err := newTerminator(w, len(w.elements), hop)
 			if err != nil {
 				return err
@@ -110,6 +114,9 @@ func (w *World) lay() error {
 				r6[14] = byte(0xfe - i)
 				e.v6 = append(e.v6, netip.AddrFrom16(r6))
 			}
+		}
+		if h == 1 && c.RouterDNS {
+			e.dns = w.operators()
 		}
 		if h == 2 || c.Hops == 1 {
 			e.delay = total
@@ -320,6 +327,8 @@ func (w *World) step(e event) {
 			}
 		case el.own != nil && el.own.take(e.dir, e.pkt):
 			return
+		case el.dns != nil && w.answerHere(el.dns, e):
+			return
 		default:
 			ttl, err := packet.DecrementTTL(e.pkt)
 			if err != nil {
@@ -355,6 +364,25 @@ func (w *World) step(e event) {
 		}
 		e.at = next
 	}
+}
+
+// answerHere has a router answer a question whoever it was sent to.
+func (w *World) answerHere(r *resolver, e event) bool {
+	p, err := packet.Parse(e.pkt)
+	if err != nil || e.dir != box.Out || p.Proto != packet.UDP || p.DstPort != 53 {
+		return false
+	}
+	q := new(dns.Msg)
+	if q.Unpack(p.Payload) != nil {
+		return true
+	}
+	if m := r.answer(q); m != nil {
+		if b, err := m.Pack(); err == nil {
+			back := packet.BuildUDP(netip.AddrPortFrom(p.Dst, p.DstPort), netip.AddrPortFrom(p.Src, p.SrcPort), 64, 0, b)
+			w.schedule(back, e.path, e.at-1, box.In, 0)
+		}
+	}
+	return true
 }
 
 // flowHash spreads flows over equal-cost siblings as routers do: by 5-tuple.

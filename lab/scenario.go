@@ -75,7 +75,10 @@ type Client struct {
 	Intercept *Intercept  `toml:"intercept"`
 	WebProxy  *WebProxy   `toml:"web-proxy"`
 	Mail      *MailDevice `toml:"mail"`
-	Captive   bool        `toml:"captive"` // nobody has logged in at the portal
+	TCPProxy  *TCPProxy   `toml:"tcp-proxy"`
+	RouterDNS bool        `toml:"router-dns"` // the home router answers all of port 53 itself
+	Captive   bool        `toml:"captive"`    // nobody has logged in at the portal
+	Truth     []Truth     `toml:"truth"`      // about the line itself
 
 	delay    time.Duration
 	clock    time.Duration
@@ -131,6 +134,7 @@ type Intercept struct {
 	Keys  string `toml:"keys"` // one (default) for all names, or each its own
 	// Verifies: what the server cannot prove to be its name passes untouched.
 	Verifies bool `toml:"verifies"`
+	Eager    bool `toml:"eager"` // accepts before it knows whether the server does
 }
 
 // WebProxy is a transparent proxy for port 80.
@@ -140,6 +144,14 @@ type WebProxy struct {
 	Names  []string `toml:"names"`  // alters only these
 	Tamper string   `toml:"tamper"` // script, header, "" nothing
 	Page   string   `toml:"page"`   // answers with this instead
+	Eager  bool     `toml:"eager"`  // accepts before it knows whether the server does
+}
+
+// TCPProxy ends TCP connections and opens its own, whatever is in them; it
+// accepts before it knows whether the server does.
+type TCPProxy struct {
+	At    int   `toml:"at"`
+	Ports []int `toml:"ports"` // none: all, as an accelerator does
 }
 
 // Site is a web site, or another service, and how it behaves by itself.

@@ -105,7 +105,7 @@ func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn),
 	}
 	t := sites[0]
 	switch {
-	case t.Role == "nowhere" && local.Port() == 53, t.Dead == "silent":
+	case t.Role == "nowhere", t.Dead == "silent":
 		return nil, "silent"
 	case t.Dead == "refused":
 		return nil, "refused"

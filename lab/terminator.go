@@ -35,6 +35,7 @@ type terminator struct {
 	tls   *Intercept
 	web   *WebProxy
 	mail  *MailDevice
+	tcp   *TCPProxy
 	login bool
 }
 
@@ -48,6 +49,9 @@ func newTerminator(w *World, at, hop int) (*terminator, error) {
 	}
 	if m := w.Client.Mail; m != nil && m.At == hop {
 		t.mail = m
+	}
+	if p := w.Client.TCPProxy; p != nil && p.At == hop {
+		t.tcp = p
 	}
 	s, l, err := newStack(func(b []byte) {
 		p, err := packet.Parse(b)
@@ -89,7 +93,7 @@ func (t *terminator) take(d box.Direction, pkt []byte) bool {
 	if t.w.inside[p.Dst] {
 		return false
 	}
-	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 || t.wantsMail(&p) {
+	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 || t.wantsMail(&p) || t.relays(int(p.DstPort)) {
 		t.link.deliver(pkt)
 		return true
 	}
@@ -103,7 +107,9 @@ func (t *terminator) accept(r *tcp.ForwarderRequest) {
 		r.Complete(true)
 		return
 	}
-	if !t.login && !t.w.mounted(server) {
+	web, tls := t.web != nil && server.Port() == 80, t.tls != nil && server.Port() == 443
+	eager := web && t.web.Eager || tls && t.tls.Eager || !web && !tls && t.relays(int(server.Port()))
+	if !t.login && !eager && !t.w.mounted(server) {
 		// A proxy that could not connect would not accept either.
 		if _, verdict := t.w.service(server, netip.AddrPort{}); verdict != "" {
 			r.Complete(verdict == "refused")
@@ -115,13 +121,33 @@ func (t *terminator) accept(r *tcp.ForwarderRequest) {
 	case c == nil:
 	case t.login:
 		go t.portal(c)
-	case server.Port() == 443:
+	case tls:
 		go t.intercept(c, server)
 	case t.mail != nil && slices.Contains(t.mail.Ports, int(server.Port())):
 		go t.meddle(c, server)
-	default:
+	case web:
 		go t.proxy(c, server)
+	default:
+		go t.relay(c, server)
 	}
+}
+
+// relays says whether the device ends connections to a port without looking
+// into them.
+func (t *terminator) relays(port int) bool {
+	return t.tcp != nil && (len(t.tcp.Ports) == 0 || slices.Contains(t.tcp.Ports, port))
+}
+
+// relay passes bytes on, unread.
+func (t *terminator) relay(c *serverConn, server netip.AddrPort) {
+	defer c.Close()
+	up, err := t.dial(server)
+	if err != nil {
+		c.reset()
+		return
+	}
+	defer up.Close()
+	splice(c, up)
 }
 
 func (t *terminator) portal(c net.Conn) {
@@ -134,7 +160,11 @@ func (t *terminator) portal(c net.Conn) {
 }
 
 func (t *terminator) dial(server netip.AddrPort) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(t.w.ctx, 10*time.Second)
+	patience := 10 * time.Second
+	if t.web != nil && t.web.Eager {
+		patience = 2 * time.Second // its client waits for an answer
+	}
+	ctx, cancel := context.WithTimeout(t.w.ctx, patience)
 	defer cancel()
 	return t.out.Dial(ctx, dialSpec(server))
 }
@@ -275,6 +305,11 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 			continue
 		}
 		up, err := t.dial(server)
+		if err != nil && t.web.Eager {
+			const page = "<html><head><title>Gateway Timeout</title></head><body>The requested URL could not be retrieved.</body></html>"
+			fmt.Fprintf(c, "HTTP/1.1 504 Gateway Timeout\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(page), page)
+			return
+		}
 		if err != nil {
 			c.reset()
 			return

@@ -296,20 +296,26 @@ func (w *World) ASN(a netip.Addr) (asn int, country string) {
 	return 0, ""
 }
 
-// Truth are the rows that hold for this client and time, by target.
+// Truth are the rows that hold for this client and time, by target; that of
+// the line is under measure.LineTarget.
 func (w *World) Truth() map[string]*Truth {
 	out := map[string]*Truth{}
-	for _, t := range w.Scenario.Sites {
-		for i := range t.Truth {
-			if r := &t.Truth[i]; r.Applies(w.Client.Name, w.at) && out[r.URL] == nil {
+	add := func(rows []Truth) {
+		for i := range rows {
+			if r := &rows[i]; r.Applies(w.Client.Name, w.at) && out[r.URL] == nil {
 				out[r.URL] = r
 			}
 		}
 	}
+	for _, t := range w.Scenario.Sites {
+		add(t.Truth)
+	}
+	add(w.Client.Truth)
 	return out
 }
 
-// Targets are the targets that the scenario has a truth for, in its order.
+// Targets are the sites' targets that the scenario has a truth for, in its
+// order.
 func (w *World) Targets() []string {
 	var out []string
 	truth := w.Truth()

@@ -158,6 +158,17 @@ const (
 	// Mail.Known is the control. differs: nothing; what T shows of anything
 	// else than Mail.Known was changed on the way.
 	ExpMailGreeter Experiment = "mail-greeter"
+	// ExpRedirect: T asks an address at which no resolver runs (NoResolver) for
+	// a known host's name, C a public resolver over the same transport. An
+	// answer to T comes from whoever redirects port 53; with TTL set, from no
+	// farther than that. Of LineTarget. differs: resolver.
+	ExpRedirect Experiment = "redirect"
+	// ExpNobody: T opens a TCP connection to an address where nobody lives
+	// and, if something accepts, speaks the port's protocol to it (tcp, then
+	// http or tls); C opens one to the same port of a canary. Ports other than
+	// 80 and 443 tell what takes web traffic from what takes all of TCP. Of
+	// LineTarget. differs: address.
+	ExpNobody Experiment = "nobody"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)

@@ -8,8 +8,8 @@ type Target struct {
 	// web page. Mail servers are "smtp://host:port" and so on, always with
 	// their port.
 	URL string `json:"url" class:"target"`
-	// Scheme is http, https, tcp, tls, smtp, imap or pop3, or one of those three
-	// with an s for TLS from the first byte on.
+	// Scheme is http, https, tcp, tls, smtp, imap or pop3, one of those three
+	// with an s for TLS from the first byte on, or, of LineTarget, line.
 	Scheme string `json:"scheme" class:"none"`
 	// Host is a name in its ASCII (IDNA) form or a numeric address.
 	Host string `json:"host" class:"target"`
@@ -18,3 +18,7 @@ type Target struct {
 	// Category is Citizen Lab's category code where the list had one.
 	Category string `json:"category,omitempty" class:"none"`
 }
+
+// LineTarget is the URL of the measurement about the line itself: whether
+// something on it reads or redirects, whatever the target.
+const LineTarget = "line:interception"

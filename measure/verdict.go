@@ -193,6 +193,7 @@ const (
 	WhyGeoDNS          Why = "geo-dns"         // answers differ by place by design
 	WhyDynamicContent  Why = "dynamic-content" // the page differs from visit to visit
 	WhyUnreadable      Why = "unreadable"      // the input was damaged
+	WhyAccelerator     Why = "accelerator"     // the line ends every TCP connection itself, as satellite links do
 	WhyServerBroken    Why = "server-broken"   // certificate or redirect of the server is at fault
 	// WhyMailUnencrypted: the mail server did not begin encryption; it may have none.
 	WhyMailUnencrypted Why = "mail-unencrypted"

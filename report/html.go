@@ -409,7 +409,7 @@ func (d *document) card(i int, e Entry, found findings, placed bool) {
 	}
 	d.open("article", "card ", i, v)
 	d.raw(`<h3><bdi class="url" dir="ltr">`, attr(clip(v.Target, 2048)), `</bdi> <span class="badge"><span aria-hidden="true">`, attr(a.state.Symbol()), `</span> `)
-	d.words("state." + string(a.state))
+	d.words(stateWords(v))
 	d.raw(`</span></h3>`)
 	for i, s := range a.headline {
 		class := i18n.Markup("head")

@@ -19,7 +19,7 @@ var experimentOrder = []measure.Experiment{
 	measure.ExpSNI, measure.ExpHost, measure.ExpURL, measure.ExpQUICSNI, measure.ExpNowhere, measure.ExpQName, measure.ExpBulk, measure.ExpHTTPS,
 	measure.ExpAddress, measure.ExpQUIC, measure.ExpFirstBytes, measure.ExpSNITTL, measure.ExpSNIElsewhere, measure.ExpHostElsewhere,
 	measure.ExpQUICElsewhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpHello, measure.ExpPlain, measure.ExpProxyTTL,
-	measure.ExpMailGreeter, measure.ExpMail, measure.ExpFamily, measure.ExpResidual,
+	measure.ExpMailGreeter, measure.ExpMail, measure.ExpFamily, measure.ExpResidual, measure.ExpRedirect, measure.ExpNobody,
 }
 
 // trial is one experiment as a finding rests on it.

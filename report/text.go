@@ -197,11 +197,15 @@ func (t *Text) Add(m *measure.Measurement, v *measure.Verdict) error {
 		return t.err
 	}
 	names := methodNames(t.l, v)
-	short := state == StateFine && !t.o.Verbose && names == "" && v.Reachable == measure.ReachableYes && !slices.Contains(v.Unknown, measure.WhyMailUnencrypted)
+	about := v.Target == measure.LineTarget
+	short := !about && state == StateFine && !t.o.Verbose && names == "" && v.Reachable == measure.ReachableYes && !slices.Contains(v.Unknown, measure.WhyMailUnencrypted)
 	if t.open && !short {
 		t.write("\n")
 	}
-	title := state.Symbol() + " " + t.l.IsolateLTR(clip(v.Target, 2048)) + " · " + t.l.Text("state."+string(state))
+	title := state.Symbol() + " " + t.l.IsolateLTR(clip(v.Target, 2048)) + " · " + t.l.Text(stateWords(v))
+	if about {
+		title = state.Symbol() + " " + t.l.Text("list.with", i18n.Word("a", t.l.Text("line.title")), i18n.LTR("b", v.Target)) + " · " + t.l.Text(stateWords(v))
+	}
 	if names != "" {
 		title += " · " + names
 	}

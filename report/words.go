@@ -51,6 +51,18 @@ func StateOf(v *measure.Verdict) State {
 	return StateUnknown
 }
 
+// stateWords say the state of v in a few words.
+func stateWords(v *measure.Verdict) string {
+	s := StateOf(v)
+	switch {
+	case v.Target != measure.LineTarget || s != StateFine:
+		return "state." + string(s)
+	case len(v.Findings) > 0:
+		return "line.near"
+	}
+	return "line.fine"
+}
+
 // Symbol is the state's sign, one cell wide, in any font.
 func (s State) Symbol() string {
 	switch s {
@@ -237,6 +249,19 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 			add(&a.next, step("next.unknown"))
 		}
 	case StateFine:
+		if v.Target == measure.LineTarget {
+			if len(findings) == 0 {
+				add(&a.headline, say("line.none"))
+			} else {
+				add(&a.headline, say("line.house"))
+				add(&a.next, step("next.lan"))
+			}
+			add(&a.next, say("line.next-none"))
+			if len(findings) == 0 {
+				add(&a.because, say("verdict.none"))
+			}
+			break
+		}
 		if v.Reachable == measure.ReachableYes {
 			a.headline = slices.Insert(a.headline, 0, say("reachable.yes"))
 		}
@@ -260,6 +285,9 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 	}
 	if v.Reachable == measure.ReachablePartly {
 		add(&a.headline, say("reachable.partly"))
+	}
+	if v.Target == measure.LineTarget {
+		add(&a.not, say("limits.passive"))
 	}
 	to := &a.open
 	if a.state == StateUnknown && len(a.because) == 0 {

@@ -42,6 +42,7 @@ type checkOptions struct {
 	html       string
 	ooni       string
 	locate     bool
+	sets       []string
 	identify   bool
 	banner     bool
 	signatures string
@@ -76,6 +77,14 @@ and here, with that URL:
 
   govah check -i mylist.txt --helper 'https://203.0.113.5:8443/#sha256=...'
 
+Whether something on this line reads or redirects, whatever the site: a part
+of every run, and alone, without a TARGET, with
+
+  govah check --set interception
+
+What is copied in passing, or inside the provider, leaves no trace on a
+device: no test of any kind shows it.
+
 The helper learns your address while you are connected, and the targets you
 ask about; it keeps neither.
 
@@ -106,6 +115,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringVar(&o.caFile, "ca-file", "", "trust these roots too (PEM), for servers of your own")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
+	f.StringSliceVar(&o.sets, "set", sets, "what to test: sites (the targets), interception (this line itself)")
 	f.BoolVar(&o.locate, "locate", false, "for what is found, say between which two routers it sits")
 	f.BoolVar(&o.identify, "identify", false, "for what is found, say what kind of device it is")
 	f.BoolVar(&o.banner, "banner", false, "with --identify: connect to the routers beside the device and note what they say of themselves; their owners can see who asks (see govah identify -h). You are asked first")
@@ -123,6 +133,9 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.BoolVar(&o.consent, "consent", false, "I know the risks; do not ask")
 	return cmd
 }
+
+// sets are the names that --set takes.
+var sets = []string{"sites", "interception"}
 
 // place is where a run measures: composed from the host or from a lab.
 type place struct {
@@ -164,6 +177,18 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	if err := a.mayAsk(o); err != nil {
 		return err
 	}
+	for _, name := range o.sets {
+		if !slices.Contains(sets, name) {
+			return usage("it is one or both of: "+strings.Join(sets, ","), "--set %q is not known", name)
+		}
+	}
+	if len(o.sets) == 0 {
+		return usage("it is one or both of: "+strings.Join(sets, ","), "--set names nothing")
+	}
+	line, sites := slices.Contains(o.sets, "interception"), slices.Contains(o.sets, "sites")
+	if !sites && (len(args) > 0 || o.list != "") {
+		return usage("add sites to --set, or leave the targets out", "--set interception tests this line and takes no target")
+	}
 	o.locate = o.locate || o.banner // to know which routers
 	lang, err := a.language()
 	if err != nil {
@@ -196,10 +221,10 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		return err
 	}
 	defer p.close()
-	if len(targets) == 0 && len(p.targets) > 0 && o.list == "" && len(args) == 0 {
+	if len(targets) == 0 && len(p.targets) > 0 && o.list == "" && len(args) == 0 && sites {
 		targets = p.targets
 	}
-	if len(targets) == 0 {
+	if len(targets) == 0 && sites {
 		return usage("give a URL, a host name, -i LIST or --lab SCENARIO", "there is no target to test")
 	}
 	for _, t := range targets {
@@ -234,6 +259,7 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		p.cfg.Trust.Public = pool
 	}
 
+	p.cfg.Line = line
 	plan := check.Plan(p.cfg, len(targets))
 	if o.locate {
 		plan.Triggers += mostLocated * locateTriggers

@@ -74,6 +74,8 @@ func (a *app) hostPlace(o *checkOptions) (*place, error) {
 			p.cfg.Controls.Resolvers = append(p.cfg.Controls.Resolvers, c.Ports...)
 		case "nowhere":
 			p.cfg.Controls.Nowhere = append(p.cfg.Controls.Nowhere, c.Addrs...)
+		case "nobody":
+			p.cfg.Controls.Nobody = append(p.cfg.Controls.Nobody, c.Addrs...)
 		case "captive":
 			p.cfg.Controls.Captive = c.Name
 		}
@@ -224,6 +226,7 @@ func labConfig(w *lab.World, seed uint64) (check.Config, error) {
 	}
 	for _, n := range w.Sites("nowhere") {
 		cfg.Controls.Nowhere = append(cfg.Controls.Nowhere, n.AllAddresses()...)
+		cfg.Controls.Nobody = append(cfg.Controls.Nobody, n.AllAddresses()...)
 	}
 	for _, c := range w.Sites("captive-check") {
 		cfg.Controls.Captive = "http://" + c.Name + "/"

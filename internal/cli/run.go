@@ -129,6 +129,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				a.note(lang.Text("cli.resume", i18n.Num("done", len(targets)-len(kept)), i18n.Num("left", len(kept))))
 			}
 			targets = kept
+			p.cfg.Line = p.cfg.Line && !done[measure.LineTarget]
 		}
 		if st, serr := os.Stat(output); o.resume && serr == nil && st.Size() > 0 {
 			out, err = record.Append(output)
@@ -200,7 +201,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				return hint(err, "is the disk full?")
 			}
 		}
-		if ooniFile != nil && r.Measurement.Complete {
+		if ooniFile != nil && r.Measurement.Complete && r.Measurement.Target != measure.LineTarget {
 			line, err := ooni.Export(r.Measurement, &r.Verdict, run)
 			if err != nil {
 				notForOONI++
@@ -228,7 +229,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		progress.Clear()
 		return text.Add(r.Measurement, &r.Verdict)
 	}
-	if len(targets) > 0 {
+	if len(targets) > 0 || p.cfg.Line {
 		if sum, err = check.Run(ctx, p.cfg, targets, emit); err != nil {
 			return err
 		}
@@ -395,6 +396,7 @@ func settings(o *checkOptions) string {
 	add(len(o.doh) > 0, "--doh")
 	add(len(o.controls) > 0, "--control")
 	add(o.caFile != "", "--ca-file")
+	add(len(o.sets) != len(sets), "--set")
 	return strings.Join(s, " ")
 }
 

@@ -1,0 +1,238 @@
+package check
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"govah/measure"
+	"govah/wire"
+)
+
+// What the measurement of the line costs at most, as BenchmarkLine measures it
+// (docs/design/interception.md).
+const (
+	lineBytes = 400_000
+	lineTime  = 15 * time.Second
+)
+
+// otherPort is one that no protocol has (RFC 6335, in the dynamic range): what
+// takes it besides 80 and 443 takes all of TCP.
+const otherPort = 49613
+
+// deadTimeout is how long an address where nobody lives has to accept. One
+// retransmission of the SYN fits; silence is what is expected.
+const deadTimeout = 2200 * time.Millisecond
+
+// runLine measures the line itself: whether something on it answers for
+// others, whatever the target.
+func (j *job) runLine(ctx context.Context) Result {
+	var wg sync.WaitGroup
+	for _, f := range []measure.Family{measure.IPv4, measure.IPv6} {
+		if f == measure.IPv4 && !j.r.v4 || f == measure.IPv6 && !j.r.v6 {
+			continue
+		}
+		wg.Go(func() { j.redirect(ctx, f) })
+		wg.Go(func() { j.nobody(ctx, f) })
+	}
+	wg.Wait()
+	m := j.snapshot()
+	m.Complete = ctx.Err() == nil
+	j.r.bytes.Add(m.BytesSent + m.BytesReceived)
+	bodies := j.log.Bodies()
+	return Result{Measurement: m, Bodies: bodies, Verdict: judgeWith(m, bodies)}
+}
+
+// of are the addresses of a family.
+func of(list []netip.Addr, f measure.Family) (out []netip.Addr) {
+	for _, a := range list {
+		if wire.FamilyOf(a) == f {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func confirmMeta(role measure.Role, e measure.Experiment, pair int) wire.Meta {
+	m := wire.Meta{Role: role, Stage: measure.StageConfirm, Experiment: e, Pair: pair}
+	return m
+}
+
+// redirect asks addresses without a resolver, besides one with. What answers
+// is asked again with a TTL that does not leave this house.
+func (j *job) redirect(ctx context.Context, f measure.Family) {
+	name := j.knownName()
+	dead := of(j.r.cfg.Controls.Nowhere, f)
+	if name == "" || len(dead) == 0 {
+		return
+	}
+	var c *measure.Observation
+	var open netip.AddrPort
+	for _, r := range j.r.cfg.Controls.Resolvers {
+		if wire.FamilyOf(r.Addr()) == f {
+			open = r
+			break
+		}
+	}
+	ask := func(meta wire.Meta, q wire.Question) *measure.Observation {
+		if j.r.pacer.wait(ctx) != nil {
+			return nil
+		}
+		q.Name, q.Type, q.Transport, q.Linger = name, "A", "udp", 0
+		return wire.Ask(ctx, j.r.cfg.Network, j.log, meta, q, j.r.trust)
+	}
+	var wg sync.WaitGroup
+	tests := make([]*measure.Observation, len(dead))
+	if open.IsValid() {
+		wg.Go(func() {
+			meta := confirmMeta(measure.RoleControl, measure.ExpRedirect, 1)
+			meta.ControlKind = measure.ControlKnown
+			c = ask(meta, wire.Question{Server: open, Tries: 3, Timeout: 2400 * time.Millisecond})
+		})
+	}
+	for i, a := range dead {
+		wg.Go(func() {
+			meta := confirmMeta(measure.RoleTest, measure.ExpRedirect, i+1)
+			meta.Differs = []string{"resolver"}
+			tests[i] = ask(meta, wire.Question{Server: netip.AddrPortFrom(a, 53), NoResolver: true, Tries: 3, Timeout: 2400 * time.Millisecond})
+		})
+	}
+	wg.Wait()
+	for _, t := range tests {
+		if t == nil {
+			continue
+		}
+		if c != nil {
+			j.log.Link(t, c.ID)
+		}
+		if t.DNS == nil || len(t.DNS.Replies) == 0 || !j.r.view.SetTTL {
+			continue
+		}
+		server, err := netip.ParseAddrPort(t.Remote)
+		if err != nil {
+			continue
+		}
+		nearest(func(ttl int) {
+			meta := confirmMeta(measure.RoleTest, measure.ExpRedirect, t.Pair)
+			meta.Differs, meta.After = []string{"resolver"}, t.ID
+			ask(meta, wire.Question{Server: server, NoResolver: true, Tries: 3, Timeout: 1500 * time.Millisecond, TTL: ttl})
+		})
+		return
+	}
+}
+
+// farthest is the TTL up to which it is asked how near something is: no
+// operator's own devices are farther away.
+const farthest = 16
+
+// nearest makes a step with every TTL up to the farthest, side by side: the
+// lowest that is answered tells how near the answering device is.
+func nearest(step func(ttl int)) {
+	var wg sync.WaitGroup
+	for ttl := 1; ttl <= farthest; ttl++ {
+		wg.Go(func() { step(ttl) })
+	}
+	wg.Wait()
+}
+
+// nobody connects to where nobody lives, on the ports of the web and on one
+// that has no use, beside the same ports of a canary.
+func (j *job) nobody(ctx context.Context, f measure.Family) {
+	dead := of(j.r.cfg.Controls.Nobody, f)
+	if len(dead) == 0 {
+		return
+	}
+	type visit struct {
+		port int
+		t, c *measure.Observation
+	}
+	var (
+		wg   sync.WaitGroup
+		list = make([]visit, 0, 3*len(dead))
+	)
+	canary, name := netip.Addr{}, ""
+	for _, h := range j.r.canaries.hosts {
+		if a, ok := h.addr(f); ok {
+			canary, name = a, h.Name
+			break
+		}
+	}
+	for i, a := range dead {
+		for _, port := range []int{80, 443, otherPort} {
+			list = append(list, visit{port: port})
+			v := &list[len(list)-1]
+			wg.Go(func() {
+				meta := confirmMeta(measure.RoleTest, measure.ExpNobody, i+1)
+				meta.Differs = []string{"address"}
+				v.t = j.knock(ctx, meta, netip.AddrPortFrom(a, uint16(port)), name)
+			})
+			if i == 0 && canary.IsValid() && port != otherPort {
+				wg.Go(func() {
+					meta := confirmMeta(measure.RoleControl, measure.ExpNobody, 1)
+					meta.ControlKind = measure.ControlCanary
+					v.c = j.knock(ctx, meta, netip.AddrPortFrom(canary, uint16(port)), "")
+				})
+			}
+		}
+	}
+	wg.Wait()
+	control := map[int]string{}
+	for _, v := range list {
+		if v.c != nil {
+			control[v.port] = v.c.ID
+		}
+	}
+	followed := map[int]bool{}
+	for _, v := range list {
+		if v.t == nil {
+			continue
+		}
+		if id := control[v.port]; id != "" {
+			j.log.Link(v.t, id)
+		}
+		if v.t.Failure != measure.NoFailure || followed[v.port] || !j.r.view.SetTTL {
+			continue
+		}
+		followed[v.port] = true
+		at, err := netip.ParseAddrPort(v.t.Remote)
+		if err != nil {
+			continue
+		}
+		wg.Go(func() {
+			nearest(func(ttl int) {
+				meta := confirmMeta(measure.RoleTest, measure.ExpNobody, v.t.Pair)
+				meta.Differs, meta.After = []string{"address"}, v.t.ID
+				if j.r.pacer.wait(ctx) == nil {
+					wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: at, TTL: ttl, Timeout: 1500 * time.Millisecond})
+				}
+			})
+		})
+	}
+	wg.Wait()
+}
+
+// knock connects and, with a name, speaks the port's protocol to what accepts:
+// a device that only passes bytes on has nothing to say for an address where
+// nobody lives, one that reads them does.
+func (j *job) knock(ctx context.Context, meta wire.Meta, at netip.AddrPort, name string) *measure.Observation {
+	if j.r.pacer.wait(ctx) != nil {
+		return nil
+	}
+	conn, o := wire.Connect(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: at, Timeout: deadTimeout})
+	if conn == nil {
+		return o
+	}
+	defer conn.Abort()
+	meta.After = o.ID
+	switch {
+	case name == "":
+	case at.Port() == 80:
+		wire.Fetch(ctx, j.log, meta, conn, wire.Request{URL: "http://" + name + "/", Method: "GET", Host: name, MaxBody: 16 << 10, Timeout: stallTimeout, Stall: stallTimeout})
+	case at.Port() == 443:
+		if tc, _ := wire.Handshake(ctx, j.log, meta, conn, wire.HandshakeSpec{SNI: name, Verify: name, Hello: j.r.canaries.hello, Timeout: stallTimeout}, j.r.trust); tc != nil {
+			tc.Close()
+		}
+	}
+	return o
+}

@@ -1,0 +1,256 @@
+package check_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"govah/check"
+	"govah/judge"
+	"govah/lab"
+	"govah/measure"
+	"govah/wire"
+)
+
+// lineWorld is a lab whose client and networks a test describes.
+const lineWorld = `schema = 1
+title = "a line"
+about = "for a test"
+[[client-network]]
+name = "home"
+asn = 64900
+country = "NL"
+%s
+[[network]]
+name = "one"
+asn = 64501
+hops = 3
+delay = "4ms"
+[[network]]
+name = "two"
+asn = 64502
+hops = 2
+delay = "6ms"
+[[network]]
+name = "three"
+asn = 64503
+hops = 4
+delay = "9ms"
+[[site]]
+name = "canary-one.example"
+network = "one"
+role = "canary"
+http = "same"
+size = 2000
+[[site]]
+name = "canary-two.example"
+network = "two"
+role = "canary"
+http = "same"
+size = 2000
+[[site]]
+name = "canary-three.example"
+network = "three"
+role = "canary"
+http = "same"
+size = 2000
+[[site]]
+name = "doh.example"
+network = "one"
+role = "doh"
+[[site]]
+name = "resolver.example"
+network = "three"
+role = "resolver"
+[[site]]
+name = "resolver-two.example"
+network = "two"
+role = "resolver"
+[[site]]
+name = "nowhere.example"
+network = "two"
+role = "nowhere"
+count = 2
+[[site]]
+name = "check.example"
+network = "one"
+role = "captive-check"
+http = "same"
+%s`
+
+// lineConfig is what a run knows there.
+func lineConfig(t testing.TB, w *lab.World) check.Config {
+	t.Helper()
+	roots, err := w.Network().Roots()
+	if err != nil {
+		t.Error(err)
+	}
+	cfg := check.Config{Network: w.Network(), Trust: wire.Trust{Public: w.Public(), System: roots, Now: w.Now}, ASN: w.ASN, Seed: 1, Pace: check.PaceFast, Line: true,
+		Surroundings: check.Surroundings{ASN: w.Client.ASN, Country: w.Client.Country, Source: "lab",
+			Resolvers: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(w.Client.Resolver), 53)}}}
+	for _, c := range w.Sites("canary") {
+		cfg.Controls.Canaries = append(cfg.Controls.Canaries, check.CanaryHost{Name: c.Name, Addrs: c.AllAddresses()})
+	}
+	for _, d := range w.Sites("doh") {
+		cfg.Controls.DoH = append(cfg.Controls.DoH, check.DoHServer{URL: "https://" + d.Name + "/dns-query", Addrs: d.AllAddresses()})
+	}
+	for _, r := range w.Sites("resolver") {
+		for _, a := range r.AllAddresses() {
+			cfg.Controls.Resolvers = append(cfg.Controls.Resolvers, netip.AddrPortFrom(a, 53))
+		}
+	}
+	for _, n := range w.Sites("nowhere") {
+		cfg.Controls.Nowhere = append(cfg.Controls.Nowhere, n.AllAddresses()...)
+		cfg.Controls.Nobody = append(cfg.Controls.Nobody, n.AllAddresses()...)
+	}
+	cfg.Controls.Captive = "http://check.example/"
+	return cfg
+}
+
+// lineCase is a line, and what is to be said of it.
+type lineCase struct {
+	name   string
+	client string // further keys and tables of the client
+	more   string // of the rest
+	loss   int
+	// want are "method scope" of all accusing findings; none: innocent.
+	want []string
+	// interference is the verdict's; "" none if nothing is wanted, else
+	// confirmed.
+	interference measure.Interference
+	why          measure.Why // must be given
+}
+
+func (c lineCase) run(t testing.TB, seed uint64) (m measure.Measurement, v measure.Verdict) {
+	t.Helper()
+	client := c.client
+	if !strings.Contains("\n"+client, "\nhops =") {
+		client = "hops = 4\ndelay = \"5ms\"\n" + client
+	}
+	s, err := lab.Parse([]byte(fmt.Sprintf(lineWorld, client, c.more)))
+	if err != nil {
+		t.Error(err)
+		return m, v
+	}
+	w, err := lab.New(s, lab.Options{Loss: c.loss, Seed: seed})
+	if err != nil {
+		t.Error(err)
+		return m, v
+	}
+	defer w.Close()
+	cfg := lineConfig(t, w)
+	cfg.Seed = seed
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var out check.Result
+	n := 0
+	if _, err := check.Run(ctx, cfg, nil, func(r check.Result) error { out = r; n++; return nil }); err != nil || n != 1 {
+		t.Errorf("%d results, %v", n, err)
+		return m, v
+	}
+	return *out.Measurement, out.Verdict
+}
+
+// problem holds a verdict against the case.
+func (c lineCase) problem(v measure.Verdict) string {
+	var got []string
+	for _, f := range v.Findings {
+		if !f.Method.Benign() && f.Interference == measure.InterferenceConfirmed {
+			if s := string(f.Method) + " " + string(f.Scope); !slices.Contains(got, s) {
+				got = append(got, s)
+			}
+		} else if !f.Method.Benign() {
+			got = append(got, "suspected "+string(f.Method))
+		}
+	}
+	slices.Sort(got)
+	want := slices.Clone(c.want)
+	slices.Sort(want)
+	interference := c.interference
+	if interference == "" {
+		interference = measure.InterferenceNone
+		if len(want) > 0 {
+			interference = measure.InterferenceConfirmed
+		}
+	}
+	if !slices.Equal(got, want) || v.Interference != interference {
+		return fmt.Sprintf("%s %v, not %s %v", v.Interference, got, interference, want)
+	}
+	if c.why != "" && !slices.Contains(v.Unknown, c.why) {
+		return fmt.Sprintf("%v without %s", v.Unknown, c.why)
+	}
+	return ""
+}
+
+const redirectAll = "[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\nlayer = \"dns\"\naction = \"dns-redirect\"\nto = \"45.12.0.12\"\n"
+
+// lineCases are interceptors, and lines that look like one.
+var lineCases = []lineCase{
+	// Interceptors.
+	{name: "port 53 redirected", client: fmt.Sprintf(redirectAll, 3), want: []string{"dns-interception unknown"}},
+	{name: "port 53 redirected nearby", client: fmt.Sprintf(redirectAll, 1), want: []string{"dns-interception unknown"}},
+	{name: "TCP proxy for the web", client: "[client-network.tcp-proxy]\nat = 2\nports = [80, 443]\n", want: []string{"tcp-proxy unknown"}},
+	{name: "TCP proxy for HTTPS", client: "[client-network.tcp-proxy]\nat = 3\nports = [443]\n", want: []string{"tcp-proxy unknown"}},
+	{name: "web proxy that accepts for nobody", client: "[client-network.web-proxy]\nat = 2\neager = true\n", want: []string{"http-proxy unknown"}},
+	{name: "re-signing device that accepts for nobody", client: "[client-network.intercept]\nat = 2\neager = true\n", want: []string{"tcp-proxy unknown"}},
+
+	// Look-alikes.
+	{name: "an ordinary line"},
+	{name: "a line without IPv6", client: "no-ipv6 = true\n"},
+	{name: "a home router that translates", client: "nat = true\n"},
+	{name: "a home router that answers DNS itself", client: "router-dns = true\n", want: []string{"dns-interception lan"}, interference: measure.InterferenceNone},
+	{name: "the same behind a translator", client: "router-dns = true\nnat = true\n", want: []string{"dns-interception lan"}, interference: measure.InterferenceNone},
+	{name: "a satellite link with an accelerator", client: "hops = 3\ndelay = \"280ms\"\n[client-network.tcp-proxy]\nat = 1\n", why: measure.WhyAccelerator},
+	{name: "an accelerator of a mobile operator", client: "[client-network.tcp-proxy]\nat = 3\n", why: measure.WhyAccelerator},
+	{name: "a captive portal", client: "captive = true\n", interference: measure.InterferenceUnknown, why: measure.WhyCaptive},
+	{name: "silent routers", client: "silent = [1, 2, 3, 4]\n"},
+	{name: "routers with equal siblings", client: "equal = [2, 3]\nways = 4\n"},
+	{name: "a far line", client: "hops = 8\ndelay = \"60ms\"\n"},
+	{name: "a line with jitter", client: "[client-network.line]\njitter = \"40ms\"\n"},
+	{name: "a filter of names", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"dns\"\nnames = [\"blocked.example\"]\naction = \"dns-answer\"\nanswers = [\"10.10.34.35\"]\n"},
+	{name: "a filter of TLS names", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"blocked.example\"]\naction = \"reset\"\n"},
+	{name: "a firewall that refuses what it does not know", client: "[[client-network.box]]\nat = 1\n[[client-network.box.rule]]\nlayer = \"tcp\"\nsegment = \"syn\"\nnot-ports = [53, 80, 443]\naction = \"reset\"\n"},
+}
+
+// TestLine: the lines wait more than they compute, so many are measured at
+// a time, whatever the number of processors.
+func TestLine(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, 16)
+	for _, c := range lineCases {
+		for _, loss := range []int{0, 20} {
+			c := c
+			c.loss = loss
+			wg.Go(func() {
+				limit <- struct{}{}
+				defer func() { <-limit }()
+				m, v := c.run(t, 1)
+				if p := c.problem(v); p != "" {
+					t.Errorf("%s, %d per thousand lost: %s\n%+v", c.name, c.loss, p, v.Findings)
+				}
+				// The file judged again gives the same.
+				b, err := json.Marshal(m)
+				if err != nil {
+					t.Error(err)
+				}
+				var back measure.Measurement
+				if err := json.Unmarshal(b, &back); err != nil {
+					t.Error(err)
+				}
+				x, _ := json.Marshal(v)
+				y, _ := json.Marshal(judge.Judge(judge.Input{Measurement: &back}))
+				if string(x) != string(y) {
+					t.Errorf("%s: judged again:\n%s\n%s", c.name, x, y)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
