@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -34,6 +36,15 @@ type DoHServer struct {
 	Addrs []netip.Addr
 }
 
+// PublicResolver is one whose operator is known, with all the ways to ask it.
+type PublicResolver struct {
+	Operator string
+	Addrs    []netip.Addr // on port 53
+	Name     string       // in its certificate, for DNS over TLS; "" it has none
+	DoH      string       // URL of one of Controls.DoH
+	Identity *regexp.Regexp
+}
+
 // Controls are the third parties that a run contacts besides its targets.
 type Controls struct {
 	Canaries  []CanaryHost
@@ -41,6 +52,10 @@ type Controls struct {
 	Resolvers []netip.AddrPort // open resolvers on port 53, to tell a lying resolver from a forging path
 	Nowhere   []netip.Addr     // addresses at which no resolver runs
 	Nobody    []netip.Addr     // addresses at which nobody lives
+	Public    []PublicResolver // resolvers of known operators
+	Whoami    []string         // names that are answered with the address of who asks for them
+	Signed    []string         // names with DNSSEC, of different operators
+	ECH       []string         // names with ECH keys in their HTTPS record, of different operators
 	Captive   string           // a plain http URL that answers 204
 }
 
@@ -128,6 +143,13 @@ func Plan(cfg Config, n int) Estimate {
 		e.Duration += lineTime
 		for _, a := range cfg.Controls.Nobody {
 			e.Contacts = append(e.Contacts, a.String())
+		}
+		for _, p := range cfg.Controls.Public {
+			for _, a := range p.Addrs {
+				if text := netip.AddrPortFrom(a, 53).String(); !slices.Contains(e.Contacts, text) {
+					e.Contacts = append(e.Contacts, text)
+				}
+			}
 		}
 	}
 	for _, c := range cfg.Controls.Canaries {

@@ -36,6 +36,8 @@ func (j *job) runLine(ctx context.Context) Result {
 		wg.Go(func() { j.redirect(ctx, f) })
 		wg.Go(func() { j.nobody(ctx, f) })
 	}
+	wg.Go(func() { j.lineDNS(ctx) })
+	wg.Go(func() { j.nearConnect(ctx) })
 	wg.Wait()
 	m := j.snapshot()
 	m.Complete = ctx.Err() == nil
@@ -79,8 +81,8 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 		if j.r.pacer.wait(ctx) != nil {
 			return nil
 		}
-		q.Name, q.Type, q.Transport, q.Linger = name, "A", "udp", 0
-		return wire.Ask(ctx, j.r.cfg.Network, j.log, meta, q, j.r.trust)
+		q.Name, q.Type = name, "A"
+		return j.put(ctx, meta, q)
 	}
 	var wg sync.WaitGroup
 	tests := make([]*measure.Observation, len(dead))
@@ -88,14 +90,14 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 		wg.Go(func() {
 			meta := confirmMeta(measure.RoleControl, measure.ExpRedirect, 1)
 			meta.ControlKind = measure.ControlKnown
-			c = ask(meta, wire.Question{Server: open, Tries: 3, Timeout: 2400 * time.Millisecond})
+			c = ask(meta, wire.Question{Server: open})
 		})
 	}
 	for i, a := range dead {
 		wg.Go(func() {
 			meta := confirmMeta(measure.RoleTest, measure.ExpRedirect, i+1)
 			meta.Differs = []string{"resolver"}
-			tests[i] = ask(meta, wire.Question{Server: netip.AddrPortFrom(a, 53), NoResolver: true, Tries: 3, Timeout: 2400 * time.Millisecond})
+			tests[i] = ask(meta, wire.Question{Server: netip.AddrPortFrom(a, 53), NoResolver: true})
 		})
 	}
 	wg.Wait()
@@ -210,6 +212,67 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 		})
 	}
 	wg.Wait()
+}
+
+// nearConnect finds how near connections to the web's ports end, at canaries
+// of two networks.
+func (j *job) nearConnect(ctx context.Context) {
+	if !j.r.view.SetTTL {
+		return
+	}
+	f := j.r.anyFamily()
+	var wg sync.WaitGroup
+	networks := map[int]bool{}
+	for _, h := range j.r.canaries.hosts {
+		a, ok := h.addr(f)
+		asn := j.r.asn(a)
+		if !ok || !h.worked || len(networks) == 2 || networks[asn] {
+			continue
+		}
+		networks[asn] = true
+		step := func(role measure.Role, port uint16) func(int) bool {
+			meta := confirmMeta(role, measure.ExpNearConnect, len(networks))
+			if role == measure.RoleTest {
+				meta.Differs = []string{"port"}
+			} else {
+				meta.ControlKind = measure.ControlPort
+			}
+			return func(ttl int) bool {
+				if j.r.pacer.wait(ctx) != nil {
+					return false
+				}
+				o := wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(a, port), TTL: ttl, Timeout: 1500 * time.Millisecond})
+				return o.Path != nil && o.Path.Outcome == "connected"
+			}
+		}
+		wg.Go(func() {
+			web, tls := step(measure.RoleTest, 80), step(measure.RoleControl, 443)
+			n := lowest(ctx, tls)
+			// Two steps tell whether the other port is as near.
+			if n > 2 && web(n-2) || n > 0 && !web(n) {
+				lowest(ctx, web)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// lowest finds the lowest TTL, up to twice the farthest, at which a step is
+// answered, 0 if there is none; its steps are on record.
+func lowest(ctx context.Context, step func(ttl int) bool) int {
+	low, high := 0, 2*farthest
+	for high-low > 1 {
+		mid := (low + high) / 2
+		if step(mid) {
+			high = mid
+		} else if low = mid; ctx.Err() != nil {
+			return 0
+		}
+	}
+	if high == 2*farthest {
+		return 0
+	}
+	return high
 }
 
 // knock connects and, with a name, speaks the port's protocol to what accepts:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -46,12 +47,14 @@ delay = "9ms"
 name = "canary-one.example"
 network = "one"
 role = "canary"
+deeper = 2
 http = "same"
 size = 2000
 [[site]]
 name = "canary-two.example"
 network = "two"
 role = "canary"
+deeper = 3
 http = "same"
 size = 2000
 [[site]]
@@ -64,6 +67,32 @@ size = 2000
 name = "doh.example"
 network = "one"
 role = "doh"
+identity = "m1.doh.example"
+[[site]]
+name = "doh-two.example"
+network = "two"
+role = "doh"
+identity = "m7.doh-two.example"
+[[site]]
+name = "whoami.example"
+network = "three"
+role = "whoami"
+[[site]]
+name = "signed-one.example"
+network = "one"
+signed = true
+[[site]]
+name = "signed-two.example"
+network = "three"
+signed = true
+[[site]]
+name = "hidden-one.example"
+network = "one"
+ech = true
+[[site]]
+name = "hidden-two.example"
+network = "two"
+ech = true
 [[site]]
 name = "resolver.example"
 network = "three"
@@ -108,6 +137,23 @@ func lineConfig(t testing.TB, w *lab.World) check.Config {
 	for _, n := range w.Sites("nowhere") {
 		cfg.Controls.Nowhere = append(cfg.Controls.Nowhere, n.AllAddresses()...)
 		cfg.Controls.Nobody = append(cfg.Controls.Nobody, n.AllAddresses()...)
+	}
+	for _, r := range slices.Concat(w.Sites("resolver"), w.Sites("doh")) {
+		if r.Identity != "" {
+			cfg.Controls.Public = append(cfg.Controls.Public, check.PublicResolver{Operator: r.Name, Addrs: r.AllAddresses(), Name: r.Name,
+				DoH: "https://" + r.Name + "/dns-query", Identity: regexp.MustCompile(`^m\d\.` + regexp.QuoteMeta(r.Name) + "$")})
+		}
+	}
+	for _, s := range w.Scenario.Sites {
+		if s.Role == "whoami" {
+			cfg.Controls.Whoami = append(cfg.Controls.Whoami, s.Name)
+		}
+		if s.Signed {
+			cfg.Controls.Signed = append(cfg.Controls.Signed, s.Name)
+		}
+		if s.ECH {
+			cfg.Controls.ECH = append(cfg.Controls.ECH, s.Name)
+		}
 	}
 	cfg.Controls.Captive = "http://check.example/"
 	return cfg
@@ -188,20 +234,39 @@ func (c lineCase) problem(v measure.Verdict) string {
 	return ""
 }
 
-const redirectAll = "[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\nlayer = \"dns\"\naction = \"dns-redirect\"\nto = \"45.12.0.12\"\n"
+const redirectAll = "[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\nlayer = \"dns\"\naction = \"dns-redirect\"\nto = \"45.12.0.14\"\n"
+
+// redirectSome takes the questions to two operators, and no others.
+const redirectSome = "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"dns\"\naddresses = [\"45.10.0.12\", \"45.11.0.12\"]\naction = \"dns-redirect\"\nto = \"45.12.0.14\"\n"
+
+const (
+	redirectHome    = "hops = 4\ndelay = \"5ms\"\naddress4 = \"5.100.7.7\"\nresolver = \"5.100.255.53\"\n"
+	redirectHomeBox = "[[client-network.box]]\nat = 3\n[[client-network.box.rule]]\nlayer = \"dns\"\naction = \"dns-redirect\"\nto = \"5.100.255.53\"\n"
+)
 
 // lineCases are interceptors, and lines that look like one.
 var lineCases = []lineCase{
 	// Interceptors.
 	{name: "port 53 redirected", client: fmt.Sprintf(redirectAll, 3), want: []string{"dns-interception unknown"}},
 	{name: "port 53 redirected nearby", client: fmt.Sprintf(redirectAll, 1), want: []string{"dns-interception unknown"}},
+	{name: "port 53 of two public resolvers redirected", client: redirectSome, want: []string{"dns-interception unknown"}},
+	{name: "all questions redirected to a resolver that leaves out signatures", client: redirectHome + "resolver-strips = [\"rrsig\"]\n" + redirectHomeBox, want: []string{"dns-interception unknown", "dnssec-strip unknown"}},
+	{name: "a resolver that leaves out signatures", client: "resolver-strips = [\"rrsig\"]\n", want: []string{"dnssec-strip unknown"}},
+	{name: "a resolver that leaves out the keys of ECH", client: "resolver-strips = [\"ech\"]\n", want: []string{"ech-strip unknown"}},
+	{name: "encrypted DNS blocked", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"doh.example\", \"doh-two.example\"]\naction = \"drop\"\n", want: []string{"dns-downgrade unknown"}},
+	{name: "all of TLS re-signed", client: "[client-network.intercept]\nat = 2\n", want: []string{"tcp-proxy unknown", "tls-interception unknown"}},
 	{name: "TCP proxy for the web", client: "[client-network.tcp-proxy]\nat = 2\nports = [80, 443]\n", want: []string{"tcp-proxy unknown"}},
 	{name: "TCP proxy for HTTPS", client: "[client-network.tcp-proxy]\nat = 3\nports = [443]\n", want: []string{"tcp-proxy unknown"}},
 	{name: "web proxy that accepts for nobody", client: "[client-network.web-proxy]\nat = 2\neager = true\n", want: []string{"http-proxy unknown"}},
-	{name: "re-signing device that accepts for nobody", client: "[client-network.intercept]\nat = 2\neager = true\n", want: []string{"tcp-proxy unknown"}},
+	{name: "re-signing device that accepts for nobody", client: "[client-network.intercept]\nat = 2\neager = true\n", want: []string{"tcp-proxy unknown", "tls-interception unknown"}},
+	{name: "a web proxy that keeps quiet", client: "[client-network.web-proxy]\nat = 2\n", want: []string{"http-proxy unknown"}},
 
 	// Look-alikes.
 	{name: "an ordinary line"},
+	{name: "a resolver that knows neither DNSSEC nor HTTPS records", client: "simple-resolver = true\n"},
+	{name: "a firewall that knows no DNS over TLS", client: "[[client-network.box]]\nat = 1\n[[client-network.box.rule]]\nlayer = \"tcp\"\nports = [853]\naction = \"drop\"\n"},
+	{name: "one encrypted resolver blocked", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"doh.example\"]\naction = \"drop\"\n"},
+	{name: "antivirus on the device", client: "trusts-interceptor = true\n[client-network.intercept]\nat = 0\nissuer = \"Antivirus Web Shield\"\n", want: []string{"tcp-proxy lan", "tls-interception device"}, interference: measure.InterferenceNone},
 	{name: "a line without IPv6", client: "no-ipv6 = true\n"},
 	{name: "a home router that translates", client: "nat = true\n"},
 	{name: "a home router that answers DNS itself", client: "router-dns = true\n", want: []string{"dns-interception lan"}, interference: measure.InterferenceNone},

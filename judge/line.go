@@ -1,6 +1,8 @@
 package judge
 
 import (
+	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -13,6 +15,10 @@ func (j *judging) line() {
 		j.redirected(f)
 		j.nobodyAccepts(f)
 	}
+	j.nearConnects()
+	j.impostors()
+	j.stripped()
+	j.encryptedDNS()
 }
 
 // reachesAnything says whether the line carries traffic at all: without that
@@ -176,6 +182,63 @@ func (j *judging) nobodyAccepts(f measure.Family) {
 			fi.NotExcluded = append(fi.NotExcluded, measure.WhyLocalNetwork)
 		}
 		j.add(fi)
+	}
+}
+
+// nearConnects judges ports that end nearer than another port of the same
+// server. A load balancer makes such a difference at one server; at two, of
+// different networks, it does not end at one and the same distance from here.
+func (j *judging) nearConnects() {
+	type server struct {
+		asn    int
+		lowest map[uint16]*measure.Observation
+	}
+	all := map[netip.Addr]*server{}
+	for _, o := range j.obs {
+		ap, ok := remote(o)
+		if o.Experiment != measure.ExpNearConnect || !ok || o.TTL <= 0 || o.Path == nil || o.Path.Outcome != "connected" {
+			continue
+		}
+		s := all[ap.Addr()]
+		if s == nil {
+			s = &server{asn: o.ASN, lowest: map[uint16]*measure.Observation{}}
+			all[ap.Addr()] = s
+		}
+		if had := s.lowest[ap.Port()]; had == nil || o.TTL < had.TTL {
+			s.lowest[ap.Port()] = o
+		}
+	}
+	for _, pair := range [][2]uint16{{80, 443}, {443, 80}} {
+		var because []*measure.Observation
+		ases, ttl, same := map[int]bool{}, 0, true
+		for _, a := range slices.SortedFunc(maps.Keys(all), netip.Addr.Compare) {
+			s := all[a]
+			near, far := s.lowest[pair[0]], s.lowest[pair[1]]
+			if near == nil || far == nil || far.TTL-near.TTL < 2 {
+				continue
+			}
+			same = same && (ttl == 0 || ttl == near.TTL)
+			ttl = near.TTL
+			ases[s.asn] = true
+			because = append(because, near, far)
+		}
+		if len(ases) < 2 || !same {
+			continue
+		}
+		f := measure.Finding{Method: measure.TCPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepTCP, Family: family(because[0]), Scope: within(ttl),
+			Trigger: measure.Trigger{Kind: "port", Value: strconv.Itoa(int(pair[0])), Control: strconv.Itoa(int(pair[1]))}, Runs: len(ases), Hits: len(ases),
+			Controls: measure.Count{Runs: len(ases)}, Because: ids(because...), Proof: "ttl"}
+		if pair[0] == 80 {
+			f.Method, f.Layer = measure.HTTPProxy, measure.StepHTTP
+		}
+		if ttl != 1 {
+			f.NotExcluded = []measure.Why{measure.WhyLocalNetwork}
+		}
+		if !slices.ContainsFunc(j.findings, func(x measure.Finding) bool {
+			return x.Trigger.Kind == "port" && x.Trigger.Value == f.Trigger.Value && x.Family == f.Family
+		}) {
+			j.add(f)
+		}
 	}
 }
 

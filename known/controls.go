@@ -3,6 +3,7 @@ package known
 import (
 	_ "embed"
 	"net/netip"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -13,7 +14,9 @@ var controlsCSV []byte
 // Control is a third party that a run contacts by default. Kinds: canary (a
 // host that is known to work), doh (an encrypted resolver, Name is its URL),
 // resolver (an open resolver on port 53), nowhere (an address at which no
-// resolver runs), nobody (one at which nobody lives), captive (a plain URL that answers 204).
+// resolver runs), nobody (one at which nobody lives), whoami (a name that is
+// answered with the address of who asks), signed (a name with DNSSEC), ech (a
+// name with ECH keys), captive (a plain URL that answers 204).
 type Control struct {
 	ID   string
 	Kind string
@@ -46,3 +49,37 @@ var controlTable = sync.OnceValue(func() []Control {
 
 // Controls lists the third parties of a run, in the order of the file.
 func Controls() []Control { return append([]Control(nil), controlTable()...) }
+
+//go:embed resolvers.csv
+var resolversCSV []byte
+
+// PublicResolver is a resolver whose operator is known.
+type PublicResolver struct {
+	ID, Operator string
+	Addrs        []netip.Addr
+	Name         string // in its certificate
+	DoH          string // URL
+	// Identity is the shape (RE2) of its answers to id.server and
+	// hostname.bind in class CH, nil where none is known.
+	Identity *regexp.Regexp
+	Source   string
+}
+
+var publicTable = sync.OnceValue(func() []PublicResolver {
+	var out []PublicResolver
+	for _, r := range readCSV("resolvers.csv", resolversCSV, 7) {
+		p := PublicResolver{ID: r[0], Operator: r[1], Name: r[3], DoH: r[4], Source: r[6]}
+		for _, a := range strings.Fields(r[2]) {
+			p.Addrs = append(p.Addrs, netip.MustParseAddr(a))
+		}
+		if r[5] != "" {
+			p.Identity = regexp.MustCompile(r[5])
+		}
+		out = append(out, p)
+	}
+	return out
+})
+
+// PublicResolvers are the resolvers whose answers are compared, in the order
+// of the file.
+func PublicResolvers() []PublicResolver { return append([]PublicResolver(nil), publicTable()...) }

@@ -251,6 +251,10 @@ func TestControls(t *testing.T) {
 					t.Errorf("%s: %s is somebody's", c.ID, a)
 				}
 			}
+		case "whoami", "signed", "ech":
+			if c.Name == "" || len(c.Addrs) > 0 {
+				t.Errorf("%s: %q at %v", c.ID, c.Name, c.Addrs)
+			}
 		case "captive":
 			if !strings.HasPrefix(c.Name, "http://") {
 				t.Errorf("%s: %q is not plain", c.ID, c.Name)
@@ -304,4 +308,36 @@ func FuzzInterceptionRoot(f *testing.F) {
 			t.Fatalf("%+v %q %v", r, how, ok)
 		}
 	})
+}
+
+// TestPublicResolvers: each row is one that a run may ask in every way.
+func TestPublicResolvers(t *testing.T) {
+	doh := map[string]bool{}
+	for _, c := range Controls() {
+		if c.Kind == "doh" {
+			doh[c.Name] = true
+		}
+	}
+	list := PublicResolvers()
+	if len(list) < 3 {
+		t.Fatalf("%d operators", len(list))
+	}
+	shapes := 0
+	for _, r := range list {
+		if len(r.Addrs) < 2 || r.Name == "" || r.Source == "" || !doh[r.DoH] {
+			t.Errorf("%s: %+v", r.ID, r)
+		}
+		if r.Identity == nil {
+			continue
+		}
+		shapes++
+		for _, strange := range []string{"", "dnsmasq-2.90", "unbound 1.19.2", "ns1.operator.example", "9.18.24", "none"} {
+			if r.Identity.MatchString(strange) {
+				t.Errorf("%s: %q would pass", r.ID, strange)
+			}
+		}
+	}
+	if shapes < 2 {
+		t.Errorf("%d shapes are known", shapes)
+	}
 }

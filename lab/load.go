@@ -361,6 +361,9 @@ func (k *Client) check(i int, c *checker) {
 	if k.Trusts && k.Intercept == nil && (k.Mail == nil || !k.Mail.does("answer")) {
 		c.failf("%s: trusts-interceptor needs [client-network.intercept], or a mail device that answers", where)
 	}
+	for _, s := range k.Strips {
+		c.oneOf(where, "resolver-strips", s, "rrsig", "ech")
+	}
 	if p := k.TCPProxy; p != nil {
 		at("tcp-proxy", p.At)
 		for _, n := range p.Ports {
@@ -423,7 +426,7 @@ func (t *Site) check(nets map[string]*Network, c *checker) {
 	} else if t.Network != "" || len(t.Addresses) > 0 {
 		c.failf("%s: it shares the addresses of %s, so it has neither network nor addresses", where, t.Shares)
 	}
-	c.oneOf(where, "role", t.Role, "canary", "doh", "resolver", "nowhere", "captive-check", "helper")
+	c.oneOf(where, "role", t.Role, "canary", "doh", "resolver", "nowhere", "captive-check", "helper", "whoami")
 	c.oneOf(where, "http", t.HTTP, "redirect", "same", "closed", "none")
 	c.oneOf(where, "https", t.HTTPS, "closed", "none")
 	c.oneOf(where, "cert", t.Cert, "ok", "expired", "self-signed", "wrong-name", "missing-intermediate", "private")
@@ -433,6 +436,7 @@ func (t *Site) check(nets map[string]*Network, c *checker) {
 	c.oneOf(where, "varies", t.Varies, "language", "time", "random")
 	c.oneOf(where, "refuses", t.Refuses, "403", "451", "reset")
 	c.within(where, "count", t.Count, 0, 32)
+	c.within(where, "deeper", t.Deeper, 0, 16)
 	c.within(where, "size", t.Size, 0, 64<<20)
 	for _, p := range t.Ports {
 		c.within(where, "ports", p, 1, 65535)

@@ -34,10 +34,20 @@ type resolver struct {
 	w       *World
 	country string // where it asks from
 	lies    []*Lie
+	addr    netip.Addr
+	id      string   // what it says of itself, "" nothing
+	strips  []string // rrsig, ech: what it leaves out of answers
+	simple  bool     // it knows neither DNSSEC nor the type HTTPS
+}
+
+// resolverOf is a site's resolver at an address.
+func (w *World) resolverOf(t *Site, a netip.Addr) *resolver {
+	return &resolver{w: w, country: t.net.Country, addr: a, id: t.Identity}
 }
 
 func (w *World) operators() *resolver {
-	return &resolver{w, w.Client.Country, w.Client.Lies}
+	c := w.Client
+	return &resolver{w: w, country: c.Country, lies: c.Lies, addr: c.resolver, id: "resolver.operator.example", strips: c.Strips, simple: c.SimpleDNS}
 }
 
 // answer gives nil where the resolver stays silent.
@@ -51,7 +61,57 @@ func (r *resolver) answer(q *dns.Msg) *dns.Msg {
 			}
 		}
 	}
-	return r.w.zone(q, r.country)
+	if len(q.Question) == 1 && q.Question[0].Qclass == dns.ClassCHAOS {
+		return r.chaos(q)
+	}
+	m := r.w.zone(q, r.country, r.addr)
+	if r.simple && len(q.Question) == 1 && q.Question[0].Qtype == dns.TypeHTTPS {
+		m.Answer = nil
+	}
+	if r.simple || slices.Contains(r.strips, "rrsig") {
+		m.Answer = slices.DeleteFunc(m.Answer, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeRRSIG })
+	}
+	if e := m.IsEdns0(); r.simple && e != nil {
+		e.SetDo(false)
+	}
+	if slices.Contains(r.strips, "ech") {
+		for _, rr := range m.Answer {
+			if h, ok := rr.(*dns.HTTPS); ok {
+				h.Value = slices.DeleteFunc(h.Value, func(v dns.SVCBKeyValue) bool { return v.Key() == dns.SVCB_ECHCONFIG })
+			}
+		}
+	}
+	return m
+}
+
+// chaos is what a resolver says of itself.
+func (r *resolver) chaos(q *dns.Msg) *dns.Msg {
+	m := reply(q)
+	qu := q.Question[0]
+	if r.id == "" || qu.Qtype != dns.TypeTXT {
+		m.Rcode = dns.RcodeRefused
+		return m
+	}
+	text := r.id
+	if strings.EqualFold(qu.Name, "version.bind.") {
+		text = "lab 1"
+	}
+	m.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: qu.Name, Rrtype: dns.TypeTXT, Class: dns.ClassCHAOS}, Txt: []string{text}}}
+	return m
+}
+
+// sign adds a signature of the shape of a real one, which nothing here checks.
+func sign(m *dns.Msg, q *dns.Msg) {
+	e := q.IsEdns0()
+	if e == nil || !e.Do() || len(m.Answer) == 0 {
+		return
+	}
+	m.IsEdns0().SetDo()
+	h := *m.Answer[0].Header()
+	covered := h.Rrtype
+	h.Rrtype = dns.TypeRRSIG
+	m.Answer = append(m.Answer, &dns.RRSIG{Hdr: h, TypeCovered: covered, Algorithm: dns.ECDSAP256SHA256, Labels: uint8(dns.CountLabel(h.Name)), OrigTtl: h.Ttl,
+		Expiration: 1893456000, Inception: 1577836800, KeyTag: 4711, SignerName: "example.", Signature: strings.Repeat("bGFi", 22)})
 }
 
 func (l *Lie) tellsOf(name string, now time.Time) bool {
@@ -100,7 +160,8 @@ func (l *Lie) answer(q *dns.Msg) *dns.Msg {
 }
 
 // zone answers a question with the truth, as a resolver in a country gets it.
-func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
+// from is the resolver's own address.
+func (w *World) zone(q *dns.Msg, country string, from netip.Addr) *dns.Msg {
 	m := reply(q)
 	if len(q.Question) != 1 {
 		m.Rcode = dns.RcodeFormatError
@@ -132,6 +193,17 @@ func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
 		return m
 	}
 	v4, v6 := w.addressesFor(t, country)
+	if t.Role == "whoami" {
+		v4, v6 = nil, nil
+		if from.Is4() {
+			v4 = []netip.Addr{from}
+		} else if from.IsValid() {
+			v6 = []netip.Addr{from}
+		}
+	}
+	if t.Signed {
+		defer sign(m, q)
+	}
 	h := dns.RR_Header{Name: qu.Name, Class: dns.ClassINET, Ttl: 300}
 	switch qu.Qtype {
 	case dns.TypeA:
@@ -151,9 +223,17 @@ func (w *World) zone(q *dns.Msg, country string) *dns.Msg {
 			}
 		}
 	case dns.TypeHTTPS:
+		alpn := []string{"h2"}
 		if t.H3 {
+			alpn = []string{"h3", "h2"}
+		}
+		value := []dns.SVCBKeyValue{&dns.SVCBAlpn{Alpn: alpn}}
+		if t.ECH {
+			value = append(value, &dns.SVCBECHConfig{ECH: []byte("a configuration of the lab, which nothing uses")})
+		}
+		if t.H3 || t.ECH {
 			h.Rrtype = dns.TypeHTTPS
-			m.Answer = append(m.Answer, &dns.HTTPS{SVCB: dns.SVCB{Hdr: h, Priority: 1, Target: ".", Value: []dns.SVCBKeyValue{&dns.SVCBAlpn{Alpn: []string{"h3", "h2"}}}}})
+			m.Answer = append(m.Answer, &dns.HTTPS{SVCB: dns.SVCB{Hdr: h, Priority: 1, Target: ".", Value: value}})
 		}
 	}
 	return m
@@ -191,7 +271,7 @@ func (w *World) addressesFor(t *Site, country string) (v4, v6 []netip.Addr) {
 func (w *World) resolveFor(name, country string) ([]netip.Addr, error) {
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(name), dns.TypeA)
-	m := w.zone(q, country)
+	m := w.zone(q, country, netip.Addr{})
 	if m.Rcode == dns.RcodeServerFailure {
 		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
 	}
@@ -269,7 +349,7 @@ func (r *resolver) serveTCP(c net.Conn) {
 }
 
 // doh answers RFC 8484 requests.
-func (w *World) doh(rw http.ResponseWriter, r *http.Request, country string) {
+func (w *World) doh(rw http.ResponseWriter, r *http.Request, t *Site) {
 	var b []byte
 	var err error
 	if r.Method == http.MethodPost {
@@ -282,7 +362,7 @@ func (w *World) doh(rw http.ResponseWriter, r *http.Request, country string) {
 		http.Error(rw, "bad question", http.StatusBadRequest)
 		return
 	}
-	out, err := w.zone(q, country).Pack()
+	out, err := w.resolverOf(t, t.AllAddresses()[0]).answer(q).Pack()
 	if err != nil {
 		http.Error(rw, "cannot answer", http.StatusInternalServerError)
 		return

@@ -237,7 +237,22 @@ func (w *World) Inject(pkt []byte) {
 	if w.client.stack != nil {
 		w.client.record(true, &p)
 	}
-	w.schedule(pkt, w.pathTo(p.Dst), 0, box.Out, 0)
+	w.schedule(pkt, w.behind(w.pathTo(p.Dst), &p), 0, box.Out, 0)
+}
+
+// behind is the path to a server that stands behind a load balancer.
+func (w *World) behind(path []element, p *packet.Packet) []element {
+	owners := w.owners[p.Dst]
+	if p.Proto != packet.TCP || p.DstPort != 443 || len(owners) == 0 || owners[0].Deeper == 0 || len(path) == 0 {
+		return path
+	}
+	path = slices.Clone(path)
+	last := path[len(path)-1]
+	last.delay = 0
+	for range owners[0].Deeper {
+		path = append(path, last)
+	}
+	return path
 }
 
 // fromServer is a packet that a server sends.

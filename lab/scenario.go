@@ -76,6 +76,8 @@ type Client struct {
 	WebProxy  *WebProxy   `toml:"web-proxy"`
 	Mail      *MailDevice `toml:"mail"`
 	TCPProxy  *TCPProxy   `toml:"tcp-proxy"`
+	Strips    []string   `toml:"resolver-strips"` // the operator's resolver leaves out: rrsig, ech
+	SimpleDNS bool       `toml:"simple-resolver"` // it knows neither DNSSEC nor the type HTTPS
 	RouterDNS bool        `toml:"router-dns"` // the home router answers all of port 53 itself
 	Captive   bool        `toml:"captive"`    // nobody has logged in at the portal
 	Truth     []Truth     `toml:"truth"`      // about the line itself
@@ -163,7 +165,7 @@ type Site struct {
 	Count     int               `toml:"count"`     // addresses per family, 0 is 1
 	Rotate    bool              `toml:"rotate"`    // answers with one of them in turn
 	GeoDNS    map[string]string `toml:"geodns"`    // resolver's country -> network
-	Role      string            `toml:"role"`      // canary, doh, resolver, nowhere, captive-check, helper
+	Role      string            `toml:"role"`      // canary, doh, resolver, nowhere, captive-check, helper, whoami
 	NoIPv6    bool              `toml:"no-ipv6"`
 	Broken6   bool              `toml:"broken-ipv6"`
 	HTTP      string            `toml:"http"`  // redirect (default), same, closed, none
@@ -183,6 +185,10 @@ type Site struct {
 	BlockASNs []int             `toml:"blocks-asns"`
 	Refuses   string            `toml:"refuses"` // how: 403 (default), 451, reset
 	TLS12     bool              `toml:"tls12"`
+	Identity  string            `toml:"identity"` // of a resolver: id.server
+	Deeper    int               `toml:"deeper"`   // port 443 is so many routers behind port 80
+	Signed    bool              `toml:"signed"`   // its DNS has DNSSEC
+	ECH       bool              `toml:"ech"`      // its HTTPS record has the keys
 	Banner    string            `toml:"banner"` // for plain services
 	Ports     []int             `toml:"ports"`
 	Mail      []*MailService    `toml:"mail"`

@@ -66,7 +66,7 @@ func (w *World) serve() error {
 		}
 		if t.Role == "resolver" || t.Role == "doh" {
 			for _, a := range t.AllAddresses() {
-				if err := w.serveDNS(a, &resolver{w: w, country: t.net.Country}); err != nil {
+				if err := w.serveDNS(a, w.resolverOf(t, a)); err != nil {
 					return err
 				}
 			}
@@ -112,7 +112,7 @@ func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn),
 	case t.Broken6 && local.Addr().Is6():
 		return nil, "silent"
 	}
-	if r := (&resolver{w: w, country: t.net.Country}); t.Role == "resolver" || t.Role == "doh" {
+	if r := w.resolverOf(t, local.Addr()); t.Role == "resolver" || t.Role == "doh" {
 		switch local.Port() {
 		case 53:
 			return func(c *serverConn) { r.serveTCP(c) }, ""
@@ -346,7 +346,7 @@ func (w *World) answer(rw http.ResponseWriter, r *http.Request, sites []*Site, s
 		return
 	}
 	if t.Role == "doh" && r.URL.Path == "/dns-query" {
-		w.doh(rw, r, t.net.Country)
+		w.doh(rw, r, t)
 		return
 	}
 	if w.refuses(t, remote) {

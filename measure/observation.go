@@ -124,6 +124,11 @@ const (
 	// connection to Remote completes; T is the target's port, C port 443 or a
 	// closed port of the same address. differs: port.
 	ExpProxyTTL Experiment = "proxy-ttl"
+	// ExpNearConnect: T and C are TTL-limited SYNs to ports 80 and 443 of a
+	// canary, whose servers are far apart: a port that ends equally near at
+	// several, and nearer than the other, ends on the way. Of LineTarget.
+	// differs: port.
+	ExpNearConnect Experiment = "near-connect"
 	// ExpPlain: T fetches a fixed plain HTTP body from a helper under the
 	// target's Host name; C is that body's known hash (no observation).
 	ExpPlain Experiment = "plain"
@@ -169,6 +174,27 @@ const (
 	// 80 and 443 tell what takes web traffic from what takes all of TCP. Of
 	// LineTarget. differs: address.
 	ExpNobody Experiment = "nobody"
+	// ExpOperator: T asks resolvers of different operators for the identity of
+	// the machine that answers (class CH: id.server, hostname.bind,
+	// version.bind). Two operators have no machine in common. No control.
+	ExpOperator Experiment = "operator"
+	// ExpExit: T asks a public resolver on port 53 for a name that is answered
+	// with the address from which it was asked for, C the same operator's
+	// encrypted resolver. differs: transport.
+	ExpExit Experiment = "exit"
+	// ExpNearAnswer: T asks a public resolver in packets of a TTL, C connects
+	// to the same address in packets of a TTL: what counts is the lowest of
+	// each that is answered. differs: protocol.
+	ExpNearAnswer Experiment = "near-answer"
+	// ExpSigned: T asks a resolver on port 53 for a signed name with DNSSECOK,
+	// C an encrypted one. An RRSIG in C that T lacks was left out. differs:
+	// transport or resolver.
+	ExpSigned Experiment = "signed"
+	// ExpECHKeys: as ExpSigned, for the HTTPS record of a name that has ECH.
+	ExpECHKeys Experiment = "ech-keys"
+	// ExpEncrypted: T asks a public resolver for a known host's name over TLS
+	// or HTTPS, C over UDP. differs: transport.
+	ExpEncrypted Experiment = "encrypted"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -289,6 +315,16 @@ type DNS struct {
 	Type      string `json:"type" class:"none"`      // A, AAAA, HTTPS, A+AAAA (system)
 	Transport string `json:"transport" class:"none"` // system, udp, tcp, tls, https
 	Resolver  string `json:"resolver,omitempty" class:"network"`
+	// Class is CH where it is not IN.
+	Class string `json:"class,omitempty" class:"none"`
+	// DNSSECOK: signatures were asked for (the DO bit, RFC 3225).
+	DNSSECOK bool `json:"dnssec_ok,omitempty"`
+	// Operator is who is known to run Resolver, for the experiments about the
+	// line; Expected says that a CH answer has the shape that this operator's
+	// answers are known to have, Unlike that it has another.
+	Operator string `json:"operator,omitempty" class:"none"`
+	Expected bool   `json:"expected,omitempty"`
+	Unlike   bool   `json:"unlike,omitempty"`
 	// NoResolver says that Resolver is known to run no resolver (ExpNowhere).
 	NoResolver bool `json:"no_resolver,omitempty"`
 	// Replies in the order of arrival; more than one to a UDP question is
@@ -302,6 +338,8 @@ type DNSReply struct {
 	Rcode   string      `json:"rcode" class:"none"`
 	AA      bool        `json:"aa,omitempty"`
 	AD      bool        `json:"ad,omitempty"`
+	TC      bool        `json:"tc,omitempty"`        // it did not fit
+	DO      bool        `json:"dnssec_ok,omitempty"` // it knows of signatures
 	TTL     int         `json:"ttl,omitempty"` // of the packet as it arrived, where visible
 	Answers []DNSAnswer `json:"answers,omitempty"`
 }

@@ -86,8 +86,41 @@ type Question struct {
 	NoResolver bool
 	// NoEDNS leaves out the OPT record (RFC 6891).
 	NoEDNS bool
+	// Chaos asks in class CH, for what a resolver says of itself.
+	Chaos bool
+	// DNSSECOK asks for signatures too (RFC 3225).
+	DNSSECOK bool
+	// Operator is who is known to run Server.
+	Operator string
 	// TTL is that of the packets sent, 0 the system's default.
 	TTL int
+}
+
+// message is the question as it is sent.
+func (q Question) message() (*dns.Msg, error) {
+	msg, err := newQuestion(q.Name, q.Type)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case q.NoEDNS:
+		msg.Extra = nil
+	case q.DNSSECOK:
+		msg.IsEdns0().SetDo()
+	}
+	if q.Chaos {
+		msg.Question[0].Qclass = dns.ClassCHAOS
+	}
+	return msg, nil
+}
+
+// record is the question as it is recorded.
+func (q Question) record(resolver string) *measure.DNS {
+	d := &measure.DNS{Name: q.Name, Type: q.Type, Transport: q.Transport, Resolver: resolver, NoResolver: q.NoResolver, DNSSECOK: q.DNSSECOK, Operator: q.Operator}
+	if q.Chaos {
+		d.Class = "CH"
+	}
+	return d
 }
 
 // Ask asks one question. Over UDP it keeps every answer to the try that was
@@ -98,7 +131,7 @@ func Ask(ctx context.Context, n Network, l *Log, m Meta, q Question, trust *Trus
 	defer l.End(o)
 	setRemote(l, o, q.Server)
 	o.TTL = q.TTL
-	o.DNS = &measure.DNS{Name: q.Name, Type: q.Type, Transport: q.Transport, Resolver: q.Server.String(), NoResolver: q.NoResolver}
+	o.DNS = q.record(q.Server.String())
 	if q.Timeout <= 0 {
 		q.Timeout = 6 * time.Second
 	}
@@ -114,12 +147,9 @@ func Ask(ctx context.Context, n Network, l *Log, m Meta, q Question, trust *Trus
 }
 
 func ask(ctx context.Context, n Network, l *Log, o *measure.Observation, q Question, trust *Trust) error {
-	msg, err := newQuestion(q.Name, q.Type)
+	msg, err := q.message()
 	if err != nil {
 		return err
-	}
-	if q.NoEDNS {
-		msg.Extra = nil
 	}
 	if !q.Server.IsValid() {
 		return fmt.Errorf("wire: no resolver to ask for %q", q.Name)
@@ -174,7 +204,10 @@ func ReplyOf(l *Log, b []byte, at time.Time, ttl int) measure.DNSReply {
 
 // recordReply makes a reply of a message.
 func recordReply(l *Log, msg *dns.Msg, at time.Time, ttl int) measure.DNSReply {
-	r := measure.DNSReply{AtUS: l.Since(at), Rcode: rcodeText(msg.Rcode), AA: msg.Authoritative, AD: msg.AuthenticatedData, TTL: ttl}
+	r := measure.DNSReply{AtUS: l.Since(at), Rcode: rcodeText(msg.Rcode), AA: msg.Authoritative, AD: msg.AuthenticatedData, TC: msg.Truncated, TTL: ttl}
+	if e := msg.IsEdns0(); e != nil {
+		r.DO = e.Do()
+	}
 	for _, rr := range msg.Answer {
 		if len(r.Answers) == maxAnswers {
 			break

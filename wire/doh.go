@@ -90,15 +90,22 @@ func (d *DoH) URL() string { return d.url.String() }
 // Ask asks one question. All waiting, connecting included, ends at timeout
 // (6 s if 0).
 func (d *DoH) Ask(ctx context.Context, l *Log, m Meta, name, qtype string, timeout time.Duration) *measure.Observation {
+	return d.Put(ctx, l, m, Question{Name: name, Type: qtype, Timeout: timeout})
+}
+
+// Put is Ask with what else a question can say; its Server and Transport are
+// the resolver's own.
+func (d *DoH) Put(ctx context.Context, l *Log, m Meta, q Question) *measure.Observation {
 	o := l.Begin(measure.StepDNS, m)
 	defer l.End(o)
-	o.DNS = &measure.DNS{Name: name, Type: qtype, Transport: "https", Resolver: d.url.String()}
-	if timeout <= 0 {
-		timeout = 6 * time.Second
+	q.Transport = "https"
+	o.DNS = q.record(d.url.String())
+	if q.Timeout <= 0 {
+		q.Timeout = 6 * time.Second
 	}
-	limited, cancel := context.WithTimeout(ctx, timeout)
+	limited, cancel := context.WithTimeout(ctx, q.Timeout)
 	defer cancel()
-	err := d.ask(limited, l, o, name, qtype)
+	err := d.ask(limited, l, o, q)
 	o.TookUS = l.Since(time.Now()) - o.StartUS
 	fail(ctx, o, err)
 	if err == nil {
@@ -107,15 +114,15 @@ func (d *DoH) Ask(ctx context.Context, l *Log, m Meta, name, qtype string, timeo
 	return o
 }
 
-func (d *DoH) ask(ctx context.Context, l *Log, o *measure.Observation, name, qtype string) error {
-	msg, err := newQuestion(name, qtype)
+func (d *DoH) ask(ctx context.Context, l *Log, o *measure.Observation, q Question) error {
+	msg, err := q.message()
 	if err != nil {
 		return err
 	}
 	msg.Id = 0 // RFC 8484, 4.1
 	packed, err := msg.Pack()
 	if err != nil {
-		return fmt.Errorf("packing the question for %q: %w", clip(name, 260), err)
+		return fmt.Errorf("packing the question for %q: %w", clip(q.Name, 260), err)
 	}
 	for attempt := 0; ; attempt++ {
 		c, fresh, err := d.connection(ctx, l, o)

@@ -76,9 +76,18 @@ func (a *app) hostPlace(o *checkOptions) (*place, error) {
 			p.cfg.Controls.Nowhere = append(p.cfg.Controls.Nowhere, c.Addrs...)
 		case "nobody":
 			p.cfg.Controls.Nobody = append(p.cfg.Controls.Nobody, c.Addrs...)
+		case "whoami":
+			p.cfg.Controls.Whoami = append(p.cfg.Controls.Whoami, c.Name)
+		case "signed":
+			p.cfg.Controls.Signed = append(p.cfg.Controls.Signed, c.Name)
+		case "ech":
+			p.cfg.Controls.ECH = append(p.cfg.Controls.ECH, c.Name)
 		case "captive":
 			p.cfg.Controls.Captive = c.Name
 		}
+	}
+	for _, r := range known.PublicResolvers() {
+		p.cfg.Controls.Public = append(p.cfg.Controls.Public, check.PublicResolver{Operator: r.Operator, Addrs: r.Addrs, Name: r.Name, DoH: r.DoH, Identity: r.Identity})
 	}
 	return p, a.adjust(o, p)
 }
@@ -227,6 +236,20 @@ func labConfig(w *lab.World, seed uint64) (check.Config, error) {
 	for _, n := range w.Sites("nowhere") {
 		cfg.Controls.Nowhere = append(cfg.Controls.Nowhere, n.AllAddresses()...)
 		cfg.Controls.Nobody = append(cfg.Controls.Nobody, n.AllAddresses()...)
+	}
+	for _, r := range append(w.Sites("doh"), w.Sites("resolver")...) {
+		cfg.Controls.Public = append(cfg.Controls.Public, check.PublicResolver{Operator: r.Name, Addrs: r.AllAddresses(), Name: r.Name, DoH: "https://" + r.Name + "/dns-query"})
+	}
+	for _, s := range w.Scenario.Sites {
+		if s.Role == "whoami" {
+			cfg.Controls.Whoami = append(cfg.Controls.Whoami, s.Name)
+		}
+		if s.Signed {
+			cfg.Controls.Signed = append(cfg.Controls.Signed, s.Name)
+		}
+		if s.ECH {
+			cfg.Controls.ECH = append(cfg.Controls.ECH, s.Name)
+		}
 	}
 	for _, c := range w.Sites("captive-check") {
 		cfg.Controls.Captive = "http://" + c.Name + "/"
