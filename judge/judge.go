@@ -68,8 +68,8 @@ func Judge(in Input) measure.Verdict {
 	if m.Target == measure.LineTarget {
 		v.Reachable = j.reachesAnything()
 	} else {
-	v.Reachable = j.reach()
-	j.absence(v.Reachable)
+		v.Reachable = j.reach()
+		j.absence(v.Reachable)
 	}
 	v.Findings = j.sorted()
 	v.Interference = j.interference(v.Reachable)

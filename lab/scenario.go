@@ -76,11 +76,11 @@ type Client struct {
 	WebProxy  *WebProxy   `toml:"web-proxy"`
 	Mail      *MailDevice `toml:"mail"`
 	TCPProxy  *TCPProxy   `toml:"tcp-proxy"`
-	Strips    []string   `toml:"resolver-strips"` // the operator's resolver leaves out: rrsig, ech
-	SimpleDNS bool       `toml:"simple-resolver"` // it knows neither DNSSEC nor the type HTTPS
-	RouterDNS bool        `toml:"router-dns"` // the home router answers all of port 53 itself
-	Captive   bool        `toml:"captive"`    // nobody has logged in at the portal
-	Truth     []Truth     `toml:"truth"`      // about the line itself
+	Strips    []string    `toml:"resolver-strips"` // the operator's resolver leaves out: rrsig, ech
+	SimpleDNS bool        `toml:"simple-resolver"` // it knows neither DNSSEC nor the type HTTPS
+	RouterDNS bool        `toml:"router-dns"`      // the home router answers all of port 53 itself
+	Captive   bool        `toml:"captive"`         // nobody has logged in at the portal
+	Truth     []Truth     `toml:"truth"`           // about the line itself
 
 	delay    time.Duration
 	clock    time.Duration
@@ -189,7 +189,7 @@ type Site struct {
 	Deeper    int               `toml:"deeper"`   // port 443 is so many routers behind port 80
 	Signed    bool              `toml:"signed"`   // its DNS has DNSSEC
 	ECH       bool              `toml:"ech"`      // its HTTPS record has the keys
-	Banner    string            `toml:"banner"` // for plain services
+	Banner    string            `toml:"banner"`   // for plain services
 	Ports     []int             `toml:"ports"`
 	Mail      []*MailService    `toml:"mail"`
 	About     string            `toml:"about"`

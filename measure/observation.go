@@ -340,7 +340,7 @@ type DNSReply struct {
 	AD      bool        `json:"ad,omitempty"`
 	TC      bool        `json:"tc,omitempty"`        // it did not fit
 	DO      bool        `json:"dnssec_ok,omitempty"` // it knows of signatures
-	TTL     int         `json:"ttl,omitempty"` // of the packet as it arrived, where visible
+	TTL     int         `json:"ttl,omitempty"`       // of the packet as it arrived, where visible
 	Answers []DNSAnswer `json:"answers,omitempty"`
 }
 
