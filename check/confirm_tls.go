@@ -294,10 +294,21 @@ func (j *job) helperAt(addr netip.Addr, port int) *vantage {
 	return nil
 }
 
+// firstHop tries whether what showed a strange certificate is this device or
+// its neighbour.
+func (j *job) firstHop(ctx context.Context, addr netip.Addr, port int) {
+	if !j.r.view.SetTTL || !j.r.view.SYNHop || j.r.pacer.wait(ctx) != nil {
+		return
+	}
+	wire.SYN(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpFirstHop},
+		wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: 1, Timeout: 1500 * time.Millisecond})
+}
+
 // confirmCertificate looks at a chain that does not verify: which chain other
 // names get at the same address, and which the same name gets elsewhere; where
 // that is a helper, also what came of the ClientHello there.
 func (j *job) confirmCertificate(ctx context.Context, s suspect) {
+	j.firstHop(ctx, s.addr, s.port)
 	for k := 1; k <= 3; k++ {
 		if k > 1 && wire.Sleep(ctx, apart) != nil || !j.r.spend(1) {
 			return

@@ -195,6 +195,9 @@ func (j *job) confirmMail(ctx context.Context, s suspect) {
 	var wg sync.WaitGroup
 	if j.r.view.SYNHop && j.r.view.SetTTL && s.seen.Step == measure.StepMail {
 		wg.Go(func() { j.r.terminator(ctx, j.log, s.addr, s.port, 443) })
+		if s.seen.TLS != nil && len(s.seen.TLS.Chain) > 0 && s.seen.TLS.Public != measure.VerifiedOK {
+			wg.Go(func() { j.firstHop(ctx, s.addr, s.port) })
+		}
 	}
 	for k := 2; k <= mailRounds; k++ {
 		if k > 2 && wire.Sleep(ctx, mailPause) != nil || !j.r.spend(1) {

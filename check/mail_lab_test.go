@@ -373,13 +373,13 @@ func TestMailNearTheServer(t *testing.T) {
 func TestMailOnThisDevice(t *testing.T) {
 	t.Parallel()
 	for _, helped := range []bool{false, true} {
-		r := post{client: "trusts-interceptor = true", device: "at = 0\nports = [143, 993]\ndoes = [\"answer\"]", server: goodIMAP, target: "imap://mail.example", helper: helped}.seen(t)
+		r := post{client: "trusts-interceptor = true", device: "at = 0\nports = [143, 993]\ndoes = [\"answer\"]\nterminates = true", server: goodIMAP, target: "imap://mail.example", helper: helped}.seen(t)
 		f := findingOf(r.Verdict, measure.MailInterception)
 		want := measure.InterferenceSuspected
 		if helped {
 			want = measure.InterferenceConfirmed
 		}
-		if f == nil || f.Interference != want || f.Scope != measure.ScopeDevice {
+		if f == nil || f.Interference != want || f.Scope != measure.ScopeLAN || !f.Trusted {
 			t.Errorf("helper %v: %+v\n%s", helped, r.Verdict, transcript(r.Measurement))
 		}
 	}

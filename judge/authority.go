@@ -18,7 +18,10 @@ import (
 // A name says where a device stands only if this system trusts what is signed
 // under it: the antivirus that runs here is trusted here, and whoever copies
 // its name is not. That a provider's device does it is never said by a name.
-func (j *judging) sign(f *measure.Finding, t *measure.TLS, name string) (known.Root, bool) {
+// Whether it stands here or next door is seen by a TTL of one.
+func (j *judging) sign(f *measure.Finding, o *measure.Observation, name string) (known.Root, bool) {
+	defer j.place(f, o)
+	t := o.TLS
 	f.Issuer = t.Issuer
 	f.Trusted = t.System == measure.VerifiedOK && !verified(t)
 	if r, ok := j.signer(t.Chain, name); ok {
@@ -45,6 +48,30 @@ func (j *judging) sign(f *measure.Finding, t *measure.TLS, name string) (known.R
 	}
 	f.Match = &m
 	return r, true
+}
+
+// place says how near the device is from which o came, if a connection with
+// TTL 1 was tried: what accepts it did not let it leave the house.
+func (j *judging) place(f *measure.Finding, o *measure.Observation) {
+	for _, p := range j.obs {
+		if p.Experiment != measure.ExpFirstHop || p.Path == nil || p.TTL != 1 || p.Remote != o.Remote {
+			continue
+		}
+		switch p.Path.Outcome {
+		case "connected":
+			if f.Scope != measure.ScopeDevice {
+				f.Scope = measure.ScopeLAN
+			}
+			f.Because = append(f.Because, p.ID)
+		case "expired":
+			// A router sent it back: it had left this device.
+			if f.Scope == measure.ScopeDevice {
+				f.Scope = measure.ScopeUnknown
+			}
+			f.Because = append(f.Because, p.ID)
+		}
+		return
+	}
 }
 
 // held says whether a chain's certificates are among the bodies and their

@@ -323,7 +323,7 @@ func TestLaw(t *testing.T) {
 var lawSteps = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepPath, measure.StepStream, measure.StepHelper}
 var lawExperiments = []measure.Experiment{"", measure.ExpQName, measure.ExpResolver, measure.ExpIdentity, measure.ExpAddress, measure.ExpSNI, measure.ExpSNIElsewhere, measure.ExpSNITTL,
 	measure.ExpHello, measure.ExpHost, measure.ExpHostElsewhere, measure.ExpURL, measure.ExpHTTPS, measure.ExpQUIC, measure.ExpQUICSNI, measure.ExpQUICElsewhere, measure.ExpBulk,
-	measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpFamily, measure.ExpResidual}
+	measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpFirstHop, measure.ExpFamily, measure.ExpResidual}
 var lawFailures = []measure.Failure{"", "", "", measure.GenericTimeout, measure.ConnectionReset, measure.ConnectionRefused, measure.EOF, measure.TLSFailedHandshake, measure.TLSInvalidHostname,
 	measure.TLSUnknownAuthority, measure.DNSNXDomain, measure.DNSServfail, measure.HostUnreachable, measure.Interrupted}
 

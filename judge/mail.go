@@ -293,7 +293,7 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 			f.Interference, f.Proof = measure.InterferenceConfirmed, "greeter"
 		}
 		if s == signKey && hits[0].TLS != nil {
-			j.sign(&f, hits[0].TLS, j.host)
+			j.sign(&f, hits[0], j.host)
 		}
 		j.add(f)
 	}
@@ -369,7 +369,7 @@ func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	}
 	o := bad[0]
 	f := j.mailFinding(signKey, d, bad)
-	if j.sign(&f, o.TLS, j.host); f.Proof == "signature" {
+	if j.sign(&f, o, j.host); f.Proof == "signature" {
 		j.add(f)
 		return
 	}

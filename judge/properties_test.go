@@ -21,7 +21,7 @@ var (
 		measure.TLSUnknownAuthority, measure.TLSInvalidHostname, measure.TLSFailedHandshake, measure.HostUnreachable, measure.Interrupted, "unknown_failure: what"}
 	allExperiments = []measure.Experiment{"", measure.ExpQName, measure.ExpNowhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpAddress, measure.ExpSNI, measure.ExpSNIElsewhere,
 		measure.ExpSNITTL, measure.ExpHello, measure.ExpHost, measure.ExpHostElsewhere, measure.ExpURL, measure.ExpHTTPS, measure.ExpQUIC, measure.ExpQUICSNI, measure.ExpQUICElsewhere,
-		measure.ExpBulk, measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpPlain, measure.ExpResidual, measure.ExpMail, measure.ExpMailGreeter}
+		measure.ExpBulk, measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpFirstHop, measure.ExpPlain, measure.ExpResidual, measure.ExpMail, measure.ExpMailGreeter}
 	someNames     = []string{site, randomName, knownName, ""}
 	someAddrs     = []string{"198.18.7.7", "185.199.108.153", "93.184.216.34", "10.10.34.35", "2001:db8::7"}
 	someRemotes   = []string{siteAt, sitePort, otherAt, other2At, truthAt, fakeAt, "[2001:db8::7]:443", "", "x"}

@@ -92,7 +92,7 @@ func (j *judging) singleFailure(o *measure.Observation) bool {
 		f.Method = measure.TLSInterception
 		f.NotExcluded = []measure.Why{measure.WhySingleSample, measure.WhyServerBroken}
 		if o.TLS != nil {
-			if r, ok := j.sign(&f, o.TLS, name); ok && r.Owns(name) {
+			if r, ok := j.sign(&f, o, name); ok && r.Owns(name) {
 				return false
 			}
 		}

@@ -331,7 +331,7 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		j.add(f)
 		return
 	}
-	root, isKnown := j.sign(&f, o.TLS, name)
+	root, isKnown := j.sign(&f, o, name)
 	if f.Proof == "signature" {
 		j.add(f)
 		return

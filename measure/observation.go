@@ -124,6 +124,10 @@ const (
 	// connection to Remote completes; T is the target's port, C port 443 or a
 	// closed port of the same address. differs: port.
 	ExpProxyTTL Experiment = "proxy-ttl"
+	// ExpFirstHop: T is a SYN with TTL 1 to where a certificate came from that
+	// does not verify: whoever accepts it is this device or at most one hop
+	// away. No control.
+	ExpFirstHop Experiment = "first-hop"
 	// ExpNearConnect: T and C are TTL-limited SYNs to ports 80 and 443 of a
 	// canary, whose servers are far apart: a port that ends equally near at
 	// several, and nearer than the other, ends on the way. Of LineTarget.

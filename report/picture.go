@@ -18,7 +18,7 @@ import (
 var experimentOrder = []measure.Experiment{
 	measure.ExpSNI, measure.ExpHost, measure.ExpURL, measure.ExpQUICSNI, measure.ExpNowhere, measure.ExpQName, measure.ExpBulk, measure.ExpHTTPS,
 	measure.ExpAddress, measure.ExpQUIC, measure.ExpFirstBytes, measure.ExpSNITTL, measure.ExpSNIElsewhere, measure.ExpHostElsewhere,
-	measure.ExpQUICElsewhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpHello, measure.ExpPlain, measure.ExpProxyTTL,
+	measure.ExpQUICElsewhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpHello, measure.ExpPlain, measure.ExpProxyTTL, measure.ExpFirstHop,
 	measure.ExpMailGreeter, measure.ExpMail,
 	measure.ExpFamily, measure.ExpResidual, measure.ExpRedirect, measure.ExpNobody, measure.ExpOperator,
 	measure.ExpExit, measure.ExpNearAnswer, measure.ExpNearConnect, measure.ExpEncrypted, measure.ExpSigned, measure.ExpECHKeys,
