@@ -174,7 +174,7 @@ func (j *job) greetersFor(protocol string, implicit bool) (out []greeter) {
 // with a certificate that proves the name, or something in it looks changed.
 func odd(o *measure.Observation, protocol string, implicit bool) bool {
 	m := o.Mail
-	if m == nil || o.Failure != measure.NoFailure || m.EarlyBytes > 0 || m.Injected == "executed" || m.Key == "other" {
+	if m == nil || o.Failure != measure.NoFailure || m.Away || m.EarlyBytes > 0 || m.Injected == "executed" || m.Key == "other" {
 		return true
 	}
 	if implicit {

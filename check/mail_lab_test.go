@@ -304,6 +304,9 @@ func TestMailHonest(t *testing.T) {
 		{name: "POP3 without CAPA", post: post{server: service(`scheme = "pop3"`), target: pop3}},
 		{name: "POP3 without CAPA that does STLS", post: post{server: service(`scheme = "pop3"`, `starttls = "unlisted"`), target: pop3}},
 		{name: "POP3 without STLS", post: post{server: service(`scheme = "pop3"`, `capabilities = ["TOP", "USER"]`) + service(`scheme = "pop3s"`), target: pop3}},
+		{name: "turns this network away", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodSMTP}, faulty: faulty},
+		{name: "turns this network away, IMAP", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodIMAP, target: imap}, faulty: faulty},
+		{name: "turns this network away, POP3", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodPOP3, target: pop3}, faulty: faulty},
 		{name: "a lossy line", post: post{server: goodSMTP, loss: 20}},
 		{name: "a lossy line, without STARTTLS", post: post{server: service(`scheme = "imap"`, `capabilities = ["IMAP4rev1"]`), target: imap, loss: 20}},
 	} {

@@ -211,7 +211,12 @@ func (j *judging) dialogues(d *dialogues) {
 	if j.atGreeters(d) {
 		return
 	}
-	spoken := slices.DeleteFunc(slices.Clone(d.tests), func(o *measure.Observation) bool { return o.Mail.Greeting == "" })
+	spoken := slices.DeleteFunc(slices.Clone(d.tests), func(o *measure.Observation) bool { return o.Mail.Greeting == "" || o.Mail.Away })
+	if len(spoken) == 0 && slices.ContainsFunc(d.tests, func(o *measure.Observation) bool { return o.Mail.Away }) {
+		// Many mail servers turn whole networks away.
+		j.why[undecided], j.why[measure.WhyServerRefuses] = true, true
+		return
+	}
 	if len(spoken) == 0 {
 		// It is not silence that strips; what it is does not show here.
 		j.why[undecided], j.why[measure.WhyNoControl] = true, true

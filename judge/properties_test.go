@@ -57,7 +57,7 @@ func anyObservation(t *rapid.T, n int) measure.Observation {
 		o.HTTP, o.URL = &h, pick(t, []string{"", "http://" + site + "/", "https://" + site + "/"})
 	case measure.StepMail:
 		words := [][]string{nil, {"SIZE"}, {"SIZE", "STARTTLS"}, {"STLS", "XXXXXXXA"}, {"STARTTLS", "LOGINDISABLED"}}
-		o.Mail = &measure.Mail{Protocol: pick(t, []string{"smtp", "imap", "pop3", ""}), Implicit: rapid.Bool().Draw(t, "implicit"),
+		o.Mail = &measure.Mail{Protocol: pick(t, []string{"smtp", "imap", "pop3", ""}), Implicit: rapid.Bool().Draw(t, "implicit"), Away: rapid.Bool().Draw(t, "away"),
 			Greeting: pick(t, []string{"", "220 mail.example", "220 ****", "* PREAUTH"}), Before: pick(t, words), After: pick(t, words),
 			StartTLS: pick(t, []string{"", "ready", "later", "refused"}), EarlyBytes: rapid.Int64Range(0, 1).Draw(t, "early"),
 			Injected: pick(t, []string{"", "dropped", "executed"}), Key: pick(t, []string{"", "own", "other"})}

@@ -353,7 +353,7 @@ func (j *judging) follow(trusted map[string]bool, reached map[measure.Family]boo
 		case "smtp", "smtps", "imap", "imaps", "pop3", "pop3s":
 			// Spoken with is reached; whether it is safe there is another matter.
 			ap, ok := remote(o)
-			if o.Step == measure.StepMail && o.Experiment == measure.ExpMail && o.Mail != nil && o.Mail.Greeting != "" && ok && int(ap.Port()) == j.port &&
+			if o.Step == measure.StepMail && o.Experiment == measure.ExpMail && o.Mail != nil && o.Mail.Greeting != "" && !o.Mail.Away && ok && int(ap.Port()) == j.port &&
 				j.owner[ap.Addr()][j.host] && !j.disputed(ap.Addr()) && j.counts(j.host, ap.Addr()) {
 				reached[family(o)] = true
 			}

@@ -114,6 +114,9 @@ func (w *World) serveMail(c *serverConn, t *Site, m *MailService) {
 			s.TLS.MaxVersion = tls.VersionTLS12
 		}
 	}
+	if w.refuses(t, c.remote) && !s.Implicit {
+		s.Away = map[string]string{"smtp": "554 5.7.1 You are not welcome here", "imap": "* BYE not from there", "pop3": "-ERR not from there"}[s.Protocol]
+	}
 	s.Serve(w.ctx, c, time.Minute)
 }
 

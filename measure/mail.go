@@ -30,6 +30,9 @@ type Mail struct {
 	Injected string `json:"injected,omitempty" class:"none"`
 	// Known is what this server is known to say, where it is a greeter.
 	Known *MailGreeter `json:"known,omitempty"`
+	// Away says that the greeting turned this client away (SMTP's 4xx and 5xx,
+	// BYE, -ERR): nothing more was asked.
+	Away bool `json:"away,omitempty"`
 	// Key is own if the key inside TLS is the one in Known, else other.
 	Key string `json:"key,omitempty" class:"none"`
 }

@@ -493,6 +493,20 @@ func failureWords(l i18n.Lang, f measure.Failure) sentence {
 	return say("failure.other")
 }
 
+// answerTo is the line that came next after one that ends in one of the words.
+func answerTo(m *measure.Mail, words ...string) string {
+	asked := false
+	for i := range m.Lines {
+		switch l := &m.Lines[i]; {
+		case l.Sent:
+			asked = slices.ContainsFunc(words, func(w string) bool { return strings.HasSuffix(l.Text, w) })
+		case asked:
+			return l.Text
+		}
+	}
+	return ""
+}
+
 // outcome says in a few words how a step ended.
 func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 	var out []sentence
@@ -535,6 +549,14 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 		}
 		if m.StartTLS != "" {
 			add("detail.starttls", word(l, "starttls", m.StartTLS).as("answer"))
+			if m.StartTLS != "ready" {
+				if text := answerTo(m, "STARTTLS", "STLS"); text != "" {
+					add("list.quote", i18n.Foreign("text", clip(text, 80)))
+				}
+			}
+		}
+		if m.Early != "" {
+			add("list.quote", i18n.Foreign("text", clip(m.Early, 80)))
 		}
 	}
 	if t := o.TLS; t != nil {

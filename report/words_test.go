@@ -231,7 +231,7 @@ func TestKeysAndCatalogueAgree(t *testing.T) {
 // panic, with all four parts of the pattern.
 func TestEveryAccountFollowsThePattern(t *testing.T) {
 	all := constants(t)
-	kinds := []string{"", "sni", "host", "url", "qname", "address", "port", "protocol", "allow-list", "family", "new-kind"}
+	kinds := []string{"", "sni", "host", "url", "qname", "address", "port", "protocol", "allow-list", "family", "mail-missing", "mail-new-kind", "new-kind"}
 	for _, l := range i18n.Langs {
 		for _, method := range append(all["Method"], "from-the-future") {
 			for _, interference := range append(all["Interference"], "from-the-future") {

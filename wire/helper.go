@@ -575,7 +575,7 @@ func (l *Log) Merge(helper string, o *measure.Observation, reply *measure.Helper
 }
 
 func helperMail(in *measure.Mail, bound func(int64) int64) *measure.Mail {
-	out := &measure.Mail{Protocol: in.Protocol, Implicit: in.Implicit, Truncated: in.Truncated, Greeting: text(in.Greeting, maxMailText),
+	out := &measure.Mail{Protocol: in.Protocol, Implicit: in.Implicit, Truncated: in.Truncated, Away: in.Away, Greeting: text(in.Greeting, maxMailText),
 		Before: helperTexts(in.Before), After: helperTexts(in.After), EarlyBytes: bound(in.EarlyBytes), Early: text(in.Early, maxMailText)}
 	switch in.StartTLS {
 	case "ready", "later", "refused":

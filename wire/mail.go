@@ -138,7 +138,7 @@ func (d *dialogue) hold(ctx context.Context, conn Conn) error {
 
 // inTheClear speaks until the server is ready for TLS, if it is.
 func (d *dialogue) inTheClear() (ready bool, err error) {
-	if err := d.greeting(); err != nil {
+	if err := d.greeting(); err != nil || d.m.Away {
 		return false, err
 	}
 	if d.m.Before, err = d.capabilities(); err != nil {
@@ -174,7 +174,7 @@ func (d *dialogue) inTheClear() (ready bool, err error) {
 // insideTLS speaks inside the session.
 func (d *dialogue) insideTLS() (err error) {
 	if d.spec.Implicit {
-		if err := d.greeting(); err != nil {
+		if err := d.greeting(); err != nil || d.m.Away {
 			return err
 		}
 	}
@@ -209,10 +209,13 @@ func (d *dialogue) executed() bool {
 }
 
 func (d *dialogue) greeting() error {
-	var first string
-	var err error
+	var (
+		first string
+		code  byte
+		err   error
+	)
 	if d.spec.Protocol == "smtp" {
-		_, _, err = d.smtpReply()
+		code, _, err = d.smtpReply()
 	} else {
 		_, err = d.line()
 	}
@@ -223,6 +226,14 @@ func (d *dialogue) greeting() error {
 		}
 	}
 	d.m.Greeting = first
+	switch upper := strings.ToUpper(first); d.spec.Protocol {
+	case "smtp":
+		d.m.Away = err == nil && code != '2'
+	case "imap":
+		d.m.Away = strings.HasPrefix(upper, "* BYE")
+	default:
+		d.m.Away = strings.HasPrefix(upper, "-ERR")
+	}
 	d.meter.awaiting(mailPatience, mailPatience)
 	return err
 }

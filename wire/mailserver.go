@@ -22,6 +22,8 @@ type MailServer struct {
 	// Before and After are the capabilities in the clear and inside TLS. nil
 	// Before: it does not know the question.
 	Before, After []string
+	// Away, if set, is what it says instead of greeting, before it hangs up.
+	Away string
 	// StartTLS, if set, is what it says to STARTTLS in place of starting TLS.
 	StartTLS string
 	TLS      *tls.Config // nil: none, and it does not know STARTTLS
@@ -50,6 +52,10 @@ func (s *MailServer) Serve(ctx context.Context, conn net.Conn, limit time.Durati
 		conn = tc
 	}
 	if Sleep(ctx, s.Slow) != nil {
+		return
+	}
+	if s.Away != "" {
+		io.WriteString(conn, s.Away+"\r\n")
 		return
 	}
 	if _, err := io.WriteString(conn, s.hello()); err != nil {
