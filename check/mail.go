@@ -194,7 +194,7 @@ func (j *job) confirmMail(ctx context.Context, s suspect) {
 	key := canaryKey{step: measure.StepTCP, family: s.family}
 	var wg sync.WaitGroup
 	if j.r.view.SYNHop && j.r.view.SetTTL && s.seen.Step == measure.StepMail {
-		wg.Go(func() { j.r.terminator(ctx, j.log, s.addr, s.port, 443) })
+		wg.Go(func() { j.nearer(ctx, s) })
 		if s.seen.TLS != nil && len(s.seen.TLS.Chain) > 0 && s.seen.TLS.Public != measure.VerifiedOK {
 			wg.Go(func() { j.firstHop(ctx, s.addr, s.port) })
 		}
@@ -211,4 +211,26 @@ func (j *job) confirmMail(ctx context.Context, s suspect) {
 		j.bracket(ctx, key, time.Now())
 	}
 	wg.Wait()
+}
+
+// nearer looks for something that accepts connections to the mail port nearer
+// than the server. A loss makes the other port look farther than it is, so
+// that it is tried again with the TTL that was enough for the mail port.
+func (j *job) nearer(ctx context.Context, s suspect) {
+	const other = 443
+	test := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}}
+	control := wire.Meta{Role: measure.RoleControl, Stage: measure.StageConfirm, Experiment: measure.ExpProxyTTL, ControlKind: measure.ControlPort}
+	low := j.r.lowestTTL(ctx, j.log, test, s.addr, s.port)
+	if high := j.r.lowestTTL(ctx, j.log, control, s.addr, other); low == 0 || high-low < 2 {
+		return
+	}
+	for range measure.NearerProbes {
+		if j.r.pacer.wait(ctx) != nil {
+			return
+		}
+		o := wire.SYN(ctx, j.r.cfg.Network, j.log, control, wire.ConnectSpec{Remote: netip.AddrPortFrom(s.addr, other), TTL: low, Timeout: 1500 * time.Millisecond})
+		if o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset") {
+			return
+		}
+	}
 }

@@ -163,7 +163,7 @@ func transcript(m *measure.Measurement) string {
 
 // TestMailDevices: whatever a device does to mail is found and, where a
 // helper's greeter shows what should have come, confirmed; without one it is
-// never called innocent.
+// never called innocent. With a helper also on a line that loses 2 %.
 func TestMailDevices(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
@@ -210,7 +210,7 @@ func TestMailDevices(t *testing.T) {
 		{"logged in already", `does = ["preauth"]`, "imap", measure.StartTLSStrip, "mail-preauth", measure.InterferenceSuspected},
 	} {
 		for _, helped := range []bool{true, false} {
-			p := post{device: c.does, helper: helped, server: map[string]string{"smtp": goodSMTP, "imap": goodIMAP, "pop3": goodPOP3}[c.protocol],
+			p := post{device: c.does, helper: helped, loss: map[bool]int{true: 20}[helped], server: map[string]string{"smtp": goodSMTP, "imap": goodIMAP, "pop3": goodPOP3}[c.protocol],
 				target: fmt.Sprintf("%s://mail.example:%d", c.protocol, check.MailPorts[c.protocol])}
 			together(&wg, func() {
 				r := p.seen(t)
@@ -308,6 +308,7 @@ func TestMailHonest(t *testing.T) {
 		{name: "turns this network away, IMAP", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodIMAP, target: imap}, faulty: faulty},
 		{name: "turns this network away, POP3", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodPOP3, target: pop3}, faulty: faulty},
 		{name: "a lossy line", post: post{server: goodSMTP, loss: 20}},
+		{name: "a lossy line, without its intermediate", post: post{server: smtp(`cert = "missing-intermediate"`) + smtps, loss: 20}, faulty: faulty},
 		{name: "a lossy line, without STARTTLS", post: post{server: service(`scheme = "imap"`, `capabilities = ["IMAP4rev1"]`), target: imap, loss: 20}},
 	} {
 		n++

@@ -47,23 +47,30 @@ func mailPort(scheme string) int {
 }
 
 // mailServer is a greeter. What it says is the same each time, so that what a
-// client reads instead was changed on the way; and it says what devices on the
-// way change: a banner, the offer of TLS, and no login in the clear.
+// client reads instead was changed on the way; it says what devices on the way
+// change: a banner, the offer of TLS, and no login in the clear. The words are
+// those of Postfix and Dovecot, which most servers use: a helper is not to be
+// found by its own.
 func (s *Server) mailServer(protocol string, implicit bool) *wire.MailServer {
-	m := &wire.MailServer{Protocol: protocol, Implicit: implicit, TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.tls.GetCertificate}}
+	m := &wire.MailServer{Protocol: protocol, Implicit: implicit, Name: s.name,
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.tls.GetCertificate}}
 	switch protocol {
 	case "smtp":
-		m.Name, m.Greeting = "mail.example.org", "ESMTP ready"
-		m.Before = []string{"PIPELINING", "SIZE 10240000", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME"}
-		m.After = []string{"PIPELINING", "SIZE 10240000", "AUTH PLAIN LOGIN", "ENHANCEDSTATUSCODES", "8BITMIME"}
+		m.Greeting = "ESMTP Postfix"
+		m.Before = []string{"PIPELINING", "SIZE 10240000", "ETRN", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN"}
+		m.After = []string{"PIPELINING", "SIZE 10240000", "ETRN", "AUTH PLAIN LOGIN", "ENHANCEDSTATUSCODES", "8BITMIME", "DSN"}
 	case "imap":
-		m.Greeting = "IMAP4rev1 server ready"
-		m.Before = []string{"IMAP4REV1", "LITERAL+", "ID", "STARTTLS", "LOGINDISABLED"}
-		m.After = []string{"IMAP4REV1", "LITERAL+", "ID", "AUTH=PLAIN"}
+		always := []string{"IMAP4rev1", "SASL-IR", "LOGIN-REFERRALS", "ID", "ENABLE", "IDLE", "LITERAL+"}
+		m.Before, m.After = append(slices.Clone(always), "STARTTLS", "LOGINDISABLED"), append(always, "AUTH=PLAIN")
+		list := m.Before
+		if implicit {
+			list = m.After
+		}
+		m.Greeting = "[CAPABILITY " + strings.Join(list, " ") + "] Dovecot ready."
 	default:
-		m.Greeting = "POP3 server ready"
-		m.Before = []string{"TOP", "UIDL", "STLS", "PIPELINING"}
-		m.After = []string{"TOP", "UIDL", "USER", "PIPELINING"}
+		m.Greeting = "Dovecot ready."
+		m.Before = []string{"CAPA", "TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE", "STLS", "SASL"}
+		m.After = []string{"CAPA", "TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE", "USER", "SASL PLAIN"}
 	}
 	return m
 }
@@ -77,13 +84,21 @@ func (s *Server) greeters(local netip.Addr) (out []measure.MailGreeter) {
 			continue
 		}
 		m := s.mailServer(l.Protocol, l.Implicit)
-		g := measure.MailGreeter{Protocol: l.Protocol, Implicit: l.Implicit, Port: portOf(l.Addr()), Greeting: m.GreetingLine(), After: m.After, Key: s.pin}
+		g := measure.MailGreeter{Protocol: l.Protocol, Implicit: l.Implicit, Port: portOf(l.Addr()), Greeting: m.GreetingLine(), After: capitals(m.After), Key: s.pin}
 		if !l.Implicit {
-			g.Before = m.Before
+			g.Before = capitals(m.Before)
 		}
 		if !slices.ContainsFunc(out, func(o measure.MailGreeter) bool { return o.Port == g.Port }) {
 			out = append(out, g)
 		}
+	}
+	return out
+}
+
+// capitals are capabilities as a client notes them.
+func capitals(list []string) (out []string) {
+	for _, c := range list {
+		out = append(out, strings.ToUpper(c))
 	}
 	return out
 }

@@ -28,6 +28,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +79,8 @@ type Server struct {
 	policy  policy
 	tls     *tls.Config
 	pin     string
-	self    bool // the certificate is its own
+	name    string // of its certificate
+	self    bool   // the certificate is its own
 	log     *arrivals
 	mail    []MailListener
 }
@@ -117,6 +119,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	s.pin = hex.EncodeToString(sum[:])
+	s.name = "localhost"
+	if len(leaf.DNSNames) > 0 {
+		s.name = strings.TrimPrefix(leaf.DNSNames[0], "*.")
+	}
 	s.tls = &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {

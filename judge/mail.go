@@ -430,6 +430,12 @@ func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	}
 }
 
+// portAt is the port that o went to.
+func portAt(o *measure.Observation) uint16 {
+	ap, _ := remote(o)
+	return ap.Port()
+}
+
 // nearer are the probes that show something answering at an address and port
 // from nearer than at another port of the same address.
 func (j *judging) nearer(at netip.AddrPort) []string {
@@ -448,6 +454,13 @@ func (j *judging) nearer(at netip.AddrPort) []string {
 	}
 	t, c := lowest[measure.RoleTest], lowest[measure.RoleControl]
 	if t == nil || c == nil || c.TTL-t.TTL < 2 {
+		return nil
+	}
+	missed := count(j.obs, func(o *measure.Observation) bool {
+		r, ok := remote(o)
+		return ok && r == netip.AddrPortFrom(at.Addr(), portAt(c)) && o.Experiment == measure.ExpProxyTTL && o.Role == measure.RoleControl && o.TTL == t.TTL && o.Path != nil && !ours(o)
+	})
+	if missed < measure.NearerProbes {
 		return nil
 	}
 	return ids(t, c)

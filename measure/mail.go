@@ -1,5 +1,10 @@
 package measure
 
+// NearerProbes is how often the other port must not have answered at the TTL
+// that is enough for the mail port (ExpProxyTTL), for something to be nearer
+// than the server.
+const NearerProbes = 3
+
 // Mail is a dialogue with a mail server, up to where a login would come. What
 // is sent is a greeting, questions for capabilities, STARTTLS and goodbye: no
 // name, no password, no message.

@@ -122,7 +122,8 @@ const (
 	ExpFirstBytes Experiment = "first-bytes"
 	// ExpProxyTTL: path probes that find the lowest TTL at which a TCP
 	// connection to Remote completes; T is the target's port, C port 443 or a
-	// closed port of the same address. differs: port.
+	// closed port of the same address. For a mail server C is tried with T's
+	// lowest TTL NearerProbes times more. differs: port.
 	ExpProxyTTL Experiment = "proxy-ttl"
 	// ExpFirstHop: T is a SYN with TTL 1 to where a certificate came from that
 	// does not verify: whoever accepts it is this device or at most one hop
