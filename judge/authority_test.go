@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -279,5 +280,71 @@ func TestHelloAtTheHelper(t *testing.T) {
 		if got != c.confirmed || !c.confirmed && v.Interference == measure.InterferenceConfirmed {
 			t.Errorf("%s: %s %+v", c.name, v.Interference, v.Findings)
 		}
+	}
+}
+
+// TestTraces: signs of an imitation stand beside a finding and make none.
+func TestTraces(t *testing.T) {
+	genuine := &measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.3", Public: measure.VerifiedOK, Chain: []string{"9e"}, Names: []string{site}, Serial: "5a", Key: "ecdsa-256",
+		ALPN: "h2", Group: "X25519MLKEM768", AIA: true, SCTs: &measure.SCTs{Embedded: 2}, SPKI: "77"}
+	build := func(shown measure.TLS, helper, quic bool) *scene {
+		s := newScene("https://" + site + "/")
+		s.resolved("198.18.7.7", "198.18.7.7")
+		o := hello(measure.RoleTest, "", 0, siteAt, site, "")
+		o.Stage, o.Failure, o.TLS = measure.StageScreen, measure.TLSUnknownAuthority, &shown
+		s.add(o)
+		if helper {
+			s.helped(helper1, siteAt, 64600, "", "")
+			for i := range s.m.Observations {
+				if h := &s.m.Observations[i]; h.Role == measure.RoleHelper && h.TLS != nil {
+					h.TLS = genuine
+				}
+			}
+		}
+		if quic {
+			s.add(measure.Observation{Step: measure.StepQUIC, Role: measure.RoleTest, Stage: measure.StageScreen, Experiment: measure.ExpQUIC, Remote: siteAt, SNI: site, TLS: genuine})
+		}
+		return s
+	}
+	careless := measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.2", Public: measure.VerifyUnknownCA, Chain: []string{"a1"}, Issuer: "CN=Box", Serial: "1", Key: "rsa-2048",
+		ALPN: "http/1.1", Group: "X25519", SCTs: &measure.SCTs{}, Names: []string{site}, SPKI: "b0"}
+	well := *genuine
+	well.Public, well.Chain, well.Issuer, well.SPKI, well.SCTs = measure.VerifyUnknownCA, []string{"a2"}, "CN=Box", "b0", &measure.SCTs{Embedded: 2, False: 2, ListAgeDays: 900}
+	for _, c := range []struct {
+		name  string
+		s     *scene
+		wants []measure.Trace
+	}{
+		{"careless, and a helper looked", build(careless, true, false), []measure.Trace{measure.TraceAIA, measure.TraceALPN, measure.TraceGroup, measure.TraceKey, measure.TraceSCT, measure.TraceVersion}},
+		{"careless, and QUIC passed", build(careless, false, true), []measure.Trace{measure.TraceAIA, measure.TraceKey, measure.TraceSCT}},
+		{"careless, and nobody looked", build(careless, false, false), nil},
+		{"well", build(well, true, false), []measure.Trace{measure.TraceFalseSCT, measure.TraceSerial}},
+		{"well, and nobody looked", build(well, false, false), []measure.Trace{measure.TraceFalseSCT}},
+		{"one key for unrelated hosts", func() *scene {
+			s := build(careless, false, false)
+			s.bracket(measure.StepTLS)
+			for i := range 3 {
+				o := &s.m.Observations[len(s.m.Observations)-1-i]
+				x := careless
+				x.Names, x.Issuer = []string{o.Remote}, "CN=Box for "+o.Remote
+				o.TLS, o.Failure = &x, measure.TLSUnknownAuthority
+			}
+			return s
+		}(), []measure.Trace{measure.TraceOneKey}},
+	} {
+		v := c.s.judge()
+		if len(v.Findings) != 1 || !slices.Equal(v.Findings[0].Traces, c.wants) {
+			t.Errorf("%s: %+v", c.name, v.Findings)
+			continue
+		}
+		if one := slices.Contains(c.wants, measure.TraceOneKey); (v.Interference == measure.InterferenceConfirmed) != one {
+			t.Errorf("%s: %s by %s", c.name, v.Interference, v.Findings[0].Proof)
+		}
+	}
+	// A chain that the public roots verify is nobody's forgery, whatever its SCTs.
+	odd := well
+	odd.Public = measure.VerifiedOK
+	if v := build(odd, false, false).judge(); len(v.Findings) != 0 {
+		t.Errorf("accused by SCTs alone: %+v", v.Findings)
 	}
 }

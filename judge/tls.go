@@ -332,6 +332,7 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		return
 	}
 	root, isKnown := j.sign(&f, o, name)
+	f.Traces = j.traces(o, name)
 	if f.Proof == "signature" {
 		j.add(f)
 		return
@@ -416,6 +417,7 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		if because := j.onlyHere(o, name); len(because) > 0 && !isKnown {
 			j.innocent[o.ID] = true
 			j.markBroken(name, o.TLS)
+			f.Traces = nil
 			f.Method, f.Because = measure.PrivateAuthority, append(f.Because, because...)
 			f.Controls = measure.Count{Runs: len(because)}
 			f.NotExcluded = []measure.Why{}
@@ -506,15 +508,17 @@ func (j *judging) sameChainElsewhere(o *measure.Observation, name string) (proof
 }
 
 // sameIssuerAtCanaries finds canaries of two networks that showed a leaf of
-// the same untrusted issuer as the target's: whatever stands here signs all.
+// the same untrusted issuer as the target's, or with its very key: whatever
+// stands here signs all.
 func (j *judging) sameIssuerAtCanaries(o *measure.Observation) []string {
-	if o.TLS.Public != measure.VerifyUnknownCA || o.TLS.Issuer == "" {
+	if o.TLS.Public != measure.VerifyUnknownCA {
 		return nil
 	}
 	places := map[string]bool{}
 	var because []string
+	same := j.sameKey(o)
 	for _, c := range j.canaries {
-		if c.Step == measure.StepTLS && c.TLS != nil && c.TLS.Public == measure.VerifyUnknownCA && c.TLS.Issuer == o.TLS.Issuer {
+		if c.Step == measure.StepTLS && c.TLS != nil && c.TLS.Public == measure.VerifyUnknownCA && (o.TLS.Issuer != "" && c.TLS.Issuer == o.TLS.Issuer || slices.Contains(same, c)) {
 			places[c.Remote] = true
 			because = append(because, c.ID)
 		}

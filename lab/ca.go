@@ -4,12 +4,17 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,6 +27,7 @@ type authority struct {
 	rootKey     *ecdsa.PrivateKey
 	interKey    *ecdsa.PrivateKey
 	now         time.Time
+	public      bool // it logs what it signs
 
 	mu     sync.Mutex
 	leaves map[string]*tls.Certificate
@@ -29,8 +35,8 @@ type authority struct {
 }
 
 // Keys are made once a process: they are the slow part, and no secret.
-var keys = sync.OnceValue(func() [7]*ecdsa.PrivateKey {
-	var out [7]*ecdsa.PrivateKey
+var keys = sync.OnceValue(func() [9]*ecdsa.PrivateKey {
+	var out [9]*ecdsa.PrivateKey
 	for i := range out {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
@@ -43,7 +49,7 @@ var keys = sync.OnceValue(func() [7]*ecdsa.PrivateKey {
 
 func newAuthority(name string, now time.Time, which int) (*authority, error) {
 	k := keys()
-	a := &authority{rootKey: k[which], interKey: k[which+1], now: now, leaves: map[string]*tls.Certificate{}, serial: 1000}
+	a := &authority{rootKey: k[which], interKey: k[which+1], now: now, public: which == forPublic, leaves: map[string]*tls.Certificate{}, serial: 1000}
 	make := func(cn string, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) ([]byte, *x509.Certificate, error) {
 		a.serial++
 		t := &x509.Certificate{
@@ -74,11 +80,12 @@ func newAuthority(name string, now time.Time, which int) (*authority, error) {
 	return a, err
 }
 
-// Which keys an authority has.
+// Which keys an authority has, and the logs.
 const (
 	forPublic      = 0
 	forInterceptor = 2
 	forCompany     = 5
+	forLogs        = 7
 )
 
 // issue gives a certificate for a name; kind is Site.Cert, number that of
@@ -106,6 +113,12 @@ func (a *authority) issue(kind, name string, number int) (*tls.Certificate, erro
 		parent, signer, chain = t, key, chain[:1]
 	case "missing-intermediate":
 		chain = chain[:1]
+	}
+	if a.public && parent != t {
+		t.IssuingCertificateURL = []string{"http://ca.example/issuing.der"}
+		if err := timestamp(t, parent, key, signer); err != nil {
+			return nil, err
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, signer)
 	if err != nil {
@@ -162,6 +175,66 @@ func (a *authority) resign(name string, genuine *x509.Certificate, i *Intercept)
 	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	a.leaves[id] = c
 	return c, nil
+}
+
+// timestamp has the lab's two logs sign a certificate that is to be, and puts their
+// SCTs into it (RFC 6962, 3.2 and 3.3).
+func timestamp(t, issuer *x509.Certificate, key, signer *ecdsa.PrivateKey) error {
+	der, err := x509.CreateCertificate(rand.Reader, t, issuer, &key.PublicKey, signer)
+	if err != nil {
+		return err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return err
+	}
+	var list []byte
+	for _, k := range logs() {
+		at := binary.BigEndian.AppendUint64(nil, uint64(t.NotBefore.UnixMilli()))
+		by := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
+		n := len(c.RawTBSCertificate)
+		signed := slices.Concat([]byte{0, 0}, at, []byte{0, 1}, by[:], []byte{byte(n >> 16), byte(n >> 8), byte(n)}, c.RawTBSCertificate, []byte{0, 0})
+		sum := sha256.Sum256(signed)
+		signature, err := ecdsa.SignASN1(rand.Reader, k, sum[:])
+		if err != nil {
+			return err
+		}
+		_, id := logKey(k)
+		sct := slices.Concat([]byte{0}, id[:], at, []byte{0, 0, 4, 3}, binary.BigEndian.AppendUint16(nil, uint16(len(signature))), signature)
+		list = append(binary.BigEndian.AppendUint16(list, uint16(len(sct))), sct...)
+	}
+	value, err := asn1.Marshal(append(binary.BigEndian.AppendUint16(nil, uint16(len(list))), list...))
+	t.ExtraExtensions = []pkix.Extension{{Id: sctList, Value: value}}
+	return err
+}
+
+func logs() []*ecdsa.PrivateKey {
+	k := keys()
+	return k[forLogs:]
+}
+
+// logKey is a log's public key and its id, the key's hash.
+func logKey(k *ecdsa.PrivateKey) ([]byte, [sha256.Size]byte) {
+	der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+	if err != nil {
+		panic(err) // the key is of our own making
+	}
+	return der, sha256.Sum256(der)
+}
+
+// CTLogs is the list of the world's logs, in the form of Chrome's.
+func (w *World) CTLogs() []byte {
+	var list []map[string]string
+	for i, k := range logs() {
+		der, id := logKey(k)
+		list = append(list, map[string]string{"description": fmt.Sprintf("Lab log %d", i+1),
+			"key": base64.StdEncoding.EncodeToString(der), "log_id": base64.StdEncoding.EncodeToString(id[:])})
+	}
+	out, err := json.Marshal(map[string]any{"version": "1", "log_list_timestamp": w.at.UTC(), "operators": []any{map[string]any{"name": "Lab", "logs": list}}})
+	if err != nil {
+		panic(err)
+	}
+	return out
 }
 
 // sctList is the extension that holds SCTs (RFC 6962, 3.3).

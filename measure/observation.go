@@ -414,6 +414,11 @@ type TLS struct {
 	SPKI   string `json:"spki,omitempty" class:"target"`
 	Key    string `json:"key,omitempty" class:"none"`
 	Serial string `json:"serial,omitempty" class:"target"`
+	// AIA: the leaf says where its issuer's certificate or OCSP responder is
+	// (RFC 5280, 4.2.2.1). SCTs are its timestamps of Certificate Transparency;
+	// both of handshakes that ended well.
+	AIA  bool  `json:"aia,omitempty"`
+	SCTs *SCTs `json:"scts,omitempty"`
 	// HelloCame says what came of our ClientHello at the helper that was the
 	// server: same (byte for byte), differs, or none; "" if it was not asked.
 	HelloCame string `json:"hello_came,omitempty" class:"none"`
@@ -426,6 +431,19 @@ type TLS struct {
 	Public          Verification `json:"public,omitempty" class:"none"`
 	PublicEstimated Verification `json:"public_estimated,omitempty" class:"none"`
 	System          Verification `json:"system,omitempty" class:"none"`
+}
+
+// SCTs counts signed certificate timestamps (RFC 6962): how many were in the
+// certificate and beside it in the handshake, how many a log on the list signed,
+// and how many bear the name of one that did not. The rest are of logs that are
+// not on the list, or cannot be checked.
+type SCTs struct {
+	Embedded int `json:"embedded,omitempty"`
+	Beside   int `json:"beside,omitempty"`
+	Verified int `json:"verified,omitempty"`
+	False    int `json:"false,omitempty"`
+	// ListAgeDays is how old the list of logs was, days.
+	ListAgeDays int `json:"list_age_days,omitempty"`
 }
 
 // Signer is what a certificate says of who signed it.

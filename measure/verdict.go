@@ -162,9 +162,30 @@ type Finding struct {
 	// Trusted: this system trusts that certificate and no public root does.
 	// Somebody put the root on this device.
 	Trusted bool `json:"trusted,omitempty"`
+	// Traces are signs of an imitated certificate or handshake; none of them
+	// confirms anything.
+	Traces []Trace `json:"traces,omitempty" class:"none"`
 	// NotExcluded are other explanations that this evidence leaves open.
 	NotExcluded []Why `json:"not_excluded" class:"none"`
 }
+
+// Trace is a sign that a certificate or a handshake was made in the server's
+// place. Those marked * are against what the server itself shows to a helper or
+// over QUIC at the same address.
+type Trace string
+
+// The traces.
+const (
+	TraceFalseSCT Trace = "false-sct" // timestamps of logs that did not sign it
+	TraceOneKey   Trace = "one-key"   // the key of unrelated hosts
+	TraceSerial   Trace = "serial"    // * its number, and another certificate
+	TraceAIA      Trace = "aia"       // * no word of where its issuer is
+	TraceSCT      Trace = "sct"       // * no timestamp
+	TraceKey      Trace = "key"       // * a key of another kind
+	TraceALPN     Trace = "alpn"      // * h2 was offered, and is lost
+	TraceGroup    Trace = "group"     // * another key exchange
+	TraceVersion  Trace = "version"   // * an older TLS
+)
 
 // Why is a reason for uncertainty, put into words by reports.
 type Why string

@@ -401,6 +401,11 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	if f.Issuer != "" {
 		out = append(out, say("authority.issuer", i18n.LTR("issuer", clip(f.Issuer, 200))))
 	}
+	for _, t := range f.Traces[:min(len(f.Traces), maxWhys)] {
+		if key := "trace." + string(t); l.Has(key) {
+			out = append(out, say(key))
+		}
+	}
 	if f.Match != nil && f.Match.Row != "" {
 		row := i18n.LTR("row", clip(f.Match.Row, 60))
 		switch f.Match.How {

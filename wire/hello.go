@@ -100,6 +100,7 @@ func chromeExtensions(kind string) ([]utls.TLSExtension, *utls.ClientHelloSpec, 
 type tlsState struct {
 	version, cipher, group uint16
 	alpn                   string
+	scts                   [][]byte // beside the certificate
 }
 
 // tlsClient is the client side of one TLS connection. onChain gets the
@@ -230,14 +231,14 @@ type goClient struct{ *tls.Conn }
 
 func (c *goClient) state() tlsState {
 	s := c.ConnectionState()
-	return tlsState{s.Version, s.CipherSuite, uint16(s.CurveID), s.NegotiatedProtocol}
+	return tlsState{s.Version, s.CipherSuite, uint16(s.CurveID), s.NegotiatedProtocol, s.SignedCertificateTimestamps}
 }
 
 type chromeClient struct{ *utls.UConn }
 
 func (c *chromeClient) state() tlsState {
 	s := c.ConnectionState()
-	t := tlsState{version: s.Version, cipher: s.CipherSuite, alpn: s.NegotiatedProtocol}
+	t := tlsState{version: s.Version, cipher: s.CipherSuite, alpn: s.NegotiatedProtocol, scts: s.SignedCertificateTimestamps}
 	if hello := c.HandshakeState.ServerHello; hello != nil {
 		t.group = uint16(hello.ServerShare.Group)
 	}

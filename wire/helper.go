@@ -488,6 +488,15 @@ func helperTLS(in *measure.TLS) *measure.TLS {
 	if out.Alert < 0 || out.Alert > 255 {
 		out.Alert = -1
 	}
+	out.Key, out.Serial, out.AIA = text(in.Key, 32), text(in.Serial, maxSerialText), in.AIA
+	if sum, err := hex.DecodeString(in.SPKI); err == nil && len(sum) == sha256.Size {
+		out.SPKI = strings.ToLower(in.SPKI)
+	}
+	if s := in.SCTs; s != nil {
+		// How many there were is a helper's to say; what they are worth by its
+		// list of logs is not.
+		out.SCTs = &measure.SCTs{Embedded: max(0, min(s.Embedded, maxSCTs)), Beside: max(0, min(s.Beside, maxSCTs))}
+	}
 	for _, c := range in.Chain[:min(len(in.Chain), maxChain)] {
 		if sum, err := hex.DecodeString(c); err == nil && len(sum) == sha256.Size {
 			out.Chain = append(out.Chain, strings.ToLower(c))

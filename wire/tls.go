@@ -247,6 +247,7 @@ func handshake(ctx context.Context, l *Log, o *measure.Observation, conn Conn, s
 	if s.group != 0 {
 		t.Group = tls.CurveID(s.group).String()
 	}
+	t.SCTs = trust.timestamps(chain, s.scts)
 	tc := &TLSConn{tlsClient: client, meter: mt, under: conn, verified: proven, alpn: s.alpn, hello: first.b, key: t.SPKI}
 	return tc, certErr
 }

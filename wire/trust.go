@@ -34,6 +34,8 @@ type Trust struct {
 	Public *x509.CertPool
 	// System is what this system trusts (Network.Roots), nil unknown.
 	System *x509.CertPool
+	// Logs verify SCTs; nil: they are counted only.
+	Logs *CTLogs
 	// Now is the device's clock; nil means time.Now.
 	Now func() time.Time
 	// Offset is the estimated true time minus the device's. Chains are
@@ -65,6 +67,7 @@ func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certi
 	out.Subject = text(leaf.Subject.String(), maxSubjectText)
 	out.Issuer = text(leaf.Issuer.String(), maxSubjectText)
 	out.NotBeforeS, out.NotAfterS = leaf.NotBefore.Unix(), leaf.NotAfter.Unix()
+	out.AIA = len(leaf.IssuingCertificateURL)+len(leaf.OCSPServer) > 0
 	out.SPKI, out.Key, out.Serial = hash(leaf.RawSubjectPublicKeyInfo), keyKind(leaf), clip(leaf.SerialNumber.Text(16), maxSerialText)
 	for _, n := range leaf.DNSNames {
 		if len(out.Names) < maxNames {
@@ -102,6 +105,37 @@ func (t *Trust) certificates(out *measure.TLS, raw [][]byte, chain []*x509.Certi
 		err = &certificateError{outcome: out.Public, err: err}
 	}
 	return proven, err
+}
+
+// timestamps weighs the SCTs of a chain and those beside it.
+func (t *Trust) timestamps(chain []*x509.Certificate, beside [][]byte) *measure.SCTs {
+	if t == nil {
+		return nil
+	}
+	return certificateTimestamps(chain, t.issuer(chain), beside, t.Logs, t.now().Add(t.Offset))
+}
+
+// issuer is the certificate that signed a leaf: one that was sent, or a root.
+func (t *Trust) issuer(chain []*x509.Certificate) *x509.Certificate {
+	if t.Logs == nil || len(chain) == 0 {
+		return nil
+	}
+	leaf := chain[0]
+	for _, c := range chain[1:min(len(chain), maxChain)] {
+		if leaf.CheckSignatureFrom(c) == nil {
+			return c
+		}
+	}
+	for _, roots := range []*x509.CertPool{t.Public, t.System} {
+		if roots == nil {
+			continue
+		}
+		found, _ := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2)})
+		if len(found) > 0 && len(found[0]) > 1 {
+			return found[0][1]
+		}
+	}
+	return nil
 }
 
 // hash is the SHA-256 of b, hex.

@@ -16,6 +16,7 @@ import (
 	"govah/identify"
 	"govah/internal/i18n"
 	"govah/measure"
+	"govah/wire"
 )
 
 // checkOptions are the flags of `govah check`.
@@ -31,6 +32,7 @@ type checkOptions struct {
 	doh        []string
 	controls   []string
 	caFile     string
+	ctLogs     string
 	only4      bool
 	only6      bool
 	pace       string
@@ -113,6 +115,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringArrayVar(&o.doh, "doh", nil, "encrypted resolver to compare with, may be repeated")
 	f.StringArrayVar(&o.controls, "control", nil, "host that surely works here, instead of the built-in ones; give three")
 	f.StringVar(&o.caFile, "ca-file", "", "trust these roots too (PEM), for servers of your own")
+	f.StringVar(&o.ctLogs, "ct-logs", "", "verify certificates' timestamps (SCTs) with the logs in this file: Chrome's log_list.json, version 3")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.StringSliceVar(&o.sets, "set", sets, "what to test: sites (the targets), interception (this line itself)")
@@ -257,6 +260,15 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 			return hint(fmt.Errorf("%s holds no PEM certificate", o.caFile), "a certificate in PEM begins with -----BEGIN CERTIFICATE-----")
 		}
 		p.cfg.Trust.Public = pool
+	}
+	if o.ctLogs != "" {
+		data, err := os.ReadFile(o.ctLogs)
+		if err != nil {
+			return hint(err, "--ct-logs takes Chrome's log_list.json, version 3")
+		}
+		if p.cfg.Trust.Logs, err = wire.ParseCTLogs(data); err != nil {
+			return hint(fmt.Errorf("--ct-logs: %w", err), "it is components/certificate_transparency/data/log_list.json of Chromium's sources")
+		}
 	}
 
 	p.cfg.Line = line

@@ -217,8 +217,12 @@ func labConfig(w *lab.World, seed uint64) (check.Config, error) {
 	if err != nil {
 		return check.Config{}, err
 	}
+	logs, err := wire.ParseCTLogs(w.CTLogs())
+	if err != nil {
+		return check.Config{}, err
+	}
 	cfg := check.Config{
-		Network: w.Network(), Trust: wire.Trust{Public: w.Public(), System: roots, Now: w.Now}, ASN: w.ASN, Geo: "lab", Seed: seed,
+		Network: w.Network(), Trust: wire.Trust{Public: w.Public(), System: roots, Logs: logs, Now: w.Now}, ASN: w.ASN, Geo: "lab", Seed: seed,
 		Surroundings: check.Surroundings{Tunnel: w.Client.Tunnel, Proxy: w.Client.Proxy, Link: w.Client.Link,
 			Resolvers: []netip.AddrPort{netip.AddrPortFrom(resolver, 53)}, ASN: w.Client.ASN, Country: w.Client.Country, Source: "lab"},
 	}

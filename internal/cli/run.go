@@ -397,6 +397,7 @@ func settings(o *checkOptions) string {
 	add(len(o.controls) > 0, "--control")
 	add(o.caFile != "", "--ca-file")
 	add(len(o.sets) != len(sets), "--set")
+	add(o.ctLogs != "", "--ct-logs")
 	return strings.Join(s, " ")
 }
 
