@@ -95,9 +95,10 @@ func (j *judging) held(chain []string) bool {
 
 // atHelper finds pairs at a helper in which the control drew the helper's own
 // key, as it proved it over its own channel, and the helper received that
-// ClientHello as it was sent; while under the name another key came, or a
-// ClientHello that the helper did not receive was answered. Either in two pairs,
-// or both in one, is somebody between.
+// ClientHello as it was sent; while under the name another key came. In two
+// pairs, or in one whose ClientHello did not come or came otherwise, that is
+// somebody between. A ClientHello alone that did not come is not: whoever
+// answers with the helper's key is the helper, perhaps one of several.
 func (j *judging) atHelper(name string) (because []string, control string) {
 	weight := 0
 	for _, t := range j.obs {
@@ -108,17 +109,15 @@ func (j *judging) atHelper(name string) (because []string, control string) {
 		if c == nil || c.Remote != t.Remote || c.TLS == nil || c.TLS.HelloCame != "same" || !j.helperKey(t.Remote, c.TLS.SPKI) {
 			continue
 		}
-		key, hello := t.TLS.SPKI != "" && t.TLS.SPKI != c.TLS.SPKI, t.TLS.HelloCame == "none" || t.TLS.HelloCame == "differs"
-		if key {
+		if t.TLS.SPKI == "" || t.TLS.SPKI == c.TLS.SPKI || t.TLS.HelloCame == "same" {
+			continue
+		}
+		weight++
+		if t.TLS.HelloCame != "" {
 			weight++
 		}
-		if hello {
-			weight++
-		}
-		if key || hello {
 			because, control = append(because, t.ID, c.ID), canonical(c.SNI)
 		}
-	}
 	if weight < 2 {
 		return nil, ""
 	}

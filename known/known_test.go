@@ -196,6 +196,8 @@ func TestInterceptionRoot(t *testing.T) {
 		{"its name and no key", &measure.TLS{Issuer: "CN=Qaznet Trust Network,C=KZ"}, "kz.qaznet", measure.HowName},
 		{"antivirus", signed(`CN=Avast Web/Mail Shield Root,O=Avast Web/Mail Shield`, "77"), "dev.avast", measure.HowName},
 		{"antivirus, attributes in another order", signed(`O=x,CN=Kaspersky Anti-Virus Personal Root Certificate`, ""), "dev.kaspersky", measure.HowName},
+		{"a name with a date behind", signed(`CN=Charles Proxy CA (3 Feb 2026\, host),O=XK72 Ltd`, "01"), "dev.charles", measure.HowName},
+		{"what only contains it", signed(`CN=Not Charles Proxy CA`, "01"), "", ""},
 		{"firewall by organisation", signed(`CN=FGT60F0000000001,O=Fortinet,C=US`, ""), "lan.fortinet", measure.HowName},
 		{"public authority", &measure.TLS{Issuer: `CN=R11,O=Let's Encrypt,C=US`, Chain: []string{"ab"}, Signers: []measure.Signer{{Issuer: `CN=R11,O=Let's Encrypt,C=US`, AKI: "c5cf46a4eaf4c3c07a6c95c42db05e922f26e3b9"}}}, "", ""},
 		{"name within a name", signed(`CN=Not mitmproxy\, CN=mitmproxy really`, ""), "", ""},

@@ -29,7 +29,7 @@ type Root struct {
 	SHA256     string // of the DER certificate, lower-case hex, "" unknown
 	SKI        string // subject key identifier, what its children name as AKI
 	SPKI       string // SHA-256 of its public key, lower-case hex
-	IssuerCN   string
+	IssuerCN   string // with * at its end: what it begins with
 	IssuerO    string
 	IssuerC    string
 	Own        []string // suffixes of names that are rightly its own
@@ -154,6 +154,15 @@ func (r *Root) keyKnown() bool {
 	return false
 }
 
+// called says whether cn is the row's; one that ends in * begins it, where a
+// product puts a date or a machine's name behind.
+func (r *Root) called(cn string) bool {
+	if begin, ok := strings.CutSuffix(r.IssuerCN, "*"); ok {
+		return strings.HasPrefix(cn, begin)
+	}
+	return r.IssuerCN == cn
+}
+
 // rootNamed finds the row about a distinguished name, nil if there is none.
 func rootNamed(dn map[string]string) (best *Root) {
 	for i := range rootTable() {
@@ -161,7 +170,7 @@ func rootNamed(dn map[string]string) (best *Root) {
 		if r.IssuerCN == "" && r.IssuerO == "" {
 			continue
 		}
-		if r.IssuerCN != "" && r.IssuerCN != dn["CN"] || r.IssuerO != "" && r.IssuerO != dn["O"] && r.IssuerCN == "" ||
+		if r.IssuerCN != "" && !r.called(dn["CN"]) || r.IssuerO != "" && r.IssuerO != dn["O"] && r.IssuerCN == "" ||
 			r.IssuerC != "" && dn["C"] != "" && r.IssuerC != dn["C"] {
 			continue
 		}

@@ -179,13 +179,19 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		for _, s := range because(l, f) {
 			add(&a.because, s)
 		}
+		for _, t := range f.Traces[:min(len(f.Traces), maxWhys)] {
+			if key := "trace." + string(t); l.Has(key) {
+				add(&a.because, say(key))
+			}
+		}
 		switch f.Scope {
 		case measure.ScopeDevice, measure.ScopeLAN, measure.ScopeOperator, measure.ScopeBeyond:
 			if !f.Method.Benign() {
 				add(&a.because, say("scope."+string(f.Scope)))
 			}
 		}
-		if f.Trusted && f.Method == measure.TLSInterception {
+		// What is known for interception is not called harmless.
+		if f.Trusted && f.Method == measure.TLSInterception && (f.Match == nil || f.Match.Kind != "interception-root" && f.Match.Kind != "interception-dn") {
 			add(&a.not, say("authority.openly"))
 		} else {
 			add(&a.not, say("limit."+groupOf(f.Method)))
@@ -401,18 +407,20 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	if f.Issuer != "" {
 		out = append(out, say("authority.issuer", i18n.LTR("issuer", clip(f.Issuer, 200))))
 	}
-	for _, t := range f.Traces[:min(len(f.Traces), maxWhys)] {
-		if key := "trace." + string(t); l.Has(key) {
-			out = append(out, say(key))
-		}
-	}
 	if f.Match != nil && f.Match.Row != "" {
 		row := i18n.LTR("row", clip(f.Match.Row, 60))
-		switch f.Match.How {
-		case measure.HowSignature, measure.HowFamily, measure.HowName:
-			return append(out, say("authority."+string(f.Match.How), row))
-		case measure.HowSHA256, measure.HowSPKI, measure.HowAKI:
-			return append(out, say("authority.key", row))
+		if how := string(f.Match.How); how != "" {
+			key := "authority." + how
+			if f.Match.How == measure.HowSHA256 || f.Match.How == measure.HowSPKI || f.Match.How == measure.HowAKI {
+				key = "authority.key"
+			}
+			if l.Has(key) {
+				out = append(out, say(key, row))
+			}
+			if f.Match.Product != "" {
+				out = append(out, say("authority.product", i18n.LTR("product", clip(f.Match.Product, 80)), i18n.LTR("vendor", clip(f.Match.Vendor, 80))))
+			}
+			return out
 		}
 		if f.Match.Product != "" {
 			out = append(out, say("because.match-product", i18n.LTR("row", clip(f.Match.Row, 60)), i18n.LTR("product", clip(f.Match.Product, 80))))

@@ -123,9 +123,9 @@ const maxHelloText = 8 << 10
 
 // AskHello asks the helper that was the server of two or more handshakes, over
 // its own channel, what came of their ClientHellos, and writes it into their
-// observations (measure.TLS.HelloCame). What did not come was answered by
-// somebody else, and so was what came otherwise than it was sent: a server and
-// a client that do not agree on it cannot finish a handshake.
+// observations (measure.TLS.HelloCame). A server and a client that do not have
+// the same one cannot finish a handshake, so that what did not come as it was
+// sent was not answered by this helper.
 func AskHello(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, trust *Trust, sent map[*measure.Observation][]byte) {
 	for o, hello := range sent {
 		if len(hello) < markerAt+markerSize || o == nil || o.TLS == nil {
