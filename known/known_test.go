@@ -2,6 +2,8 @@ package known
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -219,6 +221,9 @@ func TestInterceptionRoot(t *testing.T) {
 			}
 			if r.Certificate.Subject.CommonName != r.IssuerCN {
 				t.Errorf("%s: subject %q", r.ID, r.Certificate.Subject)
+			}
+			if sum := sha256.Sum256(r.Certificate.RawSubjectPublicKeyInfo); r.SKI != hex.EncodeToString(r.Certificate.SubjectKeyId) || r.SPKI != "" && r.SPKI != hex.EncodeToString(sum[:]) {
+				t.Errorf("%s: the row's key is not the certificate's", r.ID)
 			}
 		}
 		if r.SHA256 != "" && !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(r.SHA256) {
