@@ -116,8 +116,8 @@ func (j *judging) atHelper(name string) (because []string, control string) {
 		if t.TLS.HelloCame != "" {
 			weight++
 		}
-			because, control = append(because, t.ID, c.ID), canonical(c.SNI)
-		}
+		because, control = append(because, t.ID, c.ID), canonical(c.SNI)
+	}
 	if weight < 2 {
 		return nil, ""
 	}
