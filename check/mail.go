@@ -60,6 +60,9 @@ type greeter struct {
 func (j *job) mail(ctx context.Context, host string, c candidate) {
 	protocol, implicit, _ := mailScheme(j.target.Scheme)
 	f := wire.FamilyOf(c.addr)
+	if j.target.Port == 25 && j.greeterAt(c.addr, 25, wire.MailSpec{Protocol: protocol, Implicit: implicit}) == nil {
+		return // that a host was called a helper does not make it one
+	}
 	var wg sync.WaitGroup
 	strange := make(chan bool, 1)
 	wg.Go(func() { strange <- j.greeted(ctx, f, measure.StageScreen, 1) })
@@ -117,7 +120,23 @@ func (j *job) dialogue(ctx context.Context, meta wire.Meta, addr netip.Addr, por
 	}
 	defer conn.Abort()
 	meta.After = o.ID
+	if spec.Known == nil {
+		spec.Known = j.greeterAt(addr, port, spec)
+	}
 	return wire.Mail(ctx, j.log, meta, conn, spec, j.r.trust)
+}
+
+// greeterAt is what the server at an address and port is known to say, if the
+// target is itself a greeter of a helper.
+func (j *job) greeterAt(addr netip.Addr, port int, spec wire.MailSpec) *measure.MailGreeter {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, g := range j.greeters {
+		if g.knows.Port == port && g.knows.Protocol == spec.Protocol && g.knows.Implicit == spec.Implicit && slices.Contains(g.helper.addrs, addr) {
+			return &g.knows
+		}
+	}
+	return nil
 }
 
 // greeted holds a dialogue with the greeters of the target's protocol, and says

@@ -25,6 +25,7 @@ type post struct {
 	server string // tables [[site.mail]] of the server
 	target string // default "smtp://mail.example:587"
 	helper bool   // there is one, with greeters
+	mute   bool   // it has none
 	loss   int
 	remote string // the server's site keys
 }
@@ -77,7 +78,9 @@ func (p post) seen(t *testing.T) check.Result {
 		cfg.Controls.Canaries = append(cfg.Controls.Canaries, check.CanaryHost{Name: c.Name, Addrs: c.AllAddresses()})
 	}
 	if p.helper {
-		cfg.Helpers = []string{greeting(t, ctx, &running, w)}
+		cfg.Helpers = []string{greeting(t, ctx, &running, w, p.mute)}
+		host, _, _ := check.HelperHost(cfg.Helpers[0])
+		p.target = strings.Replace(p.target, "HELPER", host, 1)
 	}
 	if p.target == "" {
 		p.target = "smtp://mail.example:587"
@@ -107,7 +110,7 @@ func (p post) seen(t *testing.T) check.Result {
 }
 
 // greeting runs a helper with greeters at the usual ports and gives its URL.
-func greeting(t *testing.T, ctx context.Context, running *sync.WaitGroup, w *lab.World) string {
+func greeting(t *testing.T, ctx context.Context, running *sync.WaitGroup, w *lab.World, mute bool) string {
 	t.Helper()
 	m, err := w.Host("help.example")
 	if err != nil {
@@ -127,14 +130,28 @@ func greeting(t *testing.T, ctx context.Context, running *sync.WaitGroup, w *lab
 			t.Fatal(err)
 		}
 		l.TCP = append(l.TCP, ln)
-		for _, scheme := range []string{"smtp", "smtps", "imap", "imaps", "pop3", "pop3s"} {
-			protocol, implicit, at, err := helper.ParseMail(scheme + "://" + a.String())
+		for _, where := range []string{"smtp://%s", "smtp://%s:25", "smtps://%s", "imap://%s", "imaps://%s", "pop3://%s", "pop3s://%s"} {
+			protocol, implicit, at, err := helper.ParseMail(fmt.Sprintf(where, a))
 			if err != nil {
 				t.Fatal(err)
 			}
 			ln, err := m.Listen(netip.MustParseAddrPort(at))
 			if err != nil {
 				t.Fatal(err)
+			}
+			if mute {
+				context.AfterFunc(ctx, func() { ln.Close() })
+				running.Go(func() {
+					for {
+						c, err := ln.Accept()
+						if err != nil {
+							return
+						}
+						c.Close()
+						t.Errorf("%s was connected to", at)
+					}
+				})
+				continue
 			}
 			l.Mail = append(l.Mail, helper.MailListener{Listener: ln, Protocol: protocol, Implicit: implicit})
 		}
@@ -386,6 +403,32 @@ func TestMailOnThisDevice(t *testing.T) {
 		if f == nil || f.Interference != want || f.Scope != measure.ScopeLAN || !f.Trusted {
 			t.Errorf("helper %v: %+v\n%s", helped, r.Verdict, transcript(r.Measurement))
 		}
+	}
+}
+
+// TestMailAtTheHelper: a greeter is a target too, at port 25 as well.
+func TestMailAtTheHelper(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup
+	for _, target := range []string{"smtp://HELPER:25", "imap://HELPER", "pop3s://HELPER"} {
+		for does, want := range map[string]measure.Method{"": "", `does = ["mask", "mask-banner"]`: measure.StartTLSStrip, "does = [\"answer\"]\nports = [25, 143, 995]": measure.MailInterception} {
+			if strings.HasPrefix(target, "pop3s") && want == measure.StartTLSStrip {
+				continue // nothing is in the clear there
+			}
+			together(&wg, func() {
+				r := post{device: does, server: goodSMTP, target: target, helper: true}.seen(t)
+				f := findingOf(r.Verdict, want)
+				if want == "" && (r.Verdict.Interference != measure.InterferenceNone || r.Verdict.Reachable != measure.ReachableYes || len(r.Verdict.Findings) > 0) ||
+					want != "" && (f == nil || f.Interference != measure.InterferenceConfirmed) {
+					t.Errorf("%s, %s: %+v\n%s", target, does, r.Verdict, transcript(r.Measurement))
+				}
+			})
+		}
+	}
+	wg.Wait()
+	// That somebody is called a helper opens no port 25.
+	if v := (post{server: goodSMTP, target: "smtp://HELPER:25", helper: true, mute: true}).seen(t).Verdict; v.Interference != measure.InterferenceUnknown {
+		t.Errorf("nobody was asked: %+v", v)
 	}
 }
 

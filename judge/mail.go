@@ -148,7 +148,7 @@ func shared(s sign, t, g *measure.Observation) bool {
 	case signLogin:
 		return len(t.Mail.Before) > 0 && !slices.Contains(t.Mail.Before, "LOGINDISABLED")
 	case signKey, signInjected:
-		return t.TLS != nil && len(t.TLS.Chain) > 0 && !verified(t.TLS)
+		return t.TLS != nil && len(t.TLS.Chain) > 0 && !genuine(t)
 	case signBanner:
 		return slices.Contains(signs(t), signBanner) || t.Mail.Greeting != "" && t.Mail.Greeting == g.Mail.Greeting
 	case signCapabilities:
@@ -233,6 +233,10 @@ func (j *judging) dialogues(d *dialogues) {
 		j.why[undecided], j.why[measure.WhyServerBroken] = true, true
 	}
 }
+
+// genuine says that a dialogue was with the server itself: by its certificate,
+// or by the key that it is known to have.
+func genuine(o *measure.Observation) bool { return verified(o.TLS) || o.Mail.Key == "own" }
 
 // shook says that TLS was reached, whatever the certificate.
 func shook(o *measure.Observation) bool { return o.TLS != nil && o.TLS.Version != "" }
@@ -325,7 +329,7 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 			continue // so it is from elsewhere too: the server's own doing, or its owner's
 		}
 		better := slices.ContainsFunc(d.helpers, func(h *measure.Observation) bool { return h.Mail.Greeting != "" })
-		safe := slices.ContainsFunc(hits, func(t *measure.Observation) bool { return t.Failure == measure.NoFailure && verified(t.TLS) })
+		safe := slices.ContainsFunc(hits, func(t *measure.Observation) bool { return t.Failure == measure.NoFailure && genuine(t) })
 		switch {
 		case s == signBanner && !better && (safe || !slices.Contains(signs(hits[0]), signMissing)):
 			continue // nothing follows from it
@@ -365,7 +369,7 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	var bad []*measure.Observation
 	for _, t := range spoken {
-		if t.TLS != nil && len(t.TLS.Chain) > 0 && t.TLS.Public != "" && !verified(t.TLS) {
+		if t.TLS != nil && len(t.TLS.Chain) > 0 && t.TLS.Public != "" && !genuine(t) {
 			bad = append(bad, t)
 		}
 	}
@@ -411,7 +415,7 @@ func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	}
 	// The other port of the same server, and whether something nearer than the
 	// server answers at this one.
-	proven := slices.ContainsFunc(d.controls, func(c *measure.Observation) bool { return verified(c.TLS) })
+	proven := slices.ContainsFunc(d.controls, genuine)
 	if nearer := j.nearer(d.at); resigned && len(nearer) > 0 {
 		f.Because = append(f.Because, nearer...)
 		f.NotExcluded = []measure.Why{measure.WhyServerBroken, measure.WhyNoHelper}
