@@ -321,6 +321,8 @@ func TestMailHonest(t *testing.T) {
 		{name: "POP3 without CAPA", post: post{server: service(`scheme = "pop3"`), target: pop3}},
 		{name: "POP3 without CAPA that does STLS", post: post{server: service(`scheme = "pop3"`, `starttls = "unlisted"`), target: pop3}},
 		{name: "POP3 without STLS", post: post{server: service(`scheme = "pop3"`, `capabilities = ["TOP", "USER"]`) + service(`scheme = "pop3s"`), target: pop3}},
+		{name: "behind a balancer that is nearer than its web server", post: post{server: service(`scheme = "smtp"`, `capabilities = ["SIZE"]`), device: "at = 4\ndoes = [\"preauth\"]\nterminates = true"}},
+		{name: "behind such a balancer, without its intermediate", post: post{server: smtp(`cert = "missing-intermediate"`) + smtps, device: "at = 4\ndoes = [\"preauth\"]\nterminates = true"}, faulty: faulty},
 		{name: "turns this network away", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodSMTP}, faulty: faulty},
 		{name: "turns this network away, IMAP", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodIMAP, target: imap}, faulty: faulty},
 		{name: "turns this network away, POP3", post: post{client: "asn = 64999", remote: "blocks-asns = [64999]", server: goodPOP3, target: pop3}, faulty: faulty},

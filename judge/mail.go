@@ -441,7 +441,7 @@ func portAt(o *measure.Observation) uint16 {
 }
 
 // nearer are the probes that show something answering at an address and port
-// from nearer than at another port of the same address.
+// from much nearer than at another port of the same address.
 func (j *judging) nearer(at netip.AddrPort) []string {
 	lowest := map[measure.Role]*measure.Observation{}
 	for _, o := range j.obs {
@@ -457,7 +457,8 @@ func (j *judging) nearer(at netip.AddrPort) []string {
 		}
 	}
 	t, c := lowest[measure.RoleTest], lowest[measure.RoleControl]
-	if t == nil || c == nil || c.TTL-t.TTL < 2 {
+	// In the farther half of the path it would be the server's own balancer.
+	if t == nil || c == nil || c.TTL-t.TTL < 2 || 2*t.TTL > c.TTL {
 		return nil
 	}
 	missed := count(j.obs, func(o *measure.Observation) bool {

@@ -520,6 +520,9 @@ func (d *document) steps(e Entry) {
 		if o.Detail != "" && o.Failure != measure.NoFailure && !d.l.Has("failure."+string(o.Failure)) {
 			d.raw(` `, i18n.ForeignBDI(clip(o.Detail, 160)))
 		}
+		if evidence[o.ID] {
+			d.dialogue(o.Mail)
+		}
 		d.raw(`</td><td>`, i18n.BDI(clip(o.Remote, 80)))
 		if o.ASN > 0 {
 			d.raw(` <span class="small">`, i18n.BDI("AS"+strconv.Itoa(o.ASN)), `</span>`)

@@ -506,20 +506,6 @@ func failureWords(l i18n.Lang, f measure.Failure) sentence {
 	return say("failure.other")
 }
 
-// answerTo is the line that came next after one that ends in one of the words.
-func answerTo(m *measure.Mail, words ...string) string {
-	asked := false
-	for i := range m.Lines {
-		switch l := &m.Lines[i]; {
-		case l.Sent:
-			asked = slices.ContainsFunc(words, func(w string) bool { return strings.HasSuffix(l.Text, w) })
-		case asked:
-			return l.Text
-		}
-	}
-	return ""
-}
-
 // outcome says in a few words how a step ended.
 func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 	var out []sentence
