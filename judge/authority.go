@@ -74,6 +74,12 @@ func (j *judging) place(f *measure.Finding, o *measure.Observation) {
 	}
 }
 
+// logged says whether a certificate has timestamps as public authorities put
+// them in, none of which is known to be false.
+func logged(t *measure.TLS) bool {
+	return t.SCTs != nil && t.SCTs.Embedded+t.SCTs.Beside >= 2 && t.SCTs.False == 0
+}
+
 // held says whether a chain's certificates are among the bodies and their
 // signatures of a kind that can be checked: SHA-1 no longer is.
 func (j *judging) held(chain []string) bool {

@@ -165,6 +165,16 @@ func TestLocallyTrusted(t *testing.T) {
 		}
 		s.pair(c, x)
 	}
+	everywhere := func(scts measure.SCTs) *scene {
+		s := start(nameless, measure.VerifiedOK)
+		canaries(s, nameless)
+		for i := range s.m.Observations {
+			if o := &s.m.Observations[i]; o.TLS != nil {
+				o.TLS.SCTs = &scts
+			}
+		}
+		return s
+	}
 	quic := func(s *scene) {
 		s.add(measure.Observation{Step: measure.StepQUIC, Role: measure.RoleTest, Stage: measure.StageScreen, Experiment: measure.ExpQUIC, Remote: siteAt, SNI: site,
 			TLS: &measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.3", Public: measure.VerifiedOK}})
@@ -206,6 +216,9 @@ func TestLocallyTrusted(t *testing.T) {
 			elsewhere(s, "")
 			return s
 		}, want{interference: measure.InterferenceSuspected, method: measure.TLSInterception, why: measure.WhyLocalNetwork}, measure.ScopeUnknown, true},
+		{"twin: half the web is under an authority newer than this version", func() *scene { return everywhere(measure.SCTs{Embedded: 2}) }, want{interference: measure.InterferenceSuspected, method: measure.TLSInterception, why: measure.WhyOldRoots}, measure.ScopeUnknown, true},
+		{"a root that is trusted here, whose timestamps were copied", func() *scene { return everywhere(measure.SCTs{Embedded: 2, False: 2}) }, want{interference: measure.InterferenceConfirmed, method: measure.TLSInterception, proof: "canary+certificate"}, measure.ScopeUnknown, true},
+		{"twin: the logs signed it, so a public authority did", func() *scene { return everywhere(measure.SCTs{Embedded: 2, Verified: 1}) }, want{interference: measure.InterferenceUnknown, why: measure.WhyOldRoots}, measure.ScopeUnknown, true},
 		{"this server alone, and over QUIC it shows its own", func() *scene {
 			s := start(nameless, measure.VerifiedOK)
 			canaries(s, "")
@@ -348,5 +361,59 @@ func TestTraces(t *testing.T) {
 	odd.Public = measure.VerifiedOK
 	if v := build(odd, false, false).judge(); len(v.Findings) != 0 {
 		t.Errorf("accused by SCTs alone: %+v", v.Findings)
+	}
+}
+
+// TestSigned: a chain is a known authority's if its key signed the leaf or what
+// signed it, whatever names and identifiers are copied.
+func TestSigned(t *testing.T) {
+	type pair struct {
+		cert *x509.Certificate
+		key  *ecdsa.PrivateKey
+	}
+	issue := func(cn string, by *pair) *pair {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmpl := &x509.Certificate{SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: cn}, IsCA: true, BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Unix(1_600_000_000, 0), NotAfter: time.Unix(1_900_000_000, 0), SubjectKeyId: []byte("the same for all")}
+		if by == nil {
+			by = &pair{tmpl, key}
+		}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, by.cert, key.Public(), by.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pair{c, key}
+	}
+	root, copied := issue("Known", nil), issue("Known", nil)
+	inter, other := issue("Weeks", root), issue("Weeks", copied)
+	for _, c := range []struct {
+		name  string
+		chain []*pair
+		want  bool
+	}{
+		{"by the root", []*pair{issue(site, root)}, true},
+		{"by its intermediate", []*pair{issue(site, inter), inter}, true},
+		{"the intermediate not sent", []*pair{issue(site, inter)}, false},
+		{"by a root of that name", []*pair{issue(site, copied)}, false},
+		{"by the intermediate of a root of that name", []*pair{issue(site, other), other, copied}, false},
+		{"the root attached to a stranger's", []*pair{issue(site, copied), root}, false},
+		{"the root itself", []*pair{root}, false},
+	} {
+		bodies, sums := map[string][]byte{}, []string{}
+		for _, p := range c.chain {
+			sums = append(sums, digest(p.cert.Raw))
+			bodies[digest(p.cert.Raw)] = p.cert.Raw
+		}
+		j := &judging{bodies: func(sum string) ([]byte, bool) { b, ok := bodies[sum]; return b, ok }}
+		if got := j.signed(sums, known.Root{Certificate: root.cert, SHA256: digest(root.cert.Raw)}); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }

@@ -343,6 +343,14 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		j.why[measure.WhyServerBroken] = true
 		return
 	}
+	if logged(o.TLS) && o.TLS.SCTs.Verified > 0 && o.TLS.Public == measure.VerifyUnknownCA {
+		// Only what a public authority signed gets into the logs: this version's
+		// roots are older than that authority.
+		j.innocent[o.ID] = true
+		j.markBroken(name, o.TLS)
+		j.why[measure.WhyOldRoots], j.why[undecided] = true, true
+		return
+	}
 	if proof, because, control := j.sameChainElsewhere(o, name); proof != "" {
 		f.Interference, f.Proof = measure.InterferenceConfirmed, proof
 		f.Because = append(f.Because, because...)
@@ -360,7 +368,15 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 		j.add(f)
 		return
 	}
-	if because := j.sameIssuerAtCanaries(o); len(because) > 0 {
+	if because := j.sameIssuerAtCanaries(o); len(because) > 0 && f.Trusted && logged(o.TLS) && !isKnown {
+		// So it would look too if half the web had moved to an authority that
+		// this version's roots do not have.
+		f.Because = append(f.Because, because...)
+		f.Trigger = measure.Trigger{Kind: "tls"}
+		f.NotExcluded = []measure.Why{measure.WhyOldRoots, measure.WhyLocalNetwork}
+		j.add(f)
+		return
+	} else if len(because) > 0 {
 		f.Interference, f.Proof = measure.InterferenceConfirmed, "canary+certificate"
 		f.Because = append(f.Because, because...)
 		f.Trigger = measure.Trigger{Kind: "tls"}
@@ -421,6 +437,9 @@ func (j *judging) certificate(o *measure.Observation, name string) {
 			f.Method, f.Because = measure.PrivateAuthority, append(f.Because, because...)
 			f.Controls = measure.Count{Runs: len(because)}
 			f.NotExcluded = []measure.Why{}
+			if logged(o.TLS) {
+				f.NotExcluded = []measure.Why{measure.WhyOldRoots}
+			}
 			if len(j.helpers(name)) == 0 {
 				j.why[measure.WhyNoHelper] = true
 			}

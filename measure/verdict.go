@@ -215,6 +215,7 @@ const (
 	WhyDynamicContent  Why = "dynamic-content" // the page differs from visit to visit
 	WhyUnreadable      Why = "unreadable"      // the input was damaged
 	WhyAccelerator     Why = "accelerator"     // the line ends every TCP connection itself, as satellite links do
+	WhyOldRoots        Why = "old-roots"       // the public roots of this version may be older than the one that signed
 	WhyServerBroken    Why = "server-broken"   // certificate or redirect of the server is at fault
 	// WhyMailUnencrypted: the mail server did not begin encryption; it may have none.
 	WhyMailUnencrypted Why = "mail-unencrypted"
