@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +17,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -60,7 +63,7 @@ func newAuthority(name string, now time.Time, which int) (*authority, error) {
 		if parent == nil {
 			parent = t
 		}
-		der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, signer)
+		der, err := x509.CreateCertificate(rand.Reader, t, parent, key.Public(), signer)
 		if err != nil {
 			return nil, nil, fmt.Errorf("lab: making a CA: %w", err)
 		}
@@ -80,6 +83,15 @@ func newAuthority(name string, now time.Time, which int) (*authority, error) {
 	return a, err
 }
 
+// rsaKey is the one RSA key, for those who have RSA keys.
+var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
 // Which keys an authority has, and the logs.
 const (
 	forPublic      = 0
@@ -97,12 +109,16 @@ func (a *authority) issue(kind, name string, number int) (*tls.Certificate, erro
 	if c := a.leaves[id]; c != nil {
 		return c, nil
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
+	var key crypto.Signer = made
+	if rest, ok := strings.CutSuffix(kind, " rsa"); ok {
+		kind, key = rest, rsaKey()
+	}
 	t := a.leaf(name)
-	parent, signer := a.inter, a.interKey
+	parent, signer := a.inter, crypto.Signer(a.interKey)
 	chain := [][]byte{nil, a.interDER}
 	switch kind {
 	case "expired":
@@ -120,7 +136,7 @@ func (a *authority) issue(kind, name string, number int) (*tls.Certificate, erro
 			return nil, err
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, signer)
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, key.Public(), signer)
 	if err != nil {
 		return nil, fmt.Errorf("lab: issuing a certificate for %q: %w", name, err)
 	}
@@ -149,12 +165,19 @@ func (a *authority) resign(name string, genuine *x509.Certificate, i *Intercept)
 	if c := a.leaves[id]; c != nil {
 		return c, nil
 	}
-	key := keys()[4]
-	if i.Keys == "each" {
-		var err error
-		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+	// Devices make RSA keys, whatever the server has, unless they imitate well.
+	_, isRSA := genuine.PublicKey.(*rsa.PublicKey)
+	var key crypto.Signer = rsaKey()
+	switch {
+	case i.Signs == "well" && isRSA:
+	case i.Keys == "each":
+		made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
 			return nil, err
 		}
+		key = made
+	case i.Signs == "well":
+		key = keys()[4]
 	}
 	t := a.leaf(name)
 	if i.Signs == "well" {
@@ -168,7 +191,7 @@ func (a *authority) resign(name string, genuine *x509.Certificate, i *Intercept)
 			}
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, a.root, &key.PublicKey, a.rootKey)
+	der, err := x509.CreateCertificate(rand.Reader, t, a.root, key.Public(), a.rootKey)
 	if err != nil {
 		return nil, fmt.Errorf("lab: imitating the certificate of %q: %w", name, err)
 	}
@@ -179,8 +202,8 @@ func (a *authority) resign(name string, genuine *x509.Certificate, i *Intercept)
 
 // timestamp has the lab's two logs sign a certificate that is to be, and puts their
 // SCTs into it (RFC 6962, 3.2 and 3.3).
-func timestamp(t, issuer *x509.Certificate, key, signer *ecdsa.PrivateKey) error {
-	der, err := x509.CreateCertificate(rand.Reader, t, issuer, &key.PublicKey, signer)
+func timestamp(t, issuer *x509.Certificate, key, signer crypto.Signer) error {
+	der, err := x509.CreateCertificate(rand.Reader, t, issuer, key.Public(), signer)
 	if err != nil {
 		return err
 	}

@@ -430,6 +430,7 @@ func (t *Site) check(nets map[string]*Network, c *checker) {
 	c.oneOf(where, "http", t.HTTP, "redirect", "same", "closed", "none")
 	c.oneOf(where, "https", t.HTTPS, "closed", "none")
 	c.oneOf(where, "cert", t.Cert, "ok", "expired", "self-signed", "wrong-name", "missing-intermediate", "private")
+	c.oneOf(where, "key", t.Key, "ecdsa", "rsa")
 	c.within(where, "certs", t.Certs, 0, 1000)
 	c.oneOf(where, "unknown", t.Unknown, "default", "alert", "reset", "close")
 	c.oneOf(where, "dead", t.Dead, "refused", "silent", "nxdomain", "no-address", "servfail")

@@ -175,6 +175,7 @@ type Site struct {
 	Redirect  string            `toml:"redirect"`
 	Status    int               `toml:"status"`
 	Cert      string            `toml:"cert"`    // ok, expired, self-signed, wrong-name, missing-intermediate, private
+	Key       string            `toml:"key"`     // ecdsa (default), rsa
 	Certs     int               `toml:"certs"`   // so many, each with a key of its own, shown in turn
 	Unknown   string            `toml:"unknown"` // names it does not know: default (certificate), alert, reset, close
 	Slow      string            `toml:"slow"`    // before the answer

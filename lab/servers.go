@@ -188,7 +188,11 @@ func (w *World) tlsConfig(t *Site, protos []string) *tls.Config {
 			if t.Cert == "private" {
 				return w.company.issue("ok", t.Name, number)
 			}
-			return w.ca.issue(t.Cert, t.Name, number)
+			kind := t.Cert
+			if t.Key == "rsa" {
+				kind += " rsa"
+			}
+			return w.ca.issue(kind, t.Name, number)
 		},
 	}
 	if t.TLS12 {

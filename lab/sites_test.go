@@ -317,7 +317,7 @@ issuer = "Evil"
 // TestInterceptorKinds: what each kind of imitation takes from the genuine
 // certificate, whose key it shows, and what it leaves alone.
 func TestInterceptorKinds(t *testing.T) {
-	sites := "[[site]]\nname = 'one.example'\ncerts = 2\n[[site]]\nname = 'two.example'\n[[site]]\nname = 'broken.example'\ncert = 'wrong-name'\n[[site]]\nname = 'inside.example'\ncert = 'private'"
+	sites := "[[site]]\nname = 'one.example'\ncerts = 2\n[[site]]\nname = 'two.example'\n[[site]]\nname = 'rsa.example'\nkey = 'rsa'\n[[site]]\nname = 'broken.example'\ncert = 'wrong-name'\n[[site]]\nname = 'inside.example'\ncert = 'private'"
 	show := func(w *World, name string) tls.ConnectionState {
 		a, _ := w.both(name, 443)
 		c, err := w.Network().Dial(t.Context(), wire.DialSpec{Flow: wire.Flow{Remote: a}})
@@ -368,6 +368,10 @@ func TestInterceptorKinds(t *testing.T) {
 		}
 		if same := bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo); same != c.one {
 			t.Errorf("%q: one key: %v", c.keys, same)
+		}
+		rsaOf := func(s tls.ConnectionState) bool { return s.PeerCertificates[0].PublicKeyAlgorithm == x509.RSA }
+		if old := show(w, "rsa.example"); !rsaOf(old) && c.keys != "keys = 'each'\n" || rsaOf(one) == c.well {
+			t.Errorf("%q: RSA in place of RSA %v, in place of ECDSA %v", c.keys, rsaOf(old), rsaOf(one))
 		}
 		if h2 := one.NegotiatedProtocol == "h2"; h2 != c.well {
 			t.Errorf("%q: ALPN %q", c.keys, one.NegotiatedProtocol)
