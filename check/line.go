@@ -38,6 +38,11 @@ func (j *job) runLine(ctx context.Context) Result {
 	}
 	wg.Go(func() { j.lineDNS(ctx) })
 	wg.Go(func() { j.nearConnect(ctx) })
+	if !j.r.vantage.Captive { // a portal answers for everybody; that explains the rest
+		for _, v := range j.r.helpers {
+			wg.Go(func() { j.lineHTTP(ctx, v) })
+		}
+	}
 	wg.Wait()
 	m := j.snapshot()
 	m.Complete = ctx.Err() == nil
@@ -69,6 +74,7 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 	if name == "" || len(dead) == 0 {
 		return
 	}
+	dead = dead[:min(len(dead), maxDead)]
 	var c *measure.Observation
 	var open netip.AddrPort
 	for _, r := range j.r.cfg.Controls.Resolvers {
@@ -124,6 +130,9 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 	}
 }
 
+// maxDead bounds the addresses of a family at which nobody is looked for.
+const maxDead = 2
+
 // farthest is the TTL up to which it is asked how near something is: no
 // operator's own devices are farther away.
 const farthest = 16
@@ -145,6 +154,7 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 	if len(dead) == 0 {
 		return
 	}
+	dead = dead[:min(len(dead), maxDead)]
 	type visit struct {
 		port int
 		t, c *measure.Observation
@@ -161,16 +171,24 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 		}
 	}
 	for i, a := range dead {
+		// Nobody is there to be disturbed: an address has its turn once.
+		turn := sync.OnceValue(func() error { return j.r.pacer.wait(ctx) })
 		for _, port := range []int{80, 443, otherPort} {
 			list = append(list, visit{port: port})
 			v := &list[len(list)-1]
 			wg.Go(func() {
+				if turn() != nil {
+					return
+				}
 				meta := confirmMeta(measure.RoleTest, measure.ExpNobody, i+1)
 				meta.Differs = []string{"address"}
 				v.t = j.knock(ctx, meta, netip.AddrPortFrom(a, uint16(port)), name)
 			})
 			if i == 0 && canary.IsValid() && port != otherPort {
 				wg.Go(func() {
+					if j.r.pacer.wait(ctx) != nil {
+						return
+					}
 					meta := confirmMeta(measure.RoleControl, measure.ExpNobody, 1)
 					meta.ControlKind = measure.ControlCanary
 					v.c = j.knock(ctx, meta, netip.AddrPortFrom(canary, uint16(port)), "")
@@ -221,13 +239,16 @@ func (j *job) nearConnect(ctx context.Context) {
 		return
 	}
 	f := j.r.anyFamily()
-	var wg sync.WaitGroup
+	differs := false
 	networks := map[int]bool{}
 	for _, h := range j.r.canaries.hosts {
 		a, ok := h.addr(f)
 		asn := j.r.asn(a)
 		if !ok || !h.worked || len(networks) == 2 || networks[asn] {
 			continue
+		}
+		if len(networks) == 1 && !differs {
+			return // one where both ports end alike is enough to know
 		}
 		networks[asn] = true
 		step := func(role measure.Role, port uint16) func(int) bool {
@@ -245,16 +266,18 @@ func (j *job) nearConnect(ctx context.Context) {
 				return o.Path != nil && o.Path.Outcome == "connected"
 			}
 		}
-		wg.Go(func() {
-			web, tls := step(measure.RoleTest, 80), step(measure.RoleControl, 443)
-			n := lowest(ctx, tls)
-			// Two steps tell whether the other port is as near.
-			if n > 2 && web(n-2) || n > 0 && !web(n) {
-				lowest(ctx, web)
+		web, tls := step(measure.RoleTest, 80), step(measure.RoleControl, 443)
+		n := lowest(ctx, tls)
+		// Two steps tell whether the other port is as near.
+		if differs = n > 2 && web(n-2) || n > 0 && !web(n); differs {
+			// And the router that is there for who goes on.
+			if k := lowest(ctx, web); k < n {
+				tls(k)
+			} else {
+				web(n)
 			}
-		})
+		}
 	}
-	wg.Wait()
 }
 
 // lowest finds the lowest TTL, up to twice the farthest, at which a step is
@@ -279,9 +302,6 @@ func lowest(ctx context.Context, step func(ttl int) bool) int {
 // a device that only passes bytes on has nothing to say for an address where
 // nobody lives, one that reads them does.
 func (j *job) knock(ctx context.Context, meta wire.Meta, at netip.AddrPort, name string) *measure.Observation {
-	if j.r.pacer.wait(ctx) != nil {
-		return nil
-	}
 	conn, o := wire.Connect(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: at, Timeout: deadTimeout})
 	if conn == nil {
 		return o

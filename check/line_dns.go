@@ -139,30 +139,31 @@ func (j *job) nearAnswer(ctx context.Context, a asked) {
 	if name == "" {
 		return
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		lowest(ctx, func(ttl int) bool {
-			if j.r.pacer.wait(ctx) != nil {
-				return false
-			}
-			meta := confirmMeta(measure.RoleTest, measure.ExpNearAnswer, 1)
-			meta.Differs = []string{"protocol"}
-			o := j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Tries: 2, Timeout: 1200 * time.Millisecond, TTL: ttl, Operator: a.Operator})
-			return o != nil && len(o.DNS.Replies) > 0
-		})
-	})
-	wg.Go(func() {
-		lowest(ctx, func(ttl int) bool {
-			if j.r.pacer.wait(ctx) != nil {
-				return false
-			}
-			meta := confirmMeta(measure.RoleControl, measure.ExpNearAnswer, 1)
-			meta.ControlKind = measure.ControlPort
-			o := wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(a.at.Addr(), 443), TTL: ttl, Timeout: 1500 * time.Millisecond})
-			return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
-		})
-	})
-	wg.Wait()
+	reaches := func(ttl int) bool {
+		if j.r.pacer.wait(ctx) != nil {
+			return false
+		}
+		meta := confirmMeta(measure.RoleControl, measure.ExpNearAnswer, 1)
+		meta.ControlKind = measure.ControlPort
+		o := wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(a.at.Addr(), 443), TTL: ttl, Timeout: 1500 * time.Millisecond})
+		return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
+	}
+	n := lowest(ctx, reaches)
+	answers := func(ttl int) bool {
+		if j.r.pacer.wait(ctx) != nil {
+			return false
+		}
+		meta := confirmMeta(measure.RoleTest, measure.ExpNearAnswer, 1)
+		meta.Differs = []string{"protocol"}
+		o := j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Tries: 2, Timeout: 1200 * time.Millisecond, TTL: ttl, Operator: a.Operator})
+		return o != nil && len(o.DNS.Replies) > 0
+	}
+	// One question tells whether anything nearer answers.
+	if n > 2 && answers(n-2) {
+		if k := lowest(ctx, answers); k > 0 {
+			reaches(k) // and the router that is there for who goes on
+		}
+	}
 }
 
 // encrypted asks over TLS and over HTTPS, beside UDP.

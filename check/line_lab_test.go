@@ -1,10 +1,19 @@
 package check_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"flag"
 	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +22,7 @@ import (
 	"time"
 
 	"govah/check"
+	"govah/helper"
 	"govah/judge"
 	"govah/lab"
 	"govah/measure"
@@ -111,6 +121,14 @@ name = "check.example"
 network = "one"
 role = "captive-check"
 http = "same"
+[[site]]
+name = "helper.example"
+network = "three"
+role = "helper"
+[[site]]
+name = "front.example"
+network = "two"
+role = "helper"
 %s`
 
 // lineConfig is what a run knows there.
@@ -167,6 +185,8 @@ type lineCase struct {
 	loss   int
 	// want are "method scope" of all accusing findings; none: innocent.
 	want []string
+	// helper: "own", one with its own certificate; "front", one behind a CDN.
+	helper string
 	// interference is the verdict's; "" none if nothing is wanted, else
 	// confirmed.
 	interference measure.Interference
@@ -192,6 +212,14 @@ func (c lineCase) run(t testing.TB, seed uint64) (m measure.Measurement, v measu
 	defer w.Close()
 	cfg := lineConfig(t, w)
 	cfg.Seed = seed
+	if c.helper != "" {
+		stop, err := mountLineHelper(w, c.helper == "front", &cfg)
+		if err != nil {
+			t.Error(err)
+			return m, v
+		}
+		defer stop()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out check.Result
@@ -228,13 +256,103 @@ func (c lineCase) problem(v measure.Verdict) string {
 	if !slices.Equal(got, want) || v.Interference != interference {
 		return fmt.Sprintf("%s %v, not %s %v", v.Interference, got, interference, want)
 	}
+	if c.helper != "" && c.why == "" && slices.Contains(v.Unknown, measure.WhyNoControl) {
+		return "the helper did not answer over TLS"
+	}
 	if c.why != "" && !slices.Contains(v.Unknown, c.why) {
 		return fmt.Sprintf("%v without %s", v.Unknown, c.why)
 	}
 	return ""
 }
 
+// mountLineHelper runs a helper in the lab, and in front of it a CDN, which
+// adds header lines, writes heads its own way and keeps pages.
+func mountLineHelper(w *lab.World, front bool, cfg *check.Config) (stop func(), err error) {
+	m, err := w.Host("helper.example")
+	if err != nil {
+		return nil, err
+	}
+	s, err := helper.New(helper.Config{Network: m.Network(), Roots: w.Public(), Now: w.Now})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	stop = func() { cancel(); wg.Wait() }
+	listeners := func(name string) (out []net.Listener, err error) {
+		m, err := w.Host(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, port := range []uint16{80, 443} {
+			l, err := m.Listen(netip.AddrPortFrom(m.Addresses()[0], port))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, l)
+		}
+		return out, nil
+	}
+	own, err := listeners("helper.example")
+	if err != nil {
+		return nil, err
+	}
+	wg.Go(func() { s.Serve(ctx, helper.Listeners{TCP: own}) })
+	cfg.Helpers = []string{s.URL("helper.example")}
+	if !front {
+		return stop, nil
+	}
+	f, err := w.Host("front.example")
+	if err != nil {
+		return nil, err
+	}
+	cert, err := f.Issue("front.example")
+	if err != nil {
+		return nil, err
+	}
+	ls, err := listeners("front.example")
+	if err != nil {
+		return nil, err
+	}
+	at := netip.AddrPortFrom(m.Addresses()[0], 80)
+	var mu sync.Mutex
+	cache := map[string][]byte{}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: "helper.example"})
+			r.SetXForwarded()
+			r.Out.Header.Set("Via", "1.1 front")
+		},
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return f.Network().Dial(ctx, wire.DialSpec{Flow: wire.Flow{Remote: at}})
+		}},
+		ModifyResponse: func(r *http.Response) error {
+			if r.Request.URL.Path != "/fresh" {
+				return nil
+			}
+			body, err := io.ReadAll(r.Body)
+			mu.Lock()
+			defer mu.Unlock()
+			if cache[r.Request.URL.RawQuery] == nil {
+				cache[r.Request.URL.RawQuery] = body
+			}
+			r.Body = io.NopCloser(bytes.NewReader(cache[r.Request.URL.RawQuery]))
+			return err
+		},
+	}
+	quiet := log.New(io.Discard, "", 0)
+	plain := &http.Server{Handler: proxy, ErrorLog: quiet}
+	secure := &http.Server{Handler: proxy, ErrorLog: quiet, TLSConfig: &tls.Config{Certificates: []tls.Certificate{*cert}}}
+	wg.Go(func() { plain.Serve(ls[0]) })
+	wg.Go(func() { secure.ServeTLS(ls[1], "", "") })
+	cfg.Helpers = []string{"https://front.example/"}
+	end := stop
+	return func() { plain.Close(); secure.Close(); end() }, nil
+}
+
 const redirectAll = "[[client-network.box]]\nat = %d\n[[client-network.box.rule]]\nlayer = \"dns\"\naction = \"dns-redirect\"\nto = \"45.12.0.14\"\n"
+
+const webProxy = "[client-network.web-proxy]\nat = 2\n"
 
 // redirectSome takes the questions to two operators, and no others.
 const redirectSome = "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"dns\"\naddresses = [\"45.10.0.12\", \"45.11.0.12\"]\naction = \"dns-redirect\"\nto = \"45.12.0.14\"\n"
@@ -255,6 +373,11 @@ var lineCases = []lineCase{
 	{name: "a resolver that leaves out the keys of ECH", client: "resolver-strips = [\"ech\"]\n", want: []string{"ech-strip unknown"}},
 	{name: "encrypted DNS blocked", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"doh.example\", \"doh-two.example\"]\naction = \"drop\"\n", want: []string{"dns-downgrade unknown"}},
 	{name: "all of TLS re-signed", client: "[client-network.intercept]\nat = 2\n", want: []string{"tcp-proxy unknown", "tls-interception unknown"}},
+	{name: "a header enricher", helper: "own", client: webProxy + "adds = [\"X-MSISDN: 491700000000\"]\n", want: []string{"http-proxy unknown", "http-tamper unknown"}},
+	{name: "a header that nobody knows", helper: "own", client: webProxy + "adds = [\"X-Qz-Line: 17\"]\n", want: []string{"http-proxy unknown", "http-tamper unknown"}},
+	{name: "a caching proxy", helper: "own", client: webProxy + "caches = true\nvia = \"1.1 cache\"\n", want: []string{"http-proxy unknown"}},
+	{name: "a proxy that alters pages", helper: "own", client: webProxy + "tamper = \"script\"\n", want: []string{"http-proxy unknown", "http-tamper unknown"}},
+	{name: "a proxy in the house", helper: "own", client: "[client-network.web-proxy]\nat = 0\nvia = \"1.1 office\"\n", want: []string{"http-proxy lan"}, interference: measure.InterferenceNone},
 	{name: "TCP proxy for the web", client: "[client-network.tcp-proxy]\nat = 2\nports = [80, 443]\n", want: []string{"tcp-proxy unknown"}},
 	{name: "TCP proxy for HTTPS", client: "[client-network.tcp-proxy]\nat = 3\nports = [443]\n", want: []string{"tcp-proxy unknown"}},
 	{name: "web proxy that accepts for nobody", client: "[client-network.web-proxy]\nat = 2\neager = true\n", want: []string{"http-proxy unknown"}},
@@ -267,6 +390,11 @@ var lineCases = []lineCase{
 	{name: "a firewall that knows no DNS over TLS", client: "[[client-network.box]]\nat = 1\n[[client-network.box.rule]]\nlayer = \"tcp\"\nports = [853]\naction = \"drop\"\n"},
 	{name: "one encrypted resolver blocked", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"doh.example\"]\naction = \"drop\"\n"},
 	{name: "antivirus on the device", client: "trusts-interceptor = true\n[client-network.intercept]\nat = 0\nissuer = \"Antivirus Web Shield\"\n", want: []string{"tcp-proxy lan", "tls-interception device"}, interference: measure.InterferenceNone},
+	{name: "an ordinary line with a helper", helper: "own"},
+	{name: "a helper behind a CDN", helper: "front"},
+	{name: "a helper and a translating router", helper: "own", client: "nat = true\n"},
+	{name: "a captive portal, with a helper", helper: "own", client: "captive = true\n", interference: measure.InterferenceUnknown, why: measure.WhyCaptive},
+	{name: "a satellite link with a helper", helper: "own", client: "hops = 3\ndelay = \"280ms\"\n[client-network.tcp-proxy]\nat = 1\n", why: measure.WhyAccelerator},
 	{name: "a line without IPv6", client: "no-ipv6 = true\n"},
 	{name: "a home router that translates", client: "nat = true\n"},
 	{name: "a home router that answers DNS itself", client: "router-dns = true\n", want: []string{"dns-interception lan"}, interference: measure.InterferenceNone},
@@ -283,6 +411,52 @@ var lineCases = []lineCase{
 	{name: "a firewall that refuses what it does not know", client: "[[client-network.box]]\nat = 1\n[[client-network.box.rule]]\nlayer = \"tcp\"\nsegment = \"syn\"\nnot-ports = [53, 80, 443]\naction = \"reset\"\n"},
 }
 
+var lineSeeds = flag.Int("line-seeds", 1, "measure each line of TestLine with so many seeds")
+
+// BenchmarkLine measures the whole set on a clean line of 40 ms, with a
+// helper, against what it may take: 15 s and 400 kB.
+func BenchmarkLine(b *testing.B) {
+	for _, pace := range []check.Pace{check.PaceFast, check.PaceGentle} {
+		b.Run(string(pace), func(b *testing.B) {
+			world := strings.ReplaceAll(strings.ReplaceAll(lineWorld, "deeper = 2\n", ""), "deeper = 3\n", "")
+			s, err := lab.Parse([]byte(fmt.Sprintf(world, "hops = 4\n", "")))
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				w, err := lab.New(s, lab.Options{RTT: 40 * time.Millisecond})
+				if err != nil {
+					b.Fatal(err)
+				}
+				cfg := lineConfig(b, w)
+				cfg.Pace = pace
+				stop, err := mountLineHelper(w, false, &cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				var took, bytes int64
+				began := time.Now()
+				sum, err := check.Run(b.Context(), cfg, nil, func(r check.Result) error {
+					took, bytes = r.Measurement.ElapsedMS, r.Measurement.BytesSent+r.Measurement.BytesReceived
+					if r.Verdict.Interference != measure.InterferenceNone {
+						b.Errorf("%+v", r.Verdict)
+					}
+					return nil
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(took)/15_000, "of-15s")
+				b.ReportMetric(float64(bytes)/400_000, "of-400kB")
+				b.ReportMetric(time.Since(began).Seconds()/15, "with-preflight/15s")
+				b.ReportMetric(float64(sum.Sent+sum.Received)/400_000, "with-preflight/400kB")
+				stop()
+				w.Close()
+			}
+		})
+	}
+}
+
 // TestLine: the lines wait more than they compute, so many are measured at
 // a time, whatever the number of processors.
 func TestLine(t *testing.T) {
@@ -290,13 +464,13 @@ func TestLine(t *testing.T) {
 	var wg sync.WaitGroup
 	limit := make(chan struct{}, 16)
 	for _, c := range lineCases {
-		for _, loss := range []int{0, 20} {
+		for i := range 2 * *lineSeeds {
 			c := c
-			c.loss = loss
+			c.loss = i % 2 * 20
 			wg.Go(func() {
 				limit <- struct{}{}
 				defer func() { <-limit }()
-				m, v := c.run(t, 1)
+				m, v := c.run(t, uint64(1+i/2))
 				if p := c.problem(v); p != "" {
 					t.Errorf("%s, %d per thousand lost: %s\n%+v", c.name, c.loss, p, v.Findings)
 				}

@@ -399,6 +399,10 @@ func TestPages(t *testing.T) {
 		if r.StatusCode != 200 || bytes.Contains(bytes.ToLower(body), []byte("govah")) || len(r.Header["Server"]) > 0 {
 			t.Errorf("%s: the front page is %d %v %s", scheme, r.StatusCode, r.Header, body)
 		}
+		_, fresh := get(base+"/fresh?1", "blocked.example")
+		if _, again := get(base+"/fresh?1", "blocked.example"); len(fresh) == 0 || string(fresh) == string(again) {
+			t.Errorf("%s: /fresh is %q twice", scheme, fresh)
+		}
 		_, body = get(base+"/plain", "blocked.example")
 		if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != measure.HelperPlainSHA256 || len(body) != measure.HelperPlainBytes {
 			t.Errorf("%s: /plain has %d bytes with hash %x", scheme, len(body), sum)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -38,6 +39,11 @@ func (s *Server) handler() http.Handler {
 			w.Header().Set("Content-Type", "text/html; charset=utf-8")
 			w.Header().Set("Cache-Control", "no-store, no-transform")
 			io.WriteString(w, plainPage)
+		case get && r.URL.Path == "/fresh":
+			// It may be kept, so that whoever keeps it gives itself away.
+			w.Header().Set("Content-Type", "text/html; charset=utf-8")
+			w.Header().Set("Cache-Control", "public, max-age=300")
+			fmt.Fprintf(w, "<!DOCTYPE html>\n<html lang=\"en\"><head><title>A page</title></head><body><p>%016x</p></body></html>\n", rand.Uint64())
 		case get && r.URL.Path == "/bulk":
 			s.bulk(w, r)
 		case get && r.URL.Path == "/echo":

@@ -19,6 +19,7 @@ func (j *judging) line() {
 	j.impostors()
 	j.stripped()
 	j.encryptedDNS()
+	j.clear()
 }
 
 // reachesAnything says whether the line carries traffic at all: without that
@@ -185,9 +186,21 @@ func (j *judging) nobodyAccepts(f measure.Family) {
 	}
 }
 
+// expiredAt is the router that ended a SYN to an address and port with a TTL,
+// "" if none said so.
+func (j *judging) expiredAt(e measure.Experiment, at string, ttl int) string {
+	for _, o := range j.obs {
+		if o.Experiment == e && o.Remote == at && o.TTL == ttl && o.Path != nil && o.Path.Outcome == "expired" && o.Path.ICMP != nil && o.Path.ICMP.From != "" {
+			return o.Path.ICMP.From
+		}
+	}
+	return ""
+}
+
 // nearConnects judges ports that end nearer than another port of the same
-// server. A load balancer makes such a difference at one server; at two, of
-// different networks, it does not end at one and the same distance from here.
+// server. A load balancer makes such a difference too, at its own server; but
+// not at the place where one and the same router passes on what goes to
+// servers of two networks.
 func (j *judging) nearConnects() {
 	type server struct {
 		asn    int
@@ -210,15 +223,16 @@ func (j *judging) nearConnects() {
 	}
 	for _, pair := range [][2]uint16{{80, 443}, {443, 80}} {
 		var because []*measure.Observation
-		ases, ttl, same := map[int]bool{}, 0, true
+		ases, ttl, router, same := map[int]bool{}, 0, "", true
 		for _, a := range slices.SortedFunc(maps.Keys(all), netip.Addr.Compare) {
 			s := all[a]
 			near, far := s.lowest[pair[0]], s.lowest[pair[1]]
 			if near == nil || far == nil || far.TTL-near.TTL < 2 {
 				continue
 			}
-			same = same && (ttl == 0 || ttl == near.TTL)
-			ttl = near.TTL
+			there := j.expiredAt(measure.ExpNearConnect, far.Remote, near.TTL)
+			same = same && there != "" && (ttl == 0 || ttl == near.TTL && router == there)
+			ttl, router = near.TTL, there
 			ases[s.asn] = true
 			because = append(because, near, far)
 		}

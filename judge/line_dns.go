@@ -154,7 +154,8 @@ func (j *judging) oneExit(t *taken) {
 }
 
 // nearAnswers finds answers from nearer than the resolver's own address: at
-// two operators, at the same distance, and at least two routers short of both.
+// two operators, at the same distance, at least two routers short of both, and
+// where the paths to both are still one.
 func (j *judging) nearAnswers(t *taken) {
 	type side struct {
 		ttl int
@@ -198,6 +199,16 @@ func (j *judging) nearAnswers(t *taken) {
 		list := byTTL[ttl]
 		slices.SortFunc(list, func(a, b *resolver) int { return strings.Compare(a.who, b.who) })
 		if len(list) < 2 || list[0].who == list[len(list)-1].who {
+			continue
+		}
+		// There, one and the same router passes on what goes to both.
+		router, same := "", true
+		for i, r := range list {
+			there := j.expiredAt(measure.ExpNearAnswer, r.ip.obs.Remote, ttl)
+			same = same && there != "" && (i == 0 || there == router)
+			router = there
+		}
+		if !same {
 			continue
 		}
 		for _, r := range list {

@@ -373,6 +373,11 @@ func (k *Client) check(i int, c *checker) {
 	if p := k.WebProxy; p != nil {
 		at("web-proxy", p.At)
 		c.oneOf(where, "web-proxy: tamper", p.Tamper, "script", "header")
+		for _, line := range p.Adds {
+			if name, _, ok := strings.Cut(line, ": "); !ok || name == "" || strings.ContainsAny(line, "\r\n") {
+				c.failf("%s: web-proxy: adds %q is no header line such as \"X-Name: value\"", where, line)
+			}
+		}
 	}
 	if k.Mail != nil {
 		at("mail", k.Mail.At)

@@ -147,6 +147,8 @@ type WebProxy struct {
 	Tamper string   `toml:"tamper"` // script, header, "" nothing
 	Page   string   `toml:"page"`   // answers with this instead
 	Eager  bool     `toml:"eager"`  // accepts before it knows whether the server does
+	Adds   []string `toml:"adds"`   // header lines that it adds to requests
+	Caches bool     `toml:"caches"` // keeps pages, whatever they say about it
 }
 
 // TCPProxy ends TCP connections and opens its own, whatever is in them; it

@@ -12,9 +12,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -37,6 +39,25 @@ type terminator struct {
 	mail  *MailDevice
 	tcp   *TCPProxy
 	login bool
+
+	cacheMu sync.Mutex
+	cache   map[string][]byte // answers by host and target
+}
+
+// kept is the answer that is kept for a page, nil if none is.
+func (t *terminator) kept(page string) []byte {
+	t.cacheMu.Lock()
+	defer t.cacheMu.Unlock()
+	return t.cache[page]
+}
+
+func (t *terminator) keep(page string, answer []byte) {
+	t.cacheMu.Lock()
+	defer t.cacheMu.Unlock()
+	if t.cache == nil {
+		t.cache = map[string][]byte{}
+	}
+	t.cache[page] = answer
 }
 
 func newTerminator(w *World, at, hop int) (*terminator, error) {
@@ -289,6 +310,9 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 	for {
 		req, err := http.ReadRequest(in)
 		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
+				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nServer: cache\r\nContent-Type: text/html\r\nContent-Length: 19\r\nConnection: close\r\n\r\n<h1>Bad Request</h1")
+			}
 			return
 		}
 		host := strings.ToLower(req.Host)
@@ -303,6 +327,17 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 				return
 			}
 			continue
+		}
+		page := host + req.URL.RequestURI()
+		if kept := t.kept(page); kept != nil && req.Method == http.MethodGet {
+			if _, err := c.Write(kept); err != nil || last {
+				return
+			}
+			continue
+		}
+		for _, line := range t.web.Adds {
+			name, value, _ := strings.Cut(line, ": ")
+			req.Header.Set(name, value)
 		}
 		up, err := t.dial(server)
 		if err != nil && t.web.Eager {
@@ -348,7 +383,14 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 		if req.Method == http.MethodHead {
 			res.Body = http.NoBody
 		}
-		if err := res.Write(c); err != nil || last {
+		var whole bytes.Buffer
+		if err := res.Write(&whole); err != nil {
+			return
+		}
+		if t.web.Caches && req.Method == http.MethodGet && res.StatusCode == http.StatusOK {
+			t.keep(page, whole.Bytes())
+		}
+		if _, err := c.Write(whole.Bytes()); err != nil || last {
 			return
 		}
 	}

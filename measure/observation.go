@@ -137,6 +137,17 @@ const (
 	// ExpPlain: T fetches a fixed plain HTTP body from a helper under the
 	// target's Host name; C is that body's known hash (no observation).
 	ExpPlain Experiment = "plain"
+	// ExpEcho: T asks a helper over plain HTTP/1.1 what it saw of the request
+	// (Sent, Seen), C over TLS. What both add is the helper's own (a CDN in
+	// front of it). Of LineTarget. differs: tls.
+	ExpEcho Experiment = "echo"
+	// ExpFresh: T fetches a helper's page that is different each time twice
+	// from one URL, C over TLS. differs: tls.
+	ExpFresh Experiment = "fresh"
+	// ExpOdd: T sends a request line that no server understands (Payload says
+	// which) to a helper, which says nothing to it, or refuses it as any
+	// server does. To helpers only.
+	ExpOdd Experiment = "odd"
 	// ExpPath: TTL-limited probes that name the routers towards Remote, all of
 	// one flow having the same Path.LocalPort. In StageLocate; every one is a
 	// control.
@@ -477,6 +488,10 @@ type HTTP struct {
 	H3 string `json:"h3,omitempty" class:"target"`
 	// Matches are signatures of package known that this answer carries.
 	Matches []Match `json:"matches,omitempty"`
+	// Sent is the head of the request, and Seen the same as the helper saw it,
+	// for ExpEcho.
+	Sent *Head `json:"sent,omitempty"`
+	Seen *Head `json:"seen,omitempty"`
 	// FirstByteUS is the time from the request to the answer's first byte.
 	FirstByteUS int64 `json:"first_byte_us,omitempty"`
 }

@@ -20,7 +20,7 @@ var experimentOrder = []measure.Experiment{
 	measure.ExpAddress, measure.ExpQUIC, measure.ExpFirstBytes, measure.ExpSNITTL, measure.ExpSNIElsewhere, measure.ExpHostElsewhere,
 	measure.ExpQUICElsewhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpHello, measure.ExpPlain, measure.ExpProxyTTL, measure.ExpFirstHop,
 	measure.ExpMailGreeter, measure.ExpMail,
-	measure.ExpFamily, measure.ExpResidual, measure.ExpRedirect, measure.ExpNobody, measure.ExpOperator,
+	measure.ExpFamily, measure.ExpResidual, measure.ExpEcho, measure.ExpFresh, measure.ExpOdd, measure.ExpRedirect, measure.ExpNobody, measure.ExpOperator,
 	measure.ExpExit, measure.ExpNearAnswer, measure.ExpNearConnect, measure.ExpEncrypted, measure.ExpSigned, measure.ExpECHKeys,
 }
 

@@ -407,7 +407,9 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	if f.Issuer != "" {
 		out = append(out, say("authority.issuer", i18n.LTR("issuer", clip(f.Issuer, 200))))
 	}
-	if f.Match != nil && f.Match.Row != "" {
+	if name, ok := addedHeader(f.Match); ok {
+		out = append(out, say("because.header", i18n.Foreign("name", clip(name, 60))))
+	} else if f.Match != nil && f.Match.Row != "" {
 		row := i18n.LTR("row", clip(f.Match.Row, 60))
 		if how := string(f.Match.How); how != "" {
 			key := "authority." + how
@@ -445,6 +447,14 @@ func commonName(dn string) string {
 		cn = dn
 	}
 	return clip(cn, 200)
+}
+
+// addedHeader is the name of a header that was added on the way.
+func addedHeader(m *measure.Match) (string, bool) {
+	if m == nil || !strings.HasSuffix(m.Kind, "-header") {
+		return "", false
+	}
+	return strings.CutPrefix(m.Where, "header:")
 }
 
 // commandsFor are the commands that a next step can name, ready to be copied;

@@ -252,3 +252,26 @@ func TestPageTitle(t *testing.T) {
 		}
 	}
 }
+
+func FuzzHead(f *testing.F) {
+	for _, s := range []string{
+		"GET /echo HTTP/1.1\r\nHost: example.com\r\nx-MSISDN: 1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "", "\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+		"GET / HTTP/1.1\r\n: \r\n\r\nrest", "a b c\r\n\x1b[31m: \xff\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, ok := ParseHead(b)
+		if !ok {
+			return
+		}
+		if len(h.Headers) > maxHeaders || len(h.Line) > 4*maxHeaderValue {
+			t.Errorf("%d headers, a line of %d bytes", len(h.Headers), len(h.Line))
+		}
+		for _, x := range h.Headers {
+			if len(x.Name) > 4*128 || len(x.Value) > 4*maxHeaderValue {
+				t.Errorf("a header of %d and %d bytes", len(x.Name), len(x.Value))
+			}
+		}
+	})
+}

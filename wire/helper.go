@@ -281,6 +281,91 @@ func exchangeHelper(ctx context.Context, n Network, l *Log, o *measure.Observati
 	return err
 }
 
+// HelperPage fetches one of a helper's pages over TLS, at an address of it, and
+// makes sure that it is the helper's: the control of the same page in the
+// clear.
+func HelperPage(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, r Request, trust *Trust) (*measure.Observation, []byte) {
+	o := l.Begin(measure.StepHTTP, m)
+	defer l.End(o)
+	o.HTTP = &measure.HTTP{}
+	var body []byte
+	err := func() error {
+		h, err := parseHelperURL(rawURL)
+		if err != nil {
+			return err
+		}
+		conn, err := dialHelper(ctx, n, l, o, []netip.Addr{at}, h)
+		if err != nil {
+			return err
+		}
+		tc, err := shakeHelper(ctx, o, conn, h, trust)
+		if err != nil {
+			conn.Abort()
+			return err
+		}
+		defer tc.Close()
+		sent, received := o.Sent, o.Received
+		r.URL = h.base + r.URL
+		err = transfer(ctx, l, o, tc, r, func(a *answer) error {
+			var err error
+			body, err = readPage(o.HTTP, a, r)
+			return err
+		})
+		o.Sent, o.Received = o.Sent+sent, o.Received+received
+		return err
+	}()
+	fail(ctx, o, err)
+	return o, body
+}
+
+// ParseHead reads the head of a request, within bounds: what a helper says it
+// saw.
+func ParseHead(b []byte) (*measure.Head, bool) {
+	head, _, ok := bytes.Cut(b[:min(len(b), maxHeadText)], []byte("\r\n\r\n"))
+	if !ok {
+		return nil, false
+	}
+	line, rest, _ := strings.Cut(string(head), "\r\n")
+	if strings.Count(line, " ") < 2 {
+		return nil, false
+	}
+	h := &measure.Head{Line: text(line, maxHeaderValue)}
+	for rest != "" && len(h.Headers) < maxHeaders {
+		var field string
+		field, rest, _ = strings.Cut(rest, "\r\n")
+		name, value, ok := strings.Cut(field, ":")
+		if !ok {
+			return nil, false
+		}
+		h.Headers = append(h.Headers, measure.Header{Name: text(name, 128), Value: text(strings.TrimSpace(value), maxHeaderValue)})
+	}
+	return h, true
+}
+
+// maxHeadText bounds a head that is read, in bytes.
+const maxHeadText = 16 << 10
+
+// SayOdd sends bytes that are no request and waits for whatever comes.
+func SayOdd(ctx context.Context, l *Log, m Meta, conn Conn, payload string, line []byte, wait time.Duration) *measure.Observation {
+	o := l.Begin(measure.StepHTTP, m)
+	defer l.End(o)
+	o.Payload, o.HTTP = payload, &measure.HTTP{}
+	setRemote(l, o, addrPort(conn.RemoteAddr()))
+	mt := &meter{Conn: conn}
+	end := mt.begin(ctx, limits{total: wait, silence: wait})
+	_, err := mt.Write(line)
+	if err == nil {
+		var a *answer
+		if a, err = readAnswer(mt, "GET", mt.answered); err == nil {
+			describe(o.HTTP, a)
+		}
+	}
+	end()
+	o.Sent, o.Received = mt.sent.Load(), mt.received.Load()
+	fail(ctx, o, err)
+	return o
+}
+
 // dialHelper connects to the first address that answers.
 func dialHelper(ctx context.Context, n Network, l *Log, o *measure.Observation, addrs []netip.Addr, h *helperURL) (Conn, error) {
 	err := errors.New("the helper has no address")
