@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"govah/measure"
@@ -147,6 +148,13 @@ func infer(list []*measure.Observation) measure.Location {
 	l.ResidualMS = lasted(list)
 	describe(&l, list)
 	l.Hops = hops(list, e)
+	if l.Payload == string(Connect) && e.server > 0 {
+		l.Outcome = measure.NoDifference
+		if len(e.nearer) >= 2 {
+			e.terminator(&l)
+		}
+		return l
+	}
 	if len(e.tests) == 0 || e.far == 0 && e.server == 0 && !e.reacted {
 		l.Outcome = measure.NoPath
 		return l
@@ -237,6 +245,12 @@ func describe(l *measure.Location, list []*measure.Observation) {
 		}
 		if l.Remote == "" {
 			l.Remote, l.Family = o.Remote, o.Family
+		}
+		if o.Payload == string(Connect) {
+			l.Payload = o.Payload
+			if ap, err := netip.ParseAddrPort(l.Remote); err == nil {
+				l.Trigger = measure.Trigger{Kind: "port", Value: strconv.Itoa(int(ap.Port()))}
+			}
 		}
 		if o.Payload == "" || o.Experiment != measure.ExpLocate {
 			continue

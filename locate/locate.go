@@ -43,10 +43,12 @@ const (
 	QUIC Payload = "quic" // a QUIC Initial, the trigger its server name
 	TCP  Payload = "tcp"  // a SYN, the trigger the address or the port
 	Raw  Payload = "raw"  // any first bytes of a TCP connection
+	// Connect carries nothing: it is only asked who ends the connection.
+	Connect Payload = "connect"
 )
 
 // Payloads are all of them.
-var Payloads = []Payload{TLS, HTTP, DNS, QUIC, TCP, Raw}
+var Payloads = []Payload{TLS, HTTP, DNS, QUIC, TCP, Raw, Connect}
 
 // Control is a harmless token that takes the trigger's place.
 type Control struct {
@@ -186,6 +188,11 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 		return r.overUDP(ctx)
 	case TCP:
 		return r.bySYN(ctx)
+	case Connect:
+		if r.ladder(ctx, r.port) == nil {
+			r.terminated(ctx)
+		}
+		return nil
 	}
 	return fmt.Errorf("locate: no payload %q", spec.Payload)
 }

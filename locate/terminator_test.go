@@ -13,12 +13,19 @@ import (
 func TestTerminator(t *testing.T) {
 	for _, c := range []struct {
 		payload locate.Payload
+		port    uint16
 		kind    measure.Kind
-	}{{locate.HTTP, measure.Terminates}, {locate.TLS, ""}} {
+	}{{locate.HTTP, 80, measure.Terminates}, {locate.TLS, 443, ""}, {locate.Connect, 80, measure.Terminates}, {locate.Connect, 443, ""}} {
 		l := located(t, "hops = 6\ndelay = \"5ms\"\n[client-network.web-proxy]\nat = 3\nvia = \"1.1 proxy\"\n[[network]]\nname = \"hosting\"\nhops = 2\n", func(e *emulated, s *locate.Spec) {
-			*s = e.spec(c.payload, false, 1)
+			if *s = e.spec(c.payload, false, 1); c.payload == locate.Connect {
+				s.Remote, s.OtherPort = e.at("open.example", c.port, false), 80+443-c.port
+				return
+			}
 			s.Controls[0].Name = "open.example"
 		})
+		if c.kind == "" && l.Outcome != measure.NoDifference {
+			t.Errorf("%s: %s", c.payload, l.Outcome)
+		}
 		if l.Kind != c.kind {
 			t.Errorf("%s: %q, not %q: %s %v", c.payload, l.Kind, c.kind, l.Outcome, l.Set)
 		}

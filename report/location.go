@@ -255,7 +255,11 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 			a.next = []sentence{say("location.next.again", commands...)}
 		}
 	case measure.NoDifference:
-		head("location.outcome.no-difference")
+		if loc.Payload == "connect" {
+			head("location.outcome.ends-there")
+		} else {
+			head("location.outcome.no-difference")
+		}
 		a.not = []sentence{say("location.limit.no-difference"), say("location.limit.way")}
 		a.next = []sentence{say("location.next.again", commands...)}
 	case measure.NotLocated:

@@ -83,7 +83,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp (default: by the URL)")
+	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp; connect: only ask who ends connections (default: by the URL)")
 	f.StringVar(&o.test, "first-bytes", "", "send the bytes of this file first, as the trigger; needs --control-bytes")
 	f.StringVar(&o.harmless, "control-bytes", "", "with --first-bytes: harmless bytes of the same length")
 	f.StringVar(&o.address, "address", "", "follow the path to this address instead of the name's")
@@ -110,14 +110,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 
 // payloadOf is what carries the trigger of a target by default.
 func payloadOf(t measure.Target, given string) (locate.Payload, error) {
-	if check.MailPorts[t.Scheme] != 0 {
-		return "", usage(fmt.Sprintf("for the way to its port give tcp://%s:%d", t.Host, t.Port), "%s: what is done to a dialogue with a mail server is not located yet", t.URL)
-	}
 	if given != "" {
 		if p := locate.Payload(given); p != locate.Raw && slices.Contains(locate.Payloads, p) {
 			return p, nil
 		}
-		return "", usage("it is tls, http, dns, quic or tcp", "--payload %q is not known", given)
+		return "", usage("it is tls, http, dns, quic, tcp or connect", "--payload %q is not known", given)
+	}
+	if check.MailPorts[t.Scheme] != 0 {
+		return locate.Connect, nil // what is said there begins with the server
 	}
 	switch _, err := netip.ParseAddr(t.Host); {
 	case err == nil:
@@ -300,7 +300,7 @@ func (o *locateOptions) checkHelper(payload locate.Payload) error {
 	case o.helper == "":
 		o.helpers = []string{"none"}
 		return nil
-	case payload == locate.DNS || payload == locate.TCP:
+	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect:
 		return usage("it goes with --payload tls, http or quic", "a helper is a web server: nothing is learned from it with the payload %s", payload)
 	case o.address != "":
 		return usage("leave --address out: the path is followed to the helper", "--helper and --address exclude each other")
@@ -630,6 +630,8 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 		}
 	case locate.DNS:
 		port, spec.OtherPort = 53, 443
+	case locate.Connect:
+		spec.OtherPort = 443
 	default:
 		spec.OtherPort = 80
 	}
@@ -640,6 +642,9 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 		port = at.Port()
 	}
 	spec.Remote = netip.AddrPortFrom(addr, port)
+	if spec.OtherPort == port {
+		spec.OtherPort = 80
+	}
 	rng := mathrand.New(mathrand.NewPCG(s.cfg.Seed, 0x636f6e74726f6c))
 	if payload == locate.TCP {
 		// A neighbour in the same network meets the same routers.
@@ -655,6 +660,9 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 				}
 			}
 		}
+		return spec
+	}
+	if payload == locate.Connect {
 		return spec
 	}
 	if payload == locate.Raw {
@@ -765,6 +773,8 @@ func carrier(f measure.Finding) (locate.Payload, bool) {
 		return locate.DNS, true
 	case measure.QUICDrop:
 		return locate.QUIC, true
+	case measure.StartTLSStrip, measure.MailInterception, measure.SSHInterception:
+		return locate.Connect, true
 	case measure.IPDrop, measure.IPReset, measure.IPUnreachable:
 		return locate.TCP, true
 	}
