@@ -49,7 +49,10 @@ func routeOf(l *measure.Location) *route {
 	if a, err := netip.ParseAddrPort(l.Remote); err == nil {
 		r.remote = a.Addr().String()
 	}
-	if l.ServerTTL > 0 && l.ServerTTL <= maxHops {
+	// What answers in the server's place is not the server, which no probe
+	// reached.
+	instead := l.Kind == measure.Terminates && l.Outcome == measure.Located
+	if l.ServerTTL > 0 && l.ServerTTL <= maxHops && !instead {
 		r.server = l.ServerTTL
 	}
 	hops := map[int]*measure.Hop{}
@@ -61,7 +64,7 @@ func routeOf(l *measure.Location) *route {
 		}
 		hops[h.TTL] = h
 		last = max(last, h.TTL)
-		if h.Server && r.server == 0 {
+		if h.Server && r.server == 0 && !instead {
 			r.server = h.TTL
 		}
 	}
@@ -74,6 +77,10 @@ func routeOf(l *measure.Location) *route {
 		r.low, r.high = min(r.low, p.Low), max(r.high, p.Low+1)
 		r.share = min(r.share+p.PerMille, 1000)
 		last = max(last, p.Low+1)
+		if beyond := hops[p.Low+1]; instead && p.To != "" && beyond != nil && len(beyond.Routers) == 0 {
+			// It sent other ports' packets back.
+			hops[p.Low+1] = &measure.Hop{TTL: p.Low + 1, Routers: []measure.Router{{Address: p.To, ASN: p.ToASN, Country: p.ToCountry}}}
+		}
 	}
 	r.stops = append(r.stops, stop{loss: -1})
 	for ttl := 1; ttl <= max(last, r.server); ttl++ {
