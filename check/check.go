@@ -141,16 +141,6 @@ func Plan(cfg Config, n int) Estimate {
 	}
 	if cfg.Line {
 		e.Duration += lineTime
-		for _, a := range cfg.Controls.Nobody {
-			e.Contacts = append(e.Contacts, a.String())
-		}
-		for _, p := range cfg.Controls.Public {
-			for _, a := range p.Addrs {
-				if text := netip.AddrPortFrom(a, 53).String(); !slices.Contains(e.Contacts, text) {
-					e.Contacts = append(e.Contacts, text)
-				}
-			}
-		}
 	}
 	for _, c := range cfg.Controls.Canaries {
 		e.Contacts = append(e.Contacts, c.Name)
@@ -166,6 +156,26 @@ func Plan(cfg Config, n int) Estimate {
 	}
 	if cfg.Controls.Captive != "" {
 		e.Contacts = append(e.Contacts, cfg.Controls.Captive)
+	}
+	if !cfg.Line {
+		return e
+	}
+	add := func(text string) {
+		if !slices.Contains(e.Contacts, text) {
+			e.Contacts = append(e.Contacts, text)
+		}
+	}
+	for _, a := range cfg.Controls.Nobody {
+		add(a.String())
+	}
+	for _, p := range cfg.Controls.Public {
+		for _, a := range p.Addrs {
+			add(netip.AddrPortFrom(a, 53).String())
+		}
+	}
+	// Resolvers ask these for us; their owners see the resolvers.
+	for _, name := range slices.Concat(cfg.Controls.Whoami, cfg.Controls.Signed, cfg.Controls.ECH) {
+		add(name)
 	}
 	return e
 }

@@ -493,3 +493,53 @@ func TestLine(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestPlanOfLine: all that the line's measurement sends to is told before, and
+// once.
+func TestPlanOfLine(t *testing.T) {
+	t.Parallel()
+	c := lineCase{helper: "own"}
+	m, _ := c.run(t, 1)
+	s, err := lab.Parse([]byte(fmt.Sprintf(lineWorld, "hops = 4\n", "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := lab.New(s, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cfg := lineConfig(t, w)
+	plan := check.Plan(cfg, 0)
+	told := map[string]bool{}
+	for _, text := range plan.Contacts {
+		if told[text] {
+			t.Errorf("%s is told twice", text)
+		}
+		told[text] = true
+	}
+	known := map[netip.Addr]bool{}
+	for _, text := range plan.Contacts {
+		if a, err := netip.ParseAddr(text); err == nil {
+			known[a] = true
+		} else if ap, err := netip.ParseAddrPort(text); err == nil {
+			known[ap.Addr()] = true
+		}
+	}
+	for _, site := range s.Sites {
+		if told[site.Name] || told["https://"+site.Name+"/dns-query"] || site.Name == "helper.example" {
+			for _, a := range site.AllAddresses() {
+				known[a] = true
+			}
+		}
+	}
+	known[cfg.Surroundings.Resolvers[0].Addr()] = true // the system's own
+	for _, o := range m.Observations {
+		if ap, err := netip.ParseAddrPort(o.Remote); err != nil || !known[ap.Addr()] {
+			t.Errorf("%s %s went to %s, of which nothing was told", o.ID, o.Experiment, o.Remote)
+		}
+	}
+	if sent := m.BytesSent + m.BytesReceived; sent == 0 || sent > plan.Bytes {
+		t.Errorf("%d bytes, and %d were told", sent, plan.Bytes)
+	}
+}

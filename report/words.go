@@ -332,8 +332,13 @@ func headline(l i18n.Lang, v *measure.Verdict, f measure.Finding, all []measure.
 	if key := "method." + string(f.Method) + ".what"; l.Has(key) {
 		s = say(key)
 	}
-	if f.Trusted && f.Method == measure.TLSInterception {
+	switch _, marked := addedHeader(f.Match); {
+	case f.Trusted && f.Method == measure.TLSInterception:
 		s = say("authority.trusted")
+	case marked && f.Method == measure.HTTPTamper && f.Match.Kind == "added-header":
+		s = say("line.marked")
+	case marked && f.Method == measure.HTTPTamper:
+		s = say("line.named")
 	}
 	// The family is told where it makes a difference: the finding holds for
 	// one family and nothing alike was found in the other.
@@ -460,6 +465,13 @@ func addedHeader(m *measure.Match) (string, bool) {
 // commandsFor are the commands that a next step can name, ready to be copied;
 // command is the one that measured.
 func commandsFor(command, target string) []i18n.Arg {
+	if target == measure.LineTarget {
+		return []i18n.Arg{
+			i18n.Command("again", "govah check --set interception"),
+			i18n.Command("diff", "govah diff OLD NEW"),
+			i18n.Command("helper", "govah check --set interception --helper URL"),
+		}
+	}
 	return []i18n.Arg{
 		i18n.Command("again", "govah "+command+" "+quoted(target)),
 		i18n.Command("diff", "govah diff OLD NEW"),
