@@ -190,6 +190,9 @@ func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Tabl
 	turns := map[string]chan struct{}{}
 	for i, key := range l.order {
 		f := l.list[key]
+		if f.line {
+			continue // it reacts to no name
+		}
 		spec, ok := s.forms(f, elsewhere)
 		if !ok {
 			continue

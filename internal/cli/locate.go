@@ -697,6 +697,8 @@ type found struct {
 	// sensitive says that the target is of a category that it is risky to be
 	// seen with.
 	sensitive bool
+	// line says that it is about the line and not about the target.
+	line bool
 }
 
 // locatable collects findings as results come: one for each method and
@@ -709,6 +711,10 @@ type locatable struct {
 }
 
 func (l *locatable) add(r check.Result) {
+	if r.Verdict.Target == measure.LineTarget {
+		l.addLine(r)
+		return
+	}
 	target, err := check.ParseTarget(r.Verdict.Target)
 	if err != nil {
 		return
@@ -747,18 +753,46 @@ func (l *locatable) add(r check.Result) {
 		}
 		key := string(f.Method) + " " + string(f.Family)
 		one := &found{target: t, addr: addr, payload: payload, method: f.Method, family: f.Family, seen: seen, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
-		l.mu.Lock()
-		switch had := l.list[key]; {
-		case had != nil && had.sensitive && !one.sensitive:
-			l.list[key] = one
-		case had == nil && len(l.order) < mostLocated:
-			if l.list == nil {
-				l.list = map[string]*found{}
-			}
-			l.list[key] = one
-			l.order = append(l.order, key)
+		l.put(key, one)
+	}
+}
+
+// addLine collects what ends plain HTTP on the line, to be followed towards the
+// server that was asked: it ends there for every name.
+func (l *locatable) addLine(r check.Result) {
+	for _, f := range r.Verdict.Findings {
+		if f.Method != measure.HTTPProxy || f.Interference != measure.InterferenceConfirmed {
+			continue
 		}
-		l.mu.Unlock()
+		for i := range r.Measurement.Observations {
+			o := &r.Measurement.Observations[i]
+			if o.Step != measure.StepHTTP || o.Role != measure.RoleTest || o.Experiment != measure.ExpEcho || o.Family != f.Family {
+				continue
+			}
+			ap, err := netip.ParseAddrPort(o.Remote)
+			t, terr := check.ParseTarget(o.URL)
+			if err != nil || terr != nil || ap.Port() != 80 {
+				continue
+			}
+			l.put(string(f.Method)+" "+string(f.Family), &found{target: t, addr: ap.Addr().Unmap(), payload: locate.HTTP, method: f.Method, family: f.Family, line: true})
+			break
+		}
+	}
+}
+
+// put keeps one for each key, the least sensitive.
+func (l *locatable) put(key string, one *found) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch had := l.list[key]; {
+	case had != nil && had.sensitive && !one.sensitive:
+		l.list[key] = one
+	case had == nil && len(l.order) < mostLocated:
+		if l.list == nil {
+			l.list = map[string]*found{}
+		}
+		l.list[key] = one
+		l.order = append(l.order, key)
 	}
 }
 
