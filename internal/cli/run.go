@@ -30,8 +30,8 @@ func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p
 		if n == 0 {
 			a.note(lang.Text("cli.plan-line", i18n.Size("bytes", plan.Bytes), i18n.Took("time", plan.Duration.Microseconds()), i18n.Word("pace", pace)))
 		} else {
-		a.note(lang.Text("cli.plan", i18n.Num("targets", n), i18n.Size("bytes", plan.Bytes),
-			i18n.Took("time", plan.Duration.Microseconds()), i18n.Num("triggers", plan.Triggers), i18n.Word("pace", pace)))
+			a.note(lang.Text("cli.plan", i18n.Num("targets", n), i18n.Size("bytes", plan.Bytes),
+				i18n.Took("time", plan.Duration.Microseconds()), i18n.Num("triggers", plan.Triggers), i18n.Word("pace", pace)))
 		}
 		a.note(lang.Text("cli.plan-contacts"))
 		for _, c := range append(append([]string(nil), plan.Contacts...), p.cfg.Helpers...) {
