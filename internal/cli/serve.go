@@ -143,7 +143,7 @@ func (a *app) labCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(a.out, "%-14s %s\n", name, s.Title)
+				fmt.Fprintf(a.out, "%-15s %s\n", name, s.Title)
 			}
 			return nil
 		},
