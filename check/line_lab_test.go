@@ -446,6 +446,9 @@ func BenchmarkLine(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
+				if took > 15_000 || bytes > 400_000 {
+					b.Errorf("%d ms and %d bytes", took, bytes)
+				}
 				b.ReportMetric(float64(took)/15_000, "of-15s")
 				b.ReportMetric(float64(bytes)/400_000, "of-400kB")
 				b.ReportMetric(time.Since(began).Seconds()/15, "with-preflight/15s")
