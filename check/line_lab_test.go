@@ -465,7 +465,7 @@ func BenchmarkLine(b *testing.B) {
 func TestLine(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
-	limit := make(chan struct{}, 16)
+	limit := make(chan struct{}, 10)
 	for _, c := range lineCases {
 		for i := range 2 * *lineSeeds {
 			c := c

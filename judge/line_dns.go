@@ -331,7 +331,8 @@ func (j *judging) encryptedDNS() {
 	for _, who := range slices.Sorted(maps.Keys(all)) {
 		p := all[who]
 		none = none && !p.passed
-		if p.plain && !p.passed && len(p.failed) >= 2 && len(p.forged) == 0 {
+		// Each of the two ways failed twice.
+		if p.plain && !p.passed && len(p.failed) >= 4 && len(p.forged) == 0 {
 			nBlocked++
 			blocked = append(blocked, p.failed...)
 		}
