@@ -66,6 +66,7 @@ var theirs = map[string][]string{
 	"github.com/refraction-networking/utls":   {"wire"},
 	"github.com/spf13/cobra":                  {"internal/cli"},
 	"github.com/spf13/pflag":                  {"internal/cli"},
+	"golang.org/x/crypto/ssh":                 {"wire"},
 	"golang.org/x/crypto/x509roots/fallback":  {"internal/cli"},
 	"golang.org/x/net/bpf":                    {"wire/host", "lab/kernel"},
 	"golang.org/x/net/http2":                  {"wire", "lab", "helper"},
@@ -78,7 +79,7 @@ var theirs = map[string][]string{
 }
 
 // forTests may be imported by any test.
-var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacket", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/net/html"}
+var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacket", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/net/html", "golang.org/x/crypto/ssh"}
 
 // forExternalTests are packages of ours that any test in a package of its own
 // (package x_test) may import.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"govah/judge"
+	"govah/known"
 	"govah/measure"
 	"govah/wire"
 )
@@ -57,6 +58,12 @@ type Controls struct {
 	Signed    []string         // names with DNSSEC, of different operators
 	ECH       []string         // names with ECH keys in their HTTPS record, of different operators
 	Captive   string           // a plain http URL that answers 204
+	// SSH are servers whose host keys are published. Those that may be controls
+	// are contacted if a target is an SSH server, and not otherwise.
+	SSH []known.SSHHost
+	// SSHAsOf is the day on which those keys were last compared with what their
+	// operators publish.
+	SSHAsOf string
 }
 
 // Surroundings is what the device knows of its own network.
@@ -87,6 +94,9 @@ type Config struct {
 	MaxTriggers  int   // 0: no bound
 	Seed         uint64
 	Run          string // its id
+	// KnownHosts are the keys that the user's known_hosts has of a host and
+	// port; nil: there is none.
+	KnownHosts func(host string, port int) []measure.HostKey
 	// Line adds the measurement of measure.LineTarget.
 	Line bool
 	// Progress is told what happens; may be nil. Called from many goroutines.
@@ -118,12 +128,21 @@ type Estimate struct {
 	Triggers int // at most
 }
 
-// Plan estimates a run over n targets and, with cfg.Line, the line itself. The figures are the medians of runs in
-// the lab (docs/design/check.md) times n; a suspect costs more.
-func Plan(cfg Config, n int) Estimate {
+// Plan estimates a run over targets and, with cfg.Line, the line itself. The
+// figures are the medians of runs in the lab (docs/design/check.md) times the
+// number of targets; a suspect costs more.
+func Plan(cfg Config, targets []measure.Target) Estimate {
+	n := len(targets)
+	ssh := slices.ContainsFunc(targets, func(t measure.Target) bool { return t.Scheme == "ssh" })
 	e := Estimate{Bytes: int64(n) * 105_000, Triggers: n * maxPairs}
 	if cfg.Line {
 		e.Bytes += lineBytes
+	}
+	for _, h := range cfg.Controls.SSH {
+		if h.Control && ssh {
+			e.Contacts = append(e.Contacts, "ssh://"+h.Name)
+			e.Bytes += sshBytes
+		}
 	}
 	if cfg.MaxTriggers > 0 {
 		e.Triggers = min(e.Triggers, cfg.MaxTriggers)
@@ -201,6 +220,7 @@ type runner struct {
 	done     atomic.Int64
 	suspects atomic.Int64
 	keys     keyring
+	ssh      sshControls
 	helpers  []vantage
 	alone    sync.Mutex // held by a throttling test
 	// webProxy: at a canary, something nearer than the server accepts

@@ -25,7 +25,7 @@ const (
 	maxSuspicions = 5
 )
 
-var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepMail, measure.StepStream}
+var layerOrder = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepMail, measure.StepSSH, measure.StepStream}
 
 // confirm turns suspicions into experiments: one after the other within a
 // family, the families and the names side by side, since they share no key.
@@ -107,6 +107,9 @@ func (j *job) examine(ctx context.Context, s suspect) {
 	case s.layer == measure.StepMail:
 		j.confirmMail(ctx, s)
 		return
+	case s.layer == measure.StepSSH:
+		j.confirmHostKey(ctx, s)
+		return
 	}
 	if hits == 0 && ctx.Err() == nil {
 		j.revisit(ctx, s)
@@ -142,6 +145,10 @@ func (j *job) revisit(ctx context.Context, s suspect) bool {
 	if s.layer == measure.StepQUIC {
 		meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageIsolate, Experiment: measure.ExpQUIC, Differs: []string{"transport"}}
 		return j.quic(ctx, meta, s.addr, s.port, s.host, s.url).Failure == measure.NoFailure
+	}
+	if j.target.Scheme == "ssh" && s.addr.IsValid() {
+		meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageIsolate, Experiment: measure.ExpHostKey, Differs: []string{"address"}}
+		return j.r.beginSSH(ctx, j.log, meta, netip.AddrPortFrom(s.addr, uint16(s.port)), s.host).Failure == measure.NoFailure
 	}
 	if s.url == "" || !s.addr.IsValid() {
 		return false

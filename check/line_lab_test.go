@@ -513,7 +513,7 @@ func TestPlanOfLine(t *testing.T) {
 	}
 	defer w.Close()
 	cfg := lineConfig(t, w)
-	plan := check.Plan(cfg, 0)
+	plan := check.Plan(cfg, nil)
 	told := map[string]bool{}
 	for _, text := range plan.Contacts {
 		if told[text] {

@@ -130,7 +130,7 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 	if r.v6 {
 		wg.Go(func() { encrypted("AAAA") })
 	}
-	if j.target.Scheme != "tcp" {
+	if j.target.Scheme != "tcp" && j.target.Scheme != "ssh" {
 		wg.Go(func() { encrypted("HTTPS") })
 	}
 	wg.Wait()
@@ -270,6 +270,8 @@ func (j *job) screen(ctx context.Context) {
 				j.tls(ctx, host, c, j.target.Port)
 			case "tcp":
 				j.banner(ctx, host, c)
+			case "ssh":
+				j.hostKey(ctx, host, c)
 			default:
 				j.mail(ctx, host, c)
 			}

@@ -26,10 +26,11 @@ var SensitiveCategories = []string{"PORN", "XED", "LGBT", "DATE", "ALDR", "GMB",
 
 const maxTargetLength = 2048
 
-// ParseTarget reads what a person types: a URL (http, https, tcp, tls; or, for
-// a mail server, smtp, smtps, imap, imaps, pop3, pop3s), a host name, a numeric
-// address, or host:port. A bare name means its https page; a bare port means
-// that page's protocol for 80 and 443 and a plain TCP endpoint for any other. Names are converted to their ASCII form (IDNA 2008,
+// ParseTarget reads what a person types: a URL (http, https, tcp, tls, ssh; or,
+// for a mail server, smtp, smtps, imap, imaps, pop3, pop3s), a host name, a
+// numeric address, or host:port. A bare name means its https page; a bare port
+// means that page's protocol for 80 and 443 and a plain TCP endpoint for any
+// other. Names are converted to their ASCII form (IDNA 2008,
 // UTS 46).
 func ParseTarget(text string) (measure.Target, error) {
 	fail := func(why string) (measure.Target, error) {
@@ -79,10 +80,12 @@ func ParseTarget(text string) (measure.Target, error) {
 		t.Port = 80
 	case "https", "tls":
 		t.Port = 443
+	case "ssh":
+		t.Port = 22
 	case "tcp":
 	default:
 		if t.Port = MailPorts[t.Scheme]; t.Port == 0 {
-			return fail("its scheme must be http, https, tcp or tls, or for mail smtp, smtps, imap, imaps, pop3 or pop3s")
+			return fail("its scheme must be http, https, tcp, tls or ssh, or for mail smtp, smtps, imap, imaps, pop3 or pop3s")
 		}
 	}
 	if u.User != nil {

@@ -14,6 +14,9 @@ func TestParseTarget(t *testing.T) {
 		"https://example.org:8443/a?b=c": "https://example.org:8443/a?b=c",
 		"example.org:80":                 "http://example.org/",
 		"example.org:22":                 "tcp://example.org:22",
+		"ssh://Example.org":              "ssh://example.org:22",
+		"ssh://example.org:2222/a/repo":  "ssh://example.org:2222",
+		"ssh://[2001:db8::1]":            "ssh://[2001:db8::1]:22",
 		"192.0.2.1:443":                  "https://192.0.2.1/",
 		"[2001:db8::1]:22":               "tcp://[2001:db8::1]:22",
 		"2001:db8::1":                    "https://[2001:db8::1]/",
@@ -27,7 +30,7 @@ func TestParseTarget(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"", " ", "localhost", "ftp://example.org/", "http://", "https://user:pw@example.org/",
-		"example.org:0", "example.org:99999", "tcp://example.org", "exa mple.org", "a\x00b.org", "\u202Eexample.org",
+		"example.org:0", "example.org:99999", "tcp://example.org", "ssh://git@example.org", "exa mple.org", "a\x00b.org", "\u202Eexample.org",
 		"http://[::1%25eth0]/", strings.Repeat("a", 5000) + ".org", "1.2.3", "999.1.1.1", "\xff.org",
 		"https://.example.org/", "https://a..example.org/", "https://.xn--zn7c/", strings.Repeat("a", 64) + ".org"} {
 		if got, err := ParseTarget(in); err == nil {

@@ -71,7 +71,7 @@ func ParseHelper(raw string) error {
 // askHelpers has every helper look at the target, once per measurement, with
 // the addresses that this device got.
 func (j *job) askHelpers(ctx context.Context) {
-	if j.helped || len(j.r.cfg.Helpers) == 0 || j.target.Scheme == "tcp" {
+	if j.helped || len(j.r.cfg.Helpers) == 0 || j.target.Scheme == "tcp" || j.target.Scheme == "ssh" {
 		return
 	}
 	j.helped = true

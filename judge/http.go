@@ -537,6 +537,9 @@ func (j *judging) fixedBodies() {
 // proxies judges how near a port's connection ends: lower than another port
 // of the same address means that something else answers for it.
 func (j *judging) proxies() {
+	if j.scheme == "ssh" {
+		return // it is part of what hostKeys weighs
+	}
 	type side struct {
 		ttl int
 		obs *measure.Observation

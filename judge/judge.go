@@ -60,6 +60,7 @@ func Judge(in Input) measure.Verdict {
 		j.certificates()
 		j.requests()
 		j.datagrams()
+		j.hostKeys()
 		j.transfers()
 		j.mail()
 		j.screening()
@@ -189,6 +190,8 @@ func splitTarget(target string) (scheme, host string, port int) {
 			port = 80
 		case "https", "tls":
 			port = 443
+		case "ssh":
+			port = 22
 		}
 	}
 	return u.Scheme, canonical(u.Hostname()), port
@@ -332,7 +335,7 @@ func (j *judging) found(layer measure.Step, f measure.Family, value string) bool
 
 // sorted puts the findings into their order and numbers them.
 func (j *judging) sorted() []measure.Finding {
-	layers := []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepMail, measure.StepStream, measure.StepPath}
+	layers := []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepMail, measure.StepSSH, measure.StepStream, measure.StepPath}
 	slices.SortStableFunc(j.findings, func(a, b measure.Finding) int {
 		if x, y := degree(a), degree(b); x != y {
 			return x - y

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	allSteps    = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepPath, measure.StepHelper, measure.StepStream, measure.StepMail}
+	allSteps    = []measure.Step{measure.StepDNS, measure.StepTCP, measure.StepTLS, measure.StepHTTP, measure.StepQUIC, measure.StepPath, measure.StepHelper, measure.StepStream, measure.StepMail, measure.StepSSH}
 	allRoles    = []measure.Role{measure.RoleTest, measure.RoleControl, measure.RoleCanary, measure.RoleHelper}
 	allStages   = []measure.Stage{"", measure.StageScreen, measure.StageConfirm, measure.StageBracket, measure.StageIsolate}
 	allKinds    = []measure.ControlKind{"", measure.ControlRandom, measure.ControlKnown, measure.ControlNone, measure.ControlPort}
@@ -21,7 +21,7 @@ var (
 		measure.TLSUnknownAuthority, measure.TLSInvalidHostname, measure.TLSFailedHandshake, measure.HostUnreachable, measure.Interrupted, "unknown_failure: what"}
 	allExperiments = []measure.Experiment{"", measure.ExpQName, measure.ExpNowhere, measure.ExpResolver, measure.ExpIdentity, measure.ExpAddress, measure.ExpSNI, measure.ExpSNIElsewhere,
 		measure.ExpSNITTL, measure.ExpHello, measure.ExpHost, measure.ExpHostElsewhere, measure.ExpURL, measure.ExpHTTPS, measure.ExpQUIC, measure.ExpQUICSNI, measure.ExpQUICElsewhere,
-		measure.ExpBulk, measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpFirstHop, measure.ExpPlain, measure.ExpResidual, measure.ExpMail, measure.ExpMailGreeter}
+		measure.ExpBulk, measure.ExpFirstBytes, measure.ExpProxyTTL, measure.ExpFirstHop, measure.ExpPlain, measure.ExpResidual, measure.ExpMail, measure.ExpMailGreeter, measure.ExpHostKey}
 	someNames     = []string{site, randomName, knownName, ""}
 	someAddrs     = []string{"198.18.7.7", "185.199.108.153", "93.184.216.34", "10.10.34.35", "2001:db8::7"}
 	someRemotes   = []string{siteAt, sitePort, otherAt, other2At, truthAt, fakeAt, "[2001:db8::7]:443", "", "x"}
@@ -68,6 +68,13 @@ func anyObservation(t *rapid.T, n int) measure.Observation {
 			o.TLS = &measure.TLS{Alert: -1, Version: pick(t, []string{"", "TLS 1.3"}), Public: pick(t, verifications), System: pick(t, verifications),
 				Issuer: pick(t, []string{"", "CN=Box CA"}), Chain: pick(t, [][]string{nil, {"aa"}, {"bb", "cc"}})}
 		}
+	case measure.StepSSH:
+		fingerprints := []string{"SHA256:a", "SHA256:b", "SHA256:c"}
+		s := &measure.SSH{KeyType: "ssh-ed25519", Fingerprint: pick(t, append(fingerprints, "")), Operator: pick(t, []string{"", "one", "two"}), KnownAsOf: pick(t, []string{"", "2026-01-01", "x"})}
+		for range rapid.IntRange(0, 2).Draw(t, "known") {
+			s.Known = append(s.Known, measure.HostKey{Source: measure.SourcePublished, KeyType: "ssh-ed25519", Fingerprint: pick(t, fingerprints), Retired: rapid.Bool().Draw(t, "retired")})
+		}
+		o.SSH, o.ASN, o.Experiment = s, rapid.IntRange(0, 3).Draw(t, "asn"), measure.ExpHostKey
 	case measure.StepStream:
 		o.Stream = &measure.Stream{Bytes: 1000, BitsPerSecond: rapid.Int64Range(-1, 9_000_000).Draw(t, "rate")}
 	case measure.StepPath:
@@ -78,7 +85,7 @@ func anyObservation(t *rapid.T, n int) measure.Observation {
 }
 
 func anyMeasurement(t *rapid.T) *measure.Measurement {
-	s := newScene(pick(t, []string{"https://" + site + "/", "http://" + site + "/", "tls://" + site + ":443", "tcp://" + site + ":22", "smtp://" + site + ":443", "imap://" + site + ":443", "https://198.18.7.7/", "", "%"}))
+	s := newScene(pick(t, []string{"https://" + site + "/", "http://" + site + "/", "tls://" + site + ":443", "tcp://" + site + ":22", "smtp://" + site + ":443", "imap://" + site + ":443", "ssh://" + site, "ssh://198.18.7.7", "https://198.18.7.7/", "", "%"}))
 	s.m.Imported = pick(t, []string{"", "", "", "ooni"})
 	s.m.Vantage.Captive = rapid.IntRange(0, 9).Draw(t, "captive") == 0
 	n := rapid.IntRange(0, 40).Draw(t, "n")

@@ -134,8 +134,11 @@ func (j *judging) unexplained(o *measure.Observation, name string) {
 	f := measure.Finding{Interference: measure.InterferenceSuspected, Layer: o.Step, Family: family(o),
 		Trigger: measure.Trigger{Kind: "address", Value: name}, Runs: 1, Hits: 1, Because: ids(o), NotExcluded: []measure.Why{measure.WhySingleSample}}
 	f.Method = methodOf(o)
-	if o.Step == measure.StepTCP {
+	switch o.Step {
+	case measure.StepTCP:
 		f.Trigger.Value = address(o).String()
+	case measure.StepSSH:
+		f.Trigger = measure.Trigger{Kind: "protocol", Value: "ssh"}
 	}
 	runs, passed := j.controlsAt(o)
 	switch o.Step {
@@ -209,6 +212,8 @@ func methodOf(o *measure.Observation) measure.Method {
 		return measure.HTTPReset
 	case measure.StepQUIC:
 		return measure.QUICDrop
+	case measure.StepSSH:
+		return measure.ProtocolFilter
 	}
 	return measure.DNSError
 }
@@ -355,6 +360,11 @@ func (j *judging) follow(trusted map[string]bool, reached map[measure.Family]boo
 			ap, ok := remote(o)
 			if o.Step == measure.StepMail && o.Experiment == measure.ExpMail && o.Mail != nil && o.Mail.Greeting != "" && !o.Mail.Away && ok && int(ap.Port()) == j.port &&
 				j.owner[ap.Addr()][j.host] && !j.disputed(ap.Addr()) && j.counts(j.host, ap.Addr()) {
+				reached[family(o)] = true
+			}
+			continue
+		case "ssh":
+			if o.Step == measure.StepSSH && StateOfKey(o) == KeyGenuine && j.owner[address(o)][j.host] && !j.disputed(address(o)) && j.counts(j.host, address(o)) {
 				reached[family(o)] = true
 			}
 			continue

@@ -57,6 +57,9 @@ func (s *Scenario) Describe() string {
 			if c.TCPProxy != nil && c.TCPProxy.At == hop {
 				add(" --[TCP proxy]")
 			}
+			if c.SSH != nil && c.SSH.At == hop {
+				add(" --[SSH interceptor]")
+			}
 			if c.Captive && hop == 0 {
 				add(" --[captive portal]")
 			}

@@ -230,6 +230,9 @@ func (s *Scenario) check() error {
 			t.Network = s.Networks[0].Name
 		}
 		t.check(nets, c)
+		if t.SSH != nil {
+			t.SSH.check(fmt.Sprintf("site %q", t.Name), s.Sites, c)
+		}
 	}
 	if c.err != nil {
 		return c.err
@@ -357,6 +360,12 @@ func (k *Client) check(i int, c *checker) {
 		at("intercept", k.Intercept.At)
 		c.oneOf(where, "intercept: signs", k.Intercept.Signs, "careless", "well")
 		c.oneOf(where, "intercept: keys", k.Intercept.Keys, "one", "each")
+	}
+	if i := k.SSH; i != nil {
+		at("ssh-intercept", i.At)
+		for _, kind := range i.Keys {
+			c.oneOf(where, "ssh-intercept: keys", kind, sshKeyTypes...)
+		}
 	}
 	if k.Trusts && k.Intercept == nil && (k.Mail == nil || !k.Mail.does("answer")) {
 		c.failf("%s: trusts-interceptor needs [client-network.intercept], or a mail device that answers", where)

@@ -85,7 +85,7 @@ func (w *World) lay() error {
 			w.elements = append(w.elements, element{box: f})
 		}
 		if c.Intercept != nil && c.Intercept.At == hop || c.WebProxy != nil && c.WebProxy.At == hop || c.TCPProxy != nil && c.TCPProxy.At == hop ||
-			c.Mail != nil && c.Mail.At == hop || c.Captive && hop == 0 {
+			c.Mail != nil && c.Mail.At == hop || c.SSH != nil && c.SSH.At == hop || c.Captive && hop == 0 {
 			t, err := newTerminator(w, len(w.elements), hop)
 			if err != nil {
 				return err

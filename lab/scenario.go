@@ -45,42 +45,43 @@ type Network struct {
 
 // Client is a line that can be measured from, and its operator.
 type Client struct {
-	Name      string      `toml:"name"`
-	About     string      `toml:"about"`
-	ASN       int         `toml:"asn"`
-	Country   string      `toml:"country"`
-	Address4  string      `toml:"address4"`
-	Address6  string      `toml:"address6"`
-	Hops      int         `toml:"hops"` // routers from the home router to the border
-	Silent    []int       `toml:"silent"`
-	Equal     []int       `toml:"equal"`    // hops with equal-cost siblings
-	Ways      int         `toml:"ways"`     // how many, 0 is 2
-	Delay     string      `toml:"delay"`    // one way, to the border
-	Resolver  string      `toml:"resolver"` // address; inside the operator unless it is another's
-	NoIPv6    bool        `toml:"no-ipv6"`
-	NoIPv4    bool        `toml:"no-ipv4"` // with nat64
-	NAT64     bool        `toml:"nat64"`   // IPv4 is reached through 64:ff9b::/96, and the resolver says so
-	NAT       bool        `toml:"nat"`     // the home router translates from 192.168.1.0/24
-	ICMPRate  int         `toml:"icmp-per-second"`
-	Lies      []*Lie      `toml:"lie"`
-	Link      string      `toml:"link"`               // what the device calls it: ethernet, wifi, mobile
-	Tunnel    bool        `toml:"tunnel"`             // a VPN is in use: the line is the tunnel's exit
-	Proxy     bool        `toml:"proxy"`              // the system says that a proxy must be used
-	Clock     string      `toml:"clock"`              // the device's error, as -400h
-	Trusts    bool        `toml:"trusts-interceptor"` // the system trusts the interceptor's root
-	Company   bool        `toml:"trusts-company"`     // and that of sites whose cert is private
-	Line      *Line       `toml:"line"`
-	Boxes     []*BoxAt    `toml:"box"`
-	Routers   []*Router   `toml:"router"`
-	Intercept *Intercept  `toml:"intercept"`
-	WebProxy  *WebProxy   `toml:"web-proxy"`
-	Mail      *MailDevice `toml:"mail"`
-	TCPProxy  *TCPProxy   `toml:"tcp-proxy"`
-	Strips    []string    `toml:"resolver-strips"` // the operator's resolver leaves out: rrsig, ech
-	SimpleDNS bool        `toml:"simple-resolver"` // it knows neither DNSSEC nor the type HTTPS
-	RouterDNS bool        `toml:"router-dns"`      // the home router answers all of port 53 itself
-	Captive   bool        `toml:"captive"`         // nobody has logged in at the portal
-	Truth     []Truth     `toml:"truth"`           // about the line itself
+	Name      string        `toml:"name"`
+	About     string        `toml:"about"`
+	ASN       int           `toml:"asn"`
+	Country   string        `toml:"country"`
+	Address4  string        `toml:"address4"`
+	Address6  string        `toml:"address6"`
+	Hops      int           `toml:"hops"` // routers from the home router to the border
+	Silent    []int         `toml:"silent"`
+	Equal     []int         `toml:"equal"`    // hops with equal-cost siblings
+	Ways      int           `toml:"ways"`     // how many, 0 is 2
+	Delay     string        `toml:"delay"`    // one way, to the border
+	Resolver  string        `toml:"resolver"` // address; inside the operator unless it is another's
+	NoIPv6    bool          `toml:"no-ipv6"`
+	NoIPv4    bool          `toml:"no-ipv4"` // with nat64
+	NAT64     bool          `toml:"nat64"`   // IPv4 is reached through 64:ff9b::/96, and the resolver says so
+	NAT       bool          `toml:"nat"`     // the home router translates from 192.168.1.0/24
+	ICMPRate  int           `toml:"icmp-per-second"`
+	Lies      []*Lie        `toml:"lie"`
+	Link      string        `toml:"link"`               // what the device calls it: ethernet, wifi, mobile
+	Tunnel    bool          `toml:"tunnel"`             // a VPN is in use: the line is the tunnel's exit
+	Proxy     bool          `toml:"proxy"`              // the system says that a proxy must be used
+	Clock     string        `toml:"clock"`              // the device's error, as -400h
+	Trusts    bool          `toml:"trusts-interceptor"` // the system trusts the interceptor's root
+	Company   bool          `toml:"trusts-company"`     // and that of sites whose cert is private
+	Line      *Line         `toml:"line"`
+	Boxes     []*BoxAt      `toml:"box"`
+	Routers   []*Router     `toml:"router"`
+	Intercept *Intercept    `toml:"intercept"`
+	WebProxy  *WebProxy     `toml:"web-proxy"`
+	Mail      *MailDevice   `toml:"mail"`
+	TCPProxy  *TCPProxy     `toml:"tcp-proxy"`
+	SSH       *SSHIntercept `toml:"ssh-intercept"`
+	Strips    []string      `toml:"resolver-strips"` // the operator's resolver leaves out: rrsig, ech
+	SimpleDNS bool          `toml:"simple-resolver"` // it knows neither DNSSEC nor the type HTTPS
+	RouterDNS bool          `toml:"router-dns"`      // the home router answers all of port 53 itself
+	Captive   bool          `toml:"captive"`         // nobody has logged in at the portal
+	Truth     []Truth       `toml:"truth"`           // about the line itself
 
 	delay    time.Duration
 	clock    time.Duration
@@ -196,6 +197,7 @@ type Site struct {
 	Ports     []int             `toml:"ports"`
 	Mail      []*MailService    `toml:"mail"`
 	About     string            `toml:"about"`
+	SSH       *SSHServer        `toml:"ssh"`
 	Truth     []Truth           `toml:"truth"`
 
 	v4, v6 []netip.Addr

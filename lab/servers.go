@@ -125,6 +125,9 @@ func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn),
 			return func(c *serverConn) { w.serveMail(c, t, m) }, ""
 		}
 	}
+	if t.SSH != nil && int(local.Port()) == t.SSH.Port {
+		return func(c *serverConn) { w.serveSSH(c, t) }, ""
+	}
 	if slices.Contains(t.Ports, int(local.Port())) {
 		return func(c *serverConn) { banner(c, t) }, ""
 	}

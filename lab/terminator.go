@@ -27,7 +27,7 @@ import (
 )
 
 // terminator is a device on the client's path that ends TCP connections
-// itself: an interceptor, a transparent proxy or a captive portal.
+// itself: an interceptor of TLS or SSH, a transparent proxy or a captive portal.
 type terminator struct {
 	w     *World
 	stack *stack.Stack
@@ -38,6 +38,7 @@ type terminator struct {
 	web   *WebProxy
 	mail  *MailDevice
 	tcp   *TCPProxy
+	ssh   *SSHIntercept
 	login bool
 
 	cacheMu sync.Mutex
@@ -73,6 +74,9 @@ func newTerminator(w *World, at, hop int) (*terminator, error) {
 	}
 	if p := w.Client.TCPProxy; p != nil && p.At == hop {
 		t.tcp = p
+	}
+	if i := w.Client.SSH; i != nil && i.At == hop {
+		t.ssh = i
 	}
 	s, l, err := newStack(func(b []byte) {
 		p, err := packet.Parse(b)
@@ -114,7 +118,7 @@ func (t *terminator) take(d box.Direction, pkt []byte) bool {
 	if t.w.inside[p.Dst] {
 		return false
 	}
-	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 || t.wantsMail(&p) || t.relays(int(p.DstPort)) {
+	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 || t.wantsMail(&p) || p.DstPort == 22 && t.wantsSSH(p.Dst) || t.relays(int(p.DstPort)) {
 		t.link.deliver(pkt)
 		return true
 	}
@@ -146,6 +150,8 @@ func (t *terminator) accept(r *tcp.ForwarderRequest) {
 		go t.intercept(c, server)
 	case t.mail != nil && slices.Contains(t.mail.Ports, int(server.Port())):
 		go t.meddle(c, server)
+	case server.Port() == 22 && t.wantsSSH(server.Addr()):
+		go t.interceptSSH(c, server)
 	case web:
 		go t.proxy(c, server)
 	default:

@@ -73,7 +73,9 @@ type World struct {
 	turnMu sync.Mutex
 	turns  map[*Site]int // of sites whose answers rotate
 	shown  map[*Site]int // certificates of sites with several
-	close  []func()
+	// sshTurns are those of SSH servers with several members.
+	sshTurns map[*Site]int
+	close    []func()
 
 	closing sync.Once
 }
@@ -103,7 +105,7 @@ func New(s *Scenario, o Options) (*World, error) {
 	if o.Seed == 0 {
 		o.Seed = 1
 	}
-	w := &World{Scenario: s, Client: c, opts: o, began: time.Now(), at: o.At, sites: map[string]*Site{}, networks: map[string]*Network{}, turns: map[*Site]int{}, shown: map[*Site]int{}, where: map[netip.Addr]*Network{},
+	w := &World{Scenario: s, Client: c, opts: o, began: time.Now(), at: o.At, sites: map[string]*Site{}, networks: map[string]*Network{}, turns: map[*Site]int{}, shown: map[*Site]int{}, sshTurns: map[*Site]int{}, where: map[netip.Addr]*Network{},
 		owners: map[netip.Addr][]*Site{}, inside: map[netip.Addr]bool{}, listeners: map[netip.AddrPort]*listener{},
 		beyond: map[*Network][]element{}, wake: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())

@@ -17,6 +17,8 @@ const (
 	// nothing is sent.
 	StepGreeting Step = "greeting"
 	StepMail     Step = "mail" // one dialogue with a mail server, TLS included
+	// StepSSH is the start of SSH up to the proof of the server's host key.
+	StepSSH Step = "ssh"
 )
 
 // Role says what an observation is in its experiment.
@@ -211,6 +213,13 @@ const (
 	// ExpEncrypted: T asks a public resolver for a known host's name over TLS
 	// or HTTPS, C over UDP. differs: transport.
 	ExpEncrypted Experiment = "encrypted"
+	// ExpHostKey: T begins SSH at the target's address and takes the host key
+	// that is proven there, of a type that it is known by (SSH.Asked); C does
+	// so at a public host of another operator in another network, which
+	// publishes its keys. SSH.Known of each is what it must be. Made in
+	// StageScreen, T again in StageConfirm where it shows another key.
+	// ControlKind "canary". differs: address.
+	ExpHostKey Experiment = "host-key"
 	// ExpFamily: the same step over IPv4 (one) and IPv6 (other).
 	ExpFamily Experiment = "family"
 	// ExpResidual: T is a harmless request in the same key (address, client)
@@ -301,6 +310,7 @@ type Observation struct {
 
 	Greeting *Greeting `json:"greeting,omitempty"`
 	Mail     *Mail     `json:"mail,omitempty"`
+	SSH      *SSH      `json:"ssh,omitempty"`
 }
 
 // MaxPackets bounds Observation.Packets.

@@ -124,7 +124,7 @@ func (m Method) Benign() bool {
 // Trigger is what a finding reacts to: the one thing in which the test
 // differed from a control that passed.
 type Trigger struct {
-	Kind    string `json:"kind" class:"none"` // sni, host, url, qname, address, port, protocol, allow-list, family, …
+	Kind    string `json:"kind" class:"none"` // sni, host, url, qname, address, port, protocol, allow-list, family, host-key, …
 	Value   string `json:"value,omitempty" class:"target"`
 	Control string `json:"control,omitempty" class:"target"` // the value that passed
 }
@@ -220,4 +220,8 @@ const (
 	// WhyMailUnencrypted: the mail server did not begin encryption; it may have none.
 	WhyMailUnencrypted Why = "mail-unencrypted"
 	WhyServerNetwork   Why = "server-network" // a firewall of the server's own may do it
+	WhyKeyRotation     Why = "key-rotation"   // the server may have got another host key
+	WhyKeyRetired      Why = "key-retired"    // the host key is one that its operator has withdrawn
+	WhyNoKnownKey      Why = "no-known-key"   // no host key is known to compare with
+	WhyKnownKeyOld     Why = "known-key-old"  // the user's known_hosts has an older key than the operator publishes
 )

@@ -103,7 +103,7 @@ var group = map[measure.Method]string{
 	measure.HTTPDrop: "name", measure.HTTPReset: "name", measure.HTTPBlockPage: "content", measure.HTTPRedirect: "content",
 	measure.HTTPTamper: "content", measure.HTTPProxy: "proxy", measure.TCPProxy: "proxy",
 	measure.QUICDrop: "name", measure.Throttle: "speed", measure.Freeze: "speed",
-	measure.StartTLSStrip: "strip", measure.MailInterception: "mail", measure.SSHInterception: "decrypt",
+	measure.StartTLSStrip: "strip", measure.MailInterception: "mail", measure.SSHInterception: "ssh",
 	measure.ProtocolFilter: "filter", measure.Shutdown: "shutdown", measure.Residual: "residual",
 	measure.ServerRefusal: "refusal", measure.SiteDown: "down", measure.CaptivePortal: "portal",
 	measure.PathFault: "fault", measure.ClockFault: "clock", measure.PrivateAuthority: "private",
@@ -224,7 +224,7 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 				add(&a.next, say("authority.caution"))
 			case trusted:
 				// What its root is comes below.
-			case !near || g == "decrypt" || (g == "strip" || g == "mail") && scope == measure.ScopeLAN:
+			case !near || g == "decrypt" || g == "ssh" || (g == "strip" || g == "mail") && scope == measure.ScopeLAN:
 				add(&a.next, step("next."+g))
 			}
 			if near {
@@ -382,6 +382,10 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	case f.Runs == 0 && kind != "":
 		out = append(out, say("because.trigger", args...))
 	case f.Runs == 0:
+	case kind == "host-key" && f.Controls.Runs > 0:
+		out = append(out, say("because.host-key", args...))
+	case kind == "host-key":
+		out = append(out, say("because.host-key-alone", args...))
 	case kind == "allow-list" && f.Controls.Runs > 0:
 		out = append(out, say("because.allow-list", args...))
 	case kind != "" && value != "" && f.Controls.Runs > 0 && (control != "" || named && !strings.HasPrefix(f.Proof, "helper")):
@@ -580,6 +584,10 @@ func outcome(l i18n.Lang, o *measure.Observation) []sentence {
 			add("list.quote", i18n.Foreign("text", clip(m.Early, 80)))
 		}
 	}
+	if s := o.SSH; s != nil && s.Fingerprint != "" {
+		plain(clip(s.KeyType, 40))
+		plain(clip(s.Fingerprint, 60))
+	}
 	if t := o.TLS; t != nil {
 		state := t.Public
 		named := o.Failure == measure.TLSInvalidHostname || o.Failure == measure.TLSUnknownAuthority || o.Failure == measure.TLSInvalidCert
@@ -746,6 +754,8 @@ func markOf(o *measure.Observation, evidence bool) mark {
 			return markOK
 		}
 		return markOdd
+	case o.SSH != nil && o.Failure == measure.NoFailure && evidence:
+		return markOdd // a control, too, if it showed a key that is not its own
 	case o.Failure == measure.NoFailure && evidence && o.Role == measure.RoleTest && !proven:
 		return markOdd
 	case o.Failure == measure.NoFailure:

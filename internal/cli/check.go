@@ -33,6 +33,7 @@ type checkOptions struct {
 	controls   []string
 	caFile     string
 	ctLogs     string
+	knownHosts string
 	only4      bool
 	only6      bool
 	pace       string
@@ -58,8 +59,9 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [TARGET...]",
 		Short: "Say what is blocked here, how, and why we know",
-		Long: `Checks each TARGET (a URL, a host name, an address or host:port) and says
-whether it is reachable, whether something interferes, how, and what shows it.
+		Long: `Checks each TARGET (a URL, a host name, an address, host:port or ssh://host) and
+says whether it is reachable, whether something interferes, how, and what shows
+it.
 Mail servers are smtp://HOST, imap://HOST and pop3://HOST (STARTTLS), and with
 an s for encryption from the start, as imaps://HOST; a port may follow.
 
@@ -69,6 +71,13 @@ an s for encryption from the start, as imaps://HOST; a port may follow.
   govah check imap://mail.example.org           a mail server: no login, no mail
   govah check --lab iran-2017                   an emulated internet: sends
                                                 nothing, needs no rights
+
+  govah check ssh://host.example.org            an SSH server: is its host key
+                                                the one that you know?
+
+For ssh targets the keys of your known_hosts are compared, of those hosts only,
+and public servers that publish their host keys are contacted as controls. No
+user name is sent, and nobody logs in.
 
 Your own list with a helper of your own. A helper is a second vantage point
 that tells a blocked site from one that is down. On a server elsewhere:
@@ -116,6 +125,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringArrayVar(&o.controls, "control", nil, "host that surely works here, instead of the built-in ones; give three")
 	f.StringVar(&o.caFile, "ca-file", "", "trust these roots too (PEM), for servers of your own")
 	f.StringVar(&o.ctLogs, "ct-logs", "", "verify certificates' timestamps (SCTs) with the logs in this file: Chrome's log_list.json, version 3")
+	f.StringVar(&o.knownHosts, "known-hosts", "", "for ssh targets: your known_hosts file, or none (default: ~/.ssh/known_hosts)")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.StringSliceVar(&o.sets, "set", sets, "what to test: sites (the targets), interception (this line itself)")
@@ -272,7 +282,7 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	}
 
 	p.cfg.Line = line
-	plan := check.Plan(p.cfg, len(targets))
+	plan := check.Plan(p.cfg, targets)
 	if o.locate {
 		plan.Triggers += mostLocated * locateTriggers
 		plan.Bytes += mostLocated * locateBytes

@@ -116,8 +116,8 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 		}
 		return "", usage("it is tls, http, dns, quic, tcp or connect", "--payload %q is not known", given)
 	}
-	if check.MailPorts[t.Scheme] != 0 {
-		return locate.Connect, nil // what is said there begins with the server
+	if check.MailPorts[t.Scheme] != 0 || t.Scheme == "ssh" {
+		return locate.Connect, nil // the server does not wait for the client there
 	}
 	switch _, err := netip.ParseAddr(t.Host); {
 	case err == nil:

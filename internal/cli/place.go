@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -89,7 +92,28 @@ func (a *app) hostPlace(o *checkOptions) (*place, error) {
 	for _, r := range known.PublicResolvers() {
 		p.cfg.Controls.Public = append(p.cfg.Controls.Public, check.PublicResolver{Operator: r.Operator, Addrs: r.Addrs, Name: r.Name, DoH: r.DoH, Identity: r.Identity})
 	}
+	p.cfg.Controls.SSH, p.cfg.Controls.SSHAsOf = known.SSHHosts(), known.SSHHostsAsOf
+	if home, err := os.UserHomeDir(); err == nil && o.knownHosts == "" {
+		p.cfg.KnownHosts = knownHosts(filepath.Join(home, ".ssh", "known_hosts"))
+	}
 	return p, a.adjust(o, p)
+}
+
+// knownHosts looks hosts up in a file of OpenSSH's. One that cannot be read
+// knows nobody.
+func knownHosts(path string) func(string, int) []measure.HostKey {
+	return func(host string, port int) []measure.HostKey {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil
+		}
+		defer f.Close()
+		keys, err := wire.KnownHosts(f, host, port)
+		if err != nil {
+			return nil
+		}
+		return keys
+	}
 }
 
 // adjust applies the options that replace parts of a place.
@@ -123,6 +147,18 @@ func (a *app) adjust(o *checkOptions, p *place) error {
 			}
 			p.cfg.Controls.DoH = append(p.cfg.Controls.DoH, d)
 		}
+	}
+	switch o.knownHosts {
+	case "":
+	case "none":
+		p.cfg.KnownHosts = nil
+	default:
+		f, err := os.Open(o.knownHosts)
+		if err != nil {
+			return hint(err, "--known-hosts takes a file as ~/.ssh/known_hosts, or none")
+		}
+		f.Close()
+		p.cfg.KnownHosts = knownHosts(o.knownHosts)
 	}
 	if len(o.controls) > 0 {
 		p.cfg.Controls.Canaries = nil
@@ -257,6 +293,25 @@ func labConfig(w *lab.World, seed uint64) (check.Config, error) {
 	}
 	for _, c := range w.Sites("captive-check") {
 		cfg.Controls.Captive = "http://" + c.Name + "/"
+	}
+	hosts, err := w.SSHHosts()
+	if err != nil {
+		return check.Config{}, err
+	}
+	for _, h := range hosts {
+		cfg.Controls.SSH = append(cfg.Controls.SSH, known.SSHHost{Name: h.Name, Port: h.Port, Operator: h.Name, Control: h.Control, Keys: h.Keys})
+	}
+	cfg.Controls.SSHAsOf = w.Now().Format(time.DateOnly)
+	file, err := w.KnownHosts()
+	if err != nil {
+		return check.Config{}, err
+	}
+	cfg.KnownHosts = func(host string, port int) []measure.HostKey {
+		keys, err := wire.KnownHosts(bytes.NewReader(file), host, port)
+		if err != nil {
+			return nil
+		}
+		return keys
 	}
 	return cfg, nil
 }

@@ -402,6 +402,7 @@ func settings(o *checkOptions) string {
 	add(o.caFile != "", "--ca-file")
 	add(len(o.sets) != len(sets), "--set")
 	add(o.ctLogs != "", "--ct-logs")
+	add(o.knownHosts != "", "--known-hosts")
 	return strings.Join(s, " ")
 }
 
