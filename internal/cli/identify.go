@@ -90,7 +90,7 @@ func (a *app) importCommand() *cobra.Command {
 	var output, kind string
 	cmd := &cobra.Command{
 		Use:   "import -o FILE LIST...",
-		Short: "Bring published lists of signatures into a form that identify reads",
+		Short: "Bring published lists of signatures into the form that is read",
 		Long: `Reads your own copies of published lists and writes what is of use in them:
 
   fingerprints_http.csv, fingerprints_dns.csv   of OONI's
