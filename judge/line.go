@@ -17,6 +17,7 @@ func (j *judging) line() {
 	}
 	j.nearConnects()
 	j.impostors()
+	j.program()
 	j.stripped()
 	j.encryptedDNS()
 	j.clear()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"govah/known"
 	"govah/measure"
 )
 
@@ -54,6 +55,39 @@ func (j *judging) impostors() {
 		fi.NotExcluded = []measure.Why{measure.WhyLocalNetwork}
 	}
 	j.add(fi)
+}
+
+// program names the software that answers in the resolvers' place, by what it
+// says of itself (version.bind, class CH) where those of two operators say
+// the same.
+func (j *judging) program() {
+	said := map[string][]*measure.Observation{}
+	for _, o := range j.obs {
+		if o.Experiment != measure.ExpOperator || o.DNS == nil || canonical(o.DNS.Name) != "version.bind" || ours(o) {
+			continue
+		}
+		if text := strings.Trim(firstAnswer(o, "TXT"), `"`); text != "" {
+			said[text] = append(said[text], o)
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(said)) {
+		list := said[text]
+		if !slices.ContainsFunc(list, func(o *measure.Observation) bool { return o.DNS.Operator != list[0].DNS.Operator }) {
+			continue
+		}
+		for _, m := range known.Match(known.Evidence{Greeting: text}) {
+			if m.Kind != "product" {
+				continue
+			}
+			for i := range j.findings {
+				if f := &j.findings[i]; f.Method == measure.DNSInterception && f.Match == nil {
+					f.Match, f.Because = &m, append(f.Because, ids(list...)...)
+					f.Because = f.Because[:min(len(f.Because), maxBecause)]
+				}
+			}
+			return
+		}
+	}
 }
 
 // firstAnswer is the first record of a type in the first reply.

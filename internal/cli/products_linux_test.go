@@ -127,6 +127,10 @@ func TestProductDnsmasq(t *testing.T) {
 			return f.Method == measure.DNSInterception && f.Interference == measure.InterferenceConfirmed
 		}) {
 			t.Errorf("%s: %+v", v.Target, v)
+			continue
+		}
+		if m := v.Findings[0].Match; v.Target == measure.LineTarget && (m == nil || m.Product != "dnsmasq") {
+			t.Errorf("it is not named: %+v", m)
 		}
 	}
 	atSecondRouter(t, out)
