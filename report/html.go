@@ -286,7 +286,7 @@ func (d *document) index() {
 			}
 			d.raw(`<tr class="`, attr(string(s)), `" data-s="`, attr(string(s)), `" data-t="`, attr(r.target), `"><td><span class="sym">`, attr(s.Symbol()), ` `)
 			d.words("interference." + map[State]string{StateConfirmed: "confirmed", StateSuspected: "suspected", StateUnknown: "unknown", StateFault: "fault"}[s])
-			d.raw(`</span></td><td><a href="#t`, number(i), `">`, i18n.BDI(r.target), `</a></td><td class="how">`, i18n.EscapeHTML(r.methods), `</td></tr>`)
+			d.raw(`</span></td><td><a href="#t`, number(i), `">`, d.target(r.target), `</a></td><td class="how">`, i18n.EscapeHTML(r.methods), `</td></tr>`)
 		}
 	}
 	d.raw(`</tbody></table></div>`)
@@ -374,10 +374,18 @@ func (d *document) findings(f findings, verdict account) {
 	}
 }
 
+// target names a target for the reader.
+func (d *document) target(t string) i18n.Markup {
+	if t == measure.LineTarget {
+		return i18n.EscapeHTML(d.l.Text("line.title"))
+	}
+	return i18n.BDI(t)
+}
+
 func (d *document) fine(i int, e Entry, found findings, detail bool) {
 	d.open("li", "", i, e.Verdict)
 	title := func() {
-		d.raw(`<span class="sym" aria-hidden="true">✓</span> `, i18n.BDI(clip(e.Verdict.Target, 300)))
+		d.raw(`<span class="sym" aria-hidden="true">✓</span> `, d.target(clip(e.Verdict.Target, 300)))
 		if names := methodNames(d.l, e.Verdict); names != "" {
 			d.raw(` <span class="small">`, i18n.EscapeHTML(names), `</span>`)
 		}
@@ -408,7 +416,11 @@ func (d *document) card(i int, e Entry, found findings, placed bool) {
 		a.not = slices.DeleteFunc(a.not, func(s sentence) bool { return s.key == "scope.unknown" })
 	}
 	d.open("article", "card ", i, v)
-	d.raw(`<h3><bdi class="url" dir="ltr">`, attr(clip(v.Target, 2048)), `</bdi> <span class="badge"><span aria-hidden="true">`, attr(a.state.Symbol()), `</span> `)
+	title := i18n.Markup(`<bdi class="url" dir="ltr">`) + attr(clip(v.Target, 2048)) + `</bdi>`
+	if v.Target == measure.LineTarget {
+		title = d.target(v.Target)
+	}
+	d.raw(`<h3>`, title, ` <span class="badge"><span aria-hidden="true">`, attr(a.state.Symbol()), `</span> `)
 	d.words(stateWords(v))
 	d.raw(`</span></h3>`)
 	for i, s := range a.headline {
