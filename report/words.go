@@ -225,6 +225,9 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 			case trusted:
 				// What its root is comes below.
 			case !near || g == "decrypt" || g == "ssh" || (g == "strip" || g == "mail") && scope == measure.ScopeLAN:
+				if g == "proxy" && slices.ContainsFunc(findings, endsTLS) {
+					g = "proxy-tls"
+				}
 				add(&a.next, step("next."+g))
 			}
 			if near {
@@ -456,6 +459,11 @@ func commonName(dn string) string {
 		cn = dn
 	}
 	return clip(cn, 200)
+}
+
+// endsTLS says that a finding is about a proxy that takes the port of HTTPS.
+func endsTLS(f measure.Finding) bool {
+	return f.Method == measure.TCPProxy && f.Trigger.Kind == "port" && f.Trigger.Value == "443"
 }
 
 // addedHeader is the name of a header that was added on the way.
