@@ -124,7 +124,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringArrayVar(&o.doh, "doh", nil, "encrypted resolver to compare with, may be repeated")
 	f.StringArrayVar(&o.controls, "control", nil, "host that surely works here, instead of the built-in ones; give three")
 	f.StringVar(&o.caFile, "ca-file", "", "trust these roots too (PEM), for servers of your own")
-	f.StringVar(&o.ctLogs, "ct-logs", "", "verify certificates' timestamps (SCTs) with the logs in this file: Chrome's log_list.json, version 3")
+	f.StringVar(&o.ctLogs, "ct-logs", "", "verify certificates' timestamps (SCTs) with the logs in this file instead of the built-in list: Chrome's log_list.json, version 3")
 	f.StringVar(&o.knownHosts, "known-hosts", "", "for ssh targets: your known_hosts file, or none (default: ~/.ssh/known_hosts)")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")

@@ -59,8 +59,12 @@ func (a *app) hostPlace(o *checkOptions) (*place, error) {
 	if err != nil {
 		roots = nil // what the system trusts is not known; public roots decide
 	}
+	logs, err := wire.ParseCTLogs(known.CTLogs())
+	if err != nil {
+		return nil, fmt.Errorf("the list of CT logs of this version: %w", err)
+	}
 	p := &place{close: func() {}, cfg: check.Config{
-		Network: n, Trust: wire.Trust{Public: publicRoots(), System: roots, Now: time.Now},
+		Network: n, Trust: wire.Trust{Public: publicRoots(), System: roots, Logs: logs, Now: time.Now},
 		ASN: networkOf, Geo: geo.Version, Seed: uint64(o.seed),
 		Surroundings: check.Surroundings{Tunnel: facts.Tunnel != "", Proxy: facts.Proxy != "", Link: facts.Link},
 	}}
