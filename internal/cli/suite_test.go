@@ -187,9 +187,9 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	var (
-		mu                          sync.Mutex
-		wg                          sync.WaitGroup
-		checked, accused, unreached int
+		mu                                 sync.Mutex
+		wg                                 sync.WaitGroup
+		checked, lines, accused, unreached int
 	)
 	side := make(chan struct{}, 6) // rounds wait more than they compute
 	for round := 0; round*len(targets) < n; round++ {
@@ -200,7 +200,7 @@ func TestSoak(t *testing.T) {
 			loss := round % 4 * 10 // per thousand
 			var stdout, stderr bytes.Buffer
 			a := &app{ctx: t.Context(), in: strings.NewReader(""), out: &stdout, err: &stderr, json: true, quiet: true}
-			o := &checkOptions{lab: "gauntlet", client: "no-ipv6", seed: int64(round + 1), loss: loss, helpers: []string{"none"}}
+			o := &checkOptions{lab: "gauntlet", client: "no-ipv6", seed: int64(round + 1), loss: loss, helpers: []string{"none"}, sets: sets}
 			if round%2 == 1 {
 				o.client = "main"
 			}
@@ -219,7 +219,11 @@ func TestSoak(t *testing.T) {
 					t.Errorf("round %d: %v", round, err)
 					return
 				}
-				checked++
+				if v.Target == measure.LineTarget {
+					lines++
+				} else {
+					checked++
+				}
 				if v.Interference == measure.InterferenceConfirmed || v.Interference == measure.InterferenceSuspected {
 					accused++
 					t.Errorf("round %d, loss %d per thousand: %s accused: %s %v", round, loss, v.Target, v.Interference, v.Findings)
@@ -234,5 +238,5 @@ func TestSoak(t *testing.T) {
 	if checked != n {
 		t.Errorf("%d sites checked, not %d", checked, n)
 	}
-	fmt.Printf("soak: %d clean site checks at 0 to 3 %% loss: %d false accusations, %d not reached\n", checked, accused, unreached)
+	fmt.Printf("soak: %d clean site checks and %d of the line at 0 to 3 %% loss: %d false accusations, %d not reached\n", checked, lines, accused, unreached)
 }
