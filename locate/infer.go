@@ -228,8 +228,10 @@ func (e *evidence) terminator(l *measure.Location) {
 	// The other explanation: each of these probes went a longer way.
 	p := measure.Place{Low: e.server - 1, PerMille: int(math.Round(1000 / (1 + math.Pow(longer, float64(len(e.nearer))))))}
 	p.From, p.FromASN = followed(l.Hops, p.Low)
-	if i := e.nearer[0].Path.ICMP; i != nil { // the router beyond it
-		p.To, p.ToASN = i.From, i.ASN
+	for _, o := range e.nearer {
+		if i := o.Path.ICMP; i != nil && o.TTL == e.server { // the router beyond it
+			p.To, p.ToASN = i.From, i.ASN
+		}
 	}
 	l.Set = []measure.Place{p}
 	for _, o := range e.nearer {
@@ -387,6 +389,8 @@ func gather(list []*measure.Observation) *evidence {
 			e.foreign = err == nil && tested.IsValid() && otherNetwork(c.Addr(), tested.Addr())
 		}
 	}
+	// Only beyond where it answers is there anything farther.
+	e.nearer = slices.DeleteFunc(e.nearer, func(o *measure.Observation) bool { return o.TTL < e.server })
 	for ttl, h := range others {
 		if e.answers[ttl].sent == 0 {
 			e.answers[ttl] = h

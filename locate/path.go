@@ -122,31 +122,60 @@ func (r *run) siblings(ctx context.Context, low, high int) {
 	}
 }
 
-// terminated asks whether what answered at the lowest TTL is the server: a
-// packet to another port of the same address, with the same TTL, dies at a
-// router if something nearer ends connections to the first port by itself
-// (Clayton 2006). Twice, because routes change. Who takes one port often takes
-// the other of the web too, so that a port of no service is tried after it.
+// terminated asks whether what answered at the lowest TTL is the server. A
+// lost answer makes that TTL look one higher than it is: so where it is not the
+// server, the one below is tried once more, in flows of their own.
 func (r *run) terminated(ctx context.Context) {
 	if r.spec.OtherPort == 0 || r.server == 0 {
 		return
 	}
-	for _, port := range []uint16{r.spec.OtherPort, unusedPort} {
-		for n := range 2 {
+	for r.passedBy(ctx) && r.server > 1 {
+		below := false
+		for range 2 {
 			if r.pace(ctx) != nil {
 				return
+			}
+			o := r.synAt(ctx, r.spec.Remote, r.newPort(), r.server-1, max(300*time.Millisecond, r.patience(r.server)))
+			if below = o.Path.Outcome == "connected"; below || o.Path.Outcome == "expired" {
+				break
+			}
+		}
+		if !below {
+			return
+		}
+		r.server--
+	}
+}
+
+// passedBy says whether a packet to another port of the same address, with the
+// TTL at which the first port answers, dies at a router: then something nearer
+// ends connections to the first port by itself (Clayton 2006). Twice, because
+// routes change. Who takes one port often takes the other of the web too, so
+// that a port of no service is tried after it.
+func (r *run) passedBy(ctx context.Context) bool {
+	for _, port := range []uint16{r.spec.OtherPort, unusedPort} {
+		expired, silent := 0, 0
+		for expired < 2 && silent < 2 {
+			if r.pace(ctx) != nil {
+				return false
 			}
 			o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}},
 				wire.ConnectSpec{Remote: netip.AddrPortFrom(r.spec.Remote.Addr(), port), Local: r.local(r.newPort()), TTL: r.server, Timeout: max(300*time.Millisecond, r.patience(r.server))})
 			r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
-			if o.Path.Outcome != "expired" {
-				break
-			}
-			if n == 1 {
-				return
+			switch o.Path.Outcome {
+			case "expired":
+				expired++
+			case "silent":
+				silent++ // it may have been lost
+			default:
+				silent = 2
 			}
 		}
+		if expired == 2 {
+			return true
+		}
 	}
+	return false
 }
 
 // unusedPort is one of those that traceroute sends to: nobody serves there.
