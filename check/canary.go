@@ -217,12 +217,7 @@ func (c *canaries) bracket(ctx context.Context, k canaryKey, since time.Time) br
 // dropDead leaves out canaries that never worked here while others did: one
 // that is blocked or down says nothing about the network.
 func (c *canaries) dropDead() {
-	var alive []*canaryHost
-	for _, h := range c.hosts {
-		if h.worked {
-			alive = append(alive, h)
-		}
-	}
+	alive := c.working()
 	if len(alive) == 0 || len(alive) == len(c.hosts) {
 		return
 	}
@@ -234,15 +229,18 @@ func (c *canaries) dropDead() {
 }
 
 // any says whether a canary has worked in this run.
-func (c *canaries) any() bool {
+func (c *canaries) any() bool { return len(c.working()) > 0 }
+
+// working are the canaries that have worked in this run.
+func (c *canaries) working() (out []*canaryHost) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, h := range c.hosts {
 		if h.worked {
-			return true
+			out = append(out, h)
 		}
 	}
-	return false
+	return out
 }
 
 // tallies are the canaries' own figures so far.

@@ -241,10 +241,10 @@ func (j *job) nearConnect(ctx context.Context) {
 	f := j.r.anyFamily()
 	differs := false
 	networks := map[int]bool{}
-	for _, h := range j.r.canaries.hosts {
+	for _, h := range j.r.canaries.working() {
 		a, ok := h.addr(f)
 		asn := j.r.asn(a)
-		if !ok || !h.worked || len(networks) == 2 || networks[asn] {
+		if !ok || len(networks) == 2 || networks[asn] {
 			continue
 		}
 		if len(networks) == 1 && !differs {
