@@ -294,14 +294,22 @@ func (j *job) helperAt(addr netip.Addr, port int) *vantage {
 	return nil
 }
 
-// firstHop tries whether what showed a strange certificate is this device or
-// its neighbour.
+// firstHop tries whether what answers at an address is this device or its
+// neighbour: again if nothing came back, for silence tells nothing.
 func (j *job) firstHop(ctx context.Context, addr netip.Addr, port int) {
-	if !j.r.view.SetTTL || !j.r.view.SYNHop || j.r.pacer.wait(ctx) != nil {
+	if !j.r.view.SetTTL || !j.r.view.SYNHop {
 		return
 	}
-	wire.SYN(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpFirstHop},
-		wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: 1, Timeout: 1500 * time.Millisecond})
+	for range 2 {
+		if j.r.pacer.wait(ctx) != nil {
+			return
+		}
+		o := wire.SYN(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpFirstHop},
+			wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: 1, Timeout: 1500 * time.Millisecond})
+		if o.Path == nil || o.Path.Outcome != "silent" {
+			return
+		}
+	}
 }
 
 // confirmCertificate looks at a chain that does not verify: which chain other

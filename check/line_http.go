@@ -38,6 +38,7 @@ func (j *job) lineHTTP(ctx context.Context, v vantage) {
 	var wg sync.WaitGroup
 	wg.Go(func() { p.pages(ctx) })
 	wg.Go(func() { p.odd(ctx) })
+	wg.Go(func() { j.firstHop(ctx, p.at, p.port) })
 	wg.Wait()
 }
 

@@ -53,25 +53,28 @@ func (j *judging) sign(f *measure.Finding, o *measure.Observation, name string) 
 // place says how near the device is from which o came, if a connection with
 // TTL 1 was tried: what accepts it did not let it leave the house.
 func (j *judging) place(f *measure.Finding, o *measure.Observation) {
-	for _, p := range j.obs {
-		if p.Experiment != measure.ExpFirstHop || p.Path == nil || p.TTL != 1 || p.Remote != o.Remote {
-			continue
-		}
-		switch p.Path.Outcome {
-		case "connected":
-			if f.Scope != measure.ScopeDevice {
-				f.Scope = measure.ScopeLAN
-			}
-			f.Because = append(f.Because, p.ID)
-		case "expired":
-			// A router sent it back: it had left this device.
-			if f.Scope == measure.ScopeDevice {
-				f.Scope = measure.ScopeUnknown
-			}
-			f.Because = append(f.Because, p.ID)
-		}
+	near, p := j.firstHop(o.Remote)
+	if p == nil {
 		return
 	}
+	switch {
+	case near && f.Scope != measure.ScopeDevice:
+		f.Scope = measure.ScopeLAN
+	case !near && f.Scope == measure.ScopeDevice:
+		f.Scope = measure.ScopeUnknown // a router sent it back: it had left this device
+	}
+	f.Because = append(f.Because, p.ID)
+}
+
+// firstHop says whether a SYN with TTL 1 to an address and port was accepted,
+// and which it was; nil if none was tried, or nothing came back.
+func (j *judging) firstHop(at string) (near bool, p *measure.Observation) {
+	for _, o := range j.obs {
+		if o.Experiment == measure.ExpFirstHop && o.Path != nil && o.TTL == 1 && o.Remote == at && (o.Path.Outcome == "connected" || o.Path.Outcome == "expired") {
+			return o.Path.Outcome == "connected", o
+		}
+	}
+	return false, nil
 }
 
 // logged says whether a certificate has timestamps as public authorities put

@@ -100,6 +100,9 @@ func (j *judging) headers(t, c *measure.Observation, front []string) {
 // endsAt is the scope of what ends connections to the port of o, if that was
 // found: what is done to plain pages is then its doing.
 func (j *judging) endsAt(o *measure.Observation) measure.Scope {
+	if near, _ := j.firstHop(o.Remote); near {
+		return measure.ScopeLAN
+	}
 	for i := range j.findings {
 		if f := &j.findings[i]; f.Trigger.Kind == "port" && f.Trigger.Value == portOf(o) && local(f) {
 			return f.Scope

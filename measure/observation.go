@@ -128,8 +128,8 @@ const (
 	// lowest TTL NearerProbes times more. differs: port.
 	ExpProxyTTL Experiment = "proxy-ttl"
 	// ExpFirstHop: T is a SYN with TTL 1 to where a certificate came from that
-	// does not verify: whoever accepts it is this device or at most one hop
-	// away. No control.
+	// does not verify, or to a helper's plain port: whoever accepts it is this
+	// device or at most one hop away. No control.
 	ExpFirstHop Experiment = "first-hop"
 	// ExpNearConnect: T and C are TTL-limited SYNs to ports 80 and 443 of a
 	// canary, whose servers are far apart: a port that ends equally near at
