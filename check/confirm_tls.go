@@ -329,8 +329,9 @@ func (j *job) confirmCertificate(ctx context.Context, s suspect) {
 			t.close()
 			j.log.Link(t.obs, c.obs.ID)
 			if h := j.helperAt(addr, port); h != nil && c.completed && t.completed && ctx.Err() == nil {
-				wire.AskHello(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleHelper, Stage: measure.StageConfirm}, h.url, addr, j.r.trust,
-					map[*measure.Observation][]byte{c.obs: c.conn.ClientHello(), t.obs: t.conn.ClientHello()})
+				for _, s := range []helloSent{c, t} {
+					wire.AskHello(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleHelper, Stage: measure.StageConfirm}, h.url, addr, j.r.trust, s.obs, s.conn.ClientHello())
+				}
 			}
 		}
 		pair(measure.ExpSNI, s.addr, s.port)

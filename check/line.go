@@ -164,7 +164,7 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 		list = make([]visit, 0, 3*len(dead))
 	)
 	canary, name := netip.Addr{}, ""
-	for _, h := range j.r.canaries.hosts {
+	for _, h := range j.r.canaries.working() {
 		if a, ok := h.addr(f); ok {
 			canary, name = a, h.Name
 			break

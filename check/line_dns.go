@@ -34,10 +34,7 @@ type asked struct {
 // lineDNS compares what resolvers of known operators answer on port 53 with
 // what they answer where nobody can change it.
 func (j *job) lineDNS(ctx context.Context) {
-	f := measure.IPv4
-	if !j.r.v4 {
-		f = measure.IPv6
-	}
+	f := j.r.anyFamily()
 	var list []asked
 	for _, p := range j.r.cfg.Controls.Public {
 		if addrs := of(p.Addrs, f); len(addrs) > 0 && len(list) < maxPublic {

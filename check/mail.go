@@ -64,8 +64,8 @@ func (j *job) mail(ctx context.Context, host string, c candidate) {
 		return // that a host was called a helper does not make it one
 	}
 	var wg sync.WaitGroup
-	strange := make(chan bool, 1)
-	wg.Go(func() { strange <- j.greeted(ctx, f, measure.StageScreen, 1) })
+	strange := false
+	wg.Go(func() { strange = j.greeted(ctx, f, measure.StageScreen, 1) })
 	t, control := j.mailPair(ctx, host, c, measure.StageScreen, 1, true)
 	wg.Wait()
 	s := suspect{layer: measure.StepMail, family: f, host: host, addr: c.addr, port: j.target.Port, seen: t}
@@ -73,7 +73,7 @@ func (j *job) mail(ctx context.Context, host string, c candidate) {
 	case t.Step == measure.StepTCP && t.Failure != measure.NoFailure:
 		s.layer = measure.StepTCP
 		j.suspect(s)
-	case odd(t, protocol, implicit), <-strange:
+	case odd(t, protocol, implicit), strange:
 		s.alone = control == nil
 		j.suspect(s)
 	}

@@ -91,13 +91,14 @@ func (r *runner) askSSHControls(ctx context.Context, f measure.Family, again boo
 	if have != nil && !(again && slices.ContainsFunc(have, silent)) {
 		return have
 	}
+	kept := slices.DeleteFunc(slices.Clone(have), silent)
 	var (
 		wg   sync.WaitGroup
 		mu   sync.Mutex
-		list = slices.DeleteFunc(slices.Clone(have), silent)
+		list = slices.Clone(kept)
 	)
 	for _, h := range r.cfg.Controls.SSH {
-		if !h.Control || slices.ContainsFunc(list, func(o measure.Observation) bool { return o.Host == h.Name }) {
+		if !h.Control || slices.ContainsFunc(kept, func(o measure.Observation) bool { return o.Host == h.Name }) {
 			continue
 		}
 		wg.Go(func() {

@@ -193,7 +193,7 @@ func TestHelloAsItCame(t *testing.T) {
 			}
 			own := o.TLS.SPKI == s.Pin()
 			wire.AskHello(ctx, w.Network(), log, wire.Meta{Role: measure.RoleHelper}, s.URL(at.String()), at.Addr(), trust,
-				map[*measure.Observation][]byte{o: tc.ClientHello()})
+				o, tc.ClientHello())
 			if o.TLS.HelloCame != want || own != (want == "same") {
 				t.Errorf("%s, %s: the ClientHello came: %q, the helper's key: %v", kind, name, o.TLS.HelloCame, own)
 			}
@@ -201,7 +201,7 @@ func TestHelloAsItCame(t *testing.T) {
 			if other := bytes.Clone(tc.ClientHello()); want == "same" {
 				other[len(other)-1] ^= 1
 				wire.AskHello(ctx, w.Network(), log, wire.Meta{Role: measure.RoleHelper}, s.URL(at.String()), at.Addr(), trust,
-					map[*measure.Observation][]byte{o: other})
+					o, other)
 				if o.TLS.HelloCame != "differs" {
 					t.Errorf("%s: changed in one byte: %q", kind, o.TLS.HelloCame)
 				}

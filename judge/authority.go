@@ -86,12 +86,12 @@ func logged(t *measure.TLS) bool {
 // held says whether a chain's certificates are among the bodies and their
 // signatures of a kind that can be checked: SHA-1 no longer is.
 func (j *judging) held(chain []string) bool {
-	if j.bodies == nil || len(chain) == 0 {
+	if j.bodies == nil || len(chain) == 0 || len(chain) > 16 {
 		return false
 	}
 	for _, sum := range chain {
 		der, ok := j.bodies(sum)
-		if !ok {
+		if !ok || len(der) > 1<<16 {
 			return false
 		}
 		c, err := x509.ParseCertificate(der)

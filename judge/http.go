@@ -537,8 +537,8 @@ func (j *judging) fixedBodies() {
 // proxies judges how near a port's connection ends: lower than another port
 // of the same address means that something else answers for it.
 func (j *judging) proxies() {
-	if j.scheme == "ssh" {
-		return // it is part of what hostKeys weighs
+	if j.scheme == "ssh" || isMail(j.scheme) {
+		return // it is part of what hostKeys and mail weigh
 	}
 	type side struct {
 		ttl int
@@ -565,8 +565,8 @@ func (j *judging) proxies() {
 	for _, a := range list {
 		t, okT := lowest[a][measure.RoleTest]
 		c, okC := lowest[a][measure.RoleControl]
-		if !okT || !okC || c.ttl-t.ttl < 2 || isMail(j.scheme) {
-			continue // what it means for mail is weighed there
+		if !okT || !okC || c.ttl-t.ttl < 2 {
+			continue
 		}
 		f := measure.Finding{Method: measure.TCPProxy, Interference: measure.InterferenceSuspected, Layer: measure.StepTCP, Family: family(t.obs),
 			Trigger: measure.Trigger{Kind: "port", Value: t.obs.Remote, Control: c.obs.Remote}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1},

@@ -148,15 +148,16 @@ func (j *judging) nobodyAccepts(f measure.Family) {
 		}
 	}
 	var other *port
-	list := make([]uint16, 0, len(ports))
-	for n, p := range ports {
+	var list []uint16
+	for _, n := range slices.Sorted(maps.Keys(ports)) {
 		if n != 80 && n != 443 {
-			other = p
+			if other == nil || ports[n].hits > other.hits {
+				other = ports[n]
+			}
 			continue
 		}
 		list = append(list, n)
 	}
-	slices.Sort(list)
 	everything := other != nil && other.hits > 0
 	for _, n := range list {
 		p := ports[n]

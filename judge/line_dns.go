@@ -224,14 +224,15 @@ func (j *judging) nearAnswers(t *taken) {
 		}
 	}
 	byTTL := map[int][]*resolver{}
-	for _, r := range all {
+	for _, a := range slices.SortedFunc(maps.Keys(all), netip.Addr.Compare) {
+		r := all[a]
 		if r.dns.obs != nil && r.ip.obs != nil && r.ip.ttl-r.dns.ttl >= 2 {
 			byTTL[r.dns.ttl] = append(byTTL[r.dns.ttl], r)
 		}
 	}
 	for _, ttl := range slices.Sorted(maps.Keys(byTTL)) {
 		list := byTTL[ttl]
-		slices.SortFunc(list, func(a, b *resolver) int { return strings.Compare(a.who, b.who) })
+		slices.SortStableFunc(list, func(a, b *resolver) int { return strings.Compare(a.who, b.who) })
 		if len(list) < 2 || list[0].who == list[len(list)-1].who {
 			continue
 		}
@@ -352,7 +353,7 @@ func (j *judging) encryptedDNS() {
 		case answered(o):
 			p.passed = true
 		case o.TLS != nil && len(o.TLS.Chain) > 0:
-			if o.TLS.Public == measure.VerifyUnknownCA && o.TLS.PublicEstimated != measure.VerifiedOK {
+			if o.TLS.Public == measure.VerifyUnknownCA && !verified(o.TLS) && o.TLS.Issuer != "" {
 				p.forged = append(p.forged, o)
 			}
 		default:

@@ -148,7 +148,9 @@ func shared(s sign, t, g *measure.Observation) bool {
 	case signLogin:
 		return len(t.Mail.Before) > 0 && !slices.Contains(t.Mail.Before, "LOGINDISABLED")
 	case signKey, signInjected:
-		return t.TLS != nil && len(t.TLS.Chain) > 0 && !genuine(t)
+		// Many mail servers sign for themselves: it must be the same hand.
+		return t.TLS != nil && len(t.TLS.Chain) > 0 && !genuine(t) && g.TLS != nil &&
+			(t.TLS.Issuer != "" && t.TLS.Issuer == g.TLS.Issuer || t.TLS.SPKI != "" && t.TLS.SPKI == g.TLS.SPKI)
 	case signBanner:
 		return slices.Contains(signs(t), signBanner) || t.Mail.Greeting != "" && t.Mail.Greeting == g.Mail.Greeting
 	case signCapabilities:
@@ -294,6 +296,11 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 		f.Because = append(f.Because, ids(greeted...)...)
 		f.Controls = measure.Count{Runs: len(greeted)}
 		switch {
+		case s == signLogin && !slices.ContainsFunc(d.helpers, func(h *measure.Observation) bool {
+			return h.Mail != nil && slices.Contains(h.Mail.Before, "LOGINDISABLED")
+		}):
+			// It may never have forbidden logins in the clear: many do not.
+			f.NotExcluded = append(f.NotExcluded, measure.WhyServerNetwork)
 		case len(hits) < 2 || len(greeted) < 2:
 			f.NotExcluded = append(f.NotExcluded, measure.WhySingleSample)
 		case len(hits) < len(d.tests):

@@ -267,7 +267,7 @@ func (j *judging) sshNearer(t *measure.Observation) (near bool, scope measure.Sc
 	if first == 0 {
 		return false, "", nil
 	}
-	beyond, foreign, operator := 0, false, false
+	beyond, foreign, operator := map[int]bool{}, false, false
 	for _, o := range j.obs {
 		ap, ok := remote(o)
 		if !ok || ap.Addr() != at.Addr() || ap.Port() == at.Port() || o.Experiment != measure.ExpProxyTTL || o.Path == nil ||
@@ -275,7 +275,7 @@ func (j *judging) sshNearer(t *measure.Observation) (near bool, scope measure.Sc
 			continue
 		}
 		if o.TTL > first {
-			beyond++
+			beyond[o.TTL] = true
 		}
 		if asn := icmpASN(o.Path); asn != 0 && t.ASN != 0 && asn != t.ASN {
 			foreign = true
@@ -283,7 +283,7 @@ func (j *judging) sshNearer(t *measure.Observation) (near bool, scope measure.Sc
 		}
 		because = append(because, o.ID)
 	}
-	if beyond < nearer || !foreign {
+	if len(beyond) < nearer || !foreign {
 		return false, "", nil
 	}
 	switch {

@@ -121,25 +121,27 @@ func AskReceived(ctx context.Context, n Network, l *Log, m Meta, rawURL, marker 
 // maxHelloText bounds a ClientHello in base64.
 const maxHelloText = 8 << 10
 
-// AskHello asks the helper that was the server of two or more handshakes, over
-// its own channel, what came of their ClientHellos, and writes it into their
-// observations (measure.TLS.HelloCame). A server and a client that do not have
-// the same one cannot finish a handshake, so that what did not come as it was
-// sent was not answered by this helper.
-func AskHello(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, trust *Trust, sent map[*measure.Observation][]byte) {
-	for o, hello := range sent {
-		if len(hello) < markerAt+markerSize || o == nil || o.TLS == nil {
-			continue
-		}
-		question := measure.HelperArrivedRequest{Schema: 1, Marker: hex.EncodeToString(hello[markerAt:][:markerSize]), Hello: true}
-		var got *measure.HelperArrived
-		asked := askHelper(ctx, n, l, m, rawURL, at, "v1/arrived", question, trust, func(body []byte) (err error) {
-			got, err = ParseArrived(body, question.Marker)
-			return err
+// AskHello asks the helper that was the server of a handshake, over its own
+// channel, what came of its ClientHello, and writes it into its observation
+// (measure.TLS.HelloCame). A server and a client that do not have the same one
+// cannot finish a handshake, so that what did not come as it was sent was not
+// answered by this helper.
+func AskHello(ctx context.Context, n Network, l *Log, m Meta, rawURL string, at netip.Addr, trust *Trust, o *measure.Observation, hello []byte) {
+	if len(hello) < markerAt+markerSize || o.TLS == nil {
+		return
+	}
+	question := measure.HelperArrivedRequest{Schema: 1, Marker: hex.EncodeToString(hello[markerAt:][:markerSize]), Hello: true}
+	var got *measure.HelperArrived
+	asked := askHelper(ctx, n, l, m, rawURL, at, "v1/arrived", question, trust, func(body []byte) (err error) {
+		got, err = ParseArrived(body, question.Marker)
+		return err
+	})
+	if asked.Failure == measure.NoFailure {
+		l.Amend(func() {
+			t := *o.TLS // what hangs from an observation is replaced
+			t.HelloCame = helloCame(got, hello)
+			o.TLS = &t
 		})
-		if asked.Failure == measure.NoFailure {
-			l.Amend(func() { o.TLS.HelloCame = helloCame(got, hello) })
-		}
 	}
 }
 

@@ -49,7 +49,6 @@ func KnownHosts(r io.Reader, host string, port int) ([]measure.HostKey, error) {
 			switch {
 			case marker == "revoked":
 				revoked = append(revoked, k.Fingerprint)
-				k.Retired = true
 			case marker != "" || isCertificate(key):
 				continue
 			}

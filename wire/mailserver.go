@@ -41,7 +41,8 @@ const (
 func (s *MailServer) Serve(ctx context.Context, conn net.Conn, limit time.Duration) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(limit))
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	under := conn // conn becomes the TLS connection above it
+	stop := context.AfterFunc(ctx, func() { under.Close() })
 	defer stop()
 	secure := s.Implicit
 	if secure {

@@ -81,8 +81,7 @@ func ParseCTLogs(data []byte) (*CTLogs, error) {
 // Len is the number of logs.
 func (l *CTLogs) Len() int { return len(l.logs) }
 
-// sctExtension holds the SCTs that were put into a certificate, poison marks
-// what was logged before (RFC 6962, 3.1 and 3.3).
+// sctExtension holds the SCTs that were put into a certificate (RFC 6962, 3.3).
 var sctExtension = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}
 
 // certificateTimestamps counts the SCTs of a chain, those in the leaf and

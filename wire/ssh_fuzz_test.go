@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -50,7 +51,7 @@ func FuzzKnownHosts(f *testing.F) {
 		if _, err := KnownHosts(bytes.NewReader(b), "a.example", 22); err != nil {
 			t.Error(err)
 		}
-		keys, err := KnownHosts(bytes.NewReader(append([]byte("last.example"+key+"\n"), b...)), "last.example", 22)
+		keys, err := KnownHosts(bytes.NewReader(slices.Concat(b, []byte("\nlast.example"+key+"\n"))), "last.example", 22)
 		if err != nil || len(keys) == 0 || keys[0].Source != measure.SourceUser {
 			t.Errorf("%+v, %v", keys, err)
 		}

@@ -121,15 +121,20 @@ func TestProductDnsmasq(t *testing.T) {
 		Args: []string{"dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file", "--server=" + w.Client.Resolver, "--log-facility=-"},
 	}, redirect{"udp", "53", "53"}, redirect{"tcp", "53", "53"})
 	out := onKernelIn(t, w, t.TempDir(), link, "check", []string{"-4", "--locate", "--identify", "https://news.example/"})
-	for _, v := range ofType[measure.Verdict](t, out, "verdict") {
+	verdicts := ofType[measure.Verdict](t, out, "verdict")
+	if len(verdicts) != 2 {
+		t.Errorf("%d verdicts", len(verdicts))
+	}
+	for _, v := range verdicts {
 		t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
-		if !slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
+		i := slices.IndexFunc(v.Findings, func(f measure.Finding) bool {
 			return f.Method == measure.DNSInterception && f.Interference == measure.InterferenceConfirmed
-		}) {
+		})
+		if i < 0 {
 			t.Errorf("%s: %+v", v.Target, v)
 			continue
 		}
-		if m := v.Findings[0].Match; v.Target == measure.LineTarget && (m == nil || m.Product != "dnsmasq") {
+		if m := v.Findings[i].Match; v.Target == measure.LineTarget && (m == nil || m.Product != "dnsmasq") {
 			t.Errorf("it is not named: %+v", m)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -400,7 +401,7 @@ func settings(o *checkOptions) string {
 	add(len(o.doh) > 0, "--doh")
 	add(len(o.controls) > 0, "--control")
 	add(o.caFile != "", "--ca-file")
-	add(len(o.sets) != len(sets), "--set")
+	add(slices.ContainsFunc(sets, func(s string) bool { return !slices.Contains(o.sets, s) }), "--set")
 	add(o.ctLogs != "", "--ct-logs")
 	add(o.knownHosts != "", "--known-hosts")
 	return strings.Join(s, " ")
