@@ -185,6 +185,10 @@ func (j *job) encrypted(ctx context.Context, a asked) {
 			if o == nil || o.Failure == measure.NoFailure || ctx.Err() != nil {
 				return
 			}
+			if at, err := netip.ParseAddrPort(o.Remote); err == nil && o.TLS != nil && o.TLS.Public == measure.VerifyUnknownCA {
+				j.firstHop(ctx, at.Addr(), int(at.Port()))
+				return // a certificate is no matter of loss
+			}
 		}
 	}
 	var wg sync.WaitGroup

@@ -393,7 +393,7 @@ var lineCases = []lineCase{
 	{name: "a resolver that knows neither DNSSEC nor HTTPS records", client: "simple-resolver = true\n"},
 	{name: "a firewall that knows no DNS over TLS", client: "[[client-network.box]]\nat = 1\n[[client-network.box.rule]]\nlayer = \"tcp\"\nports = [853]\naction = \"drop\"\n"},
 	{name: "one encrypted resolver blocked", client: "[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tls\"\nnames = [\"doh.example\"]\naction = \"drop\"\n"},
-	{name: "antivirus on the device", client: "trusts-interceptor = true\n[client-network.intercept]\nat = 0\nissuer = \"Antivirus Web Shield\"\n", want: []string{"tcp-proxy lan", "tls-interception device"}, interference: measure.InterferenceNone},
+	{name: "antivirus on the device", client: "trusts-interceptor = true\n[client-network.intercept]\nat = 0\nissuer = \"Antivirus Web Shield\"\n", want: []string{"tcp-proxy lan", "tls-interception lan"}, interference: measure.InterferenceNone},
 	{name: "an ordinary line with a helper", helper: "own"},
 	{name: "a helper behind a CDN", helper: "front"},
 	{name: "a helper and a translating router", helper: "own", client: "nat = true\n"},

@@ -296,13 +296,7 @@ func ids(list ...*measure.Observation) []string {
 
 // add puts a finding on the list, completed with what every finding has.
 func (j *judging) add(f measure.Finding) {
-	because := []string{}
-	for _, id := range f.Because {
-		if len(because) < maxBecause && !slices.Contains(because, id) {
-			because = append(because, id)
-		}
-	}
-	f.Because = because
+	f.Because = grounds(f.Because)
 	if f.Scope == "" {
 		f.Scope = measure.ScopeUnknown
 	}
@@ -318,6 +312,52 @@ func (j *judging) add(f measure.Finding) {
 		f.Proof = ""
 	}
 	j.findings = append(j.findings, f)
+}
+
+// grounds are the ids that a finding names: each once, no more than maxBecause.
+func grounds(lists ...[]string) []string {
+	out := []string{}
+	for _, list := range lists {
+		for _, id := range list {
+			if len(out) < maxBecause && !slices.Contains(out, id) {
+				out = append(out, id)
+			}
+		}
+	}
+	return out
+}
+
+// merge adds a finding, or what it rests on to one of the same method, family
+// and value, which it may confirm.
+func (j *judging) merge(f measure.Finding) {
+	at := slices.IndexFunc(j.findings, func(x measure.Finding) bool {
+		return x.Method == f.Method && x.Family == f.Family && x.Trigger.Value == f.Trigger.Value
+	})
+	if at < 0 {
+		j.add(f)
+		return
+	}
+	x := j.findings[at]
+	x.Because, x.Match = grounds(x.Because, f.Because), first(x.Match, f.Match)
+	if f.Interference == measure.InterferenceConfirmed {
+		x.Interference = f.Interference
+		proofs := []string{}
+		for p := range strings.SplitSeq(strings.Trim(x.Proof+"+"+f.Proof, "+"), "+") {
+			if !slices.Contains(proofs, p) {
+				proofs = append(proofs, p)
+			}
+		}
+		x.Proof = strings.Join(proofs, "+")
+	}
+	j.findings = slices.Delete(j.findings, at, at+1)
+	j.add(x) // completed anew: a confirmed one has no weak reasons
+}
+
+func first(a, b *measure.Match) *measure.Match {
+	if a != nil {
+		return a
+	}
+	return b
 }
 
 // found says whether there is a finding about the layer, of the family (or of

@@ -14,11 +14,12 @@ func (j *judging) line() {
 	for _, f := range []measure.Family{measure.IPv4, measure.IPv6} {
 		j.redirected(f)
 		j.nobodyAccepts(f)
+		j.impostors(f)
+		j.program(f)
 	}
 	j.nearConnects()
-	j.impostors()
-	j.program()
 	j.stripped()
+	j.resigned()
 	j.encryptedDNS()
 	j.clear()
 }

@@ -25,45 +25,33 @@ func (t *taken) add(proof string, list ...*measure.Observation) {
 	t.because = append(t.because, list...)
 }
 
-// impostors judges what resolvers of different operators answer on port 53:
-// two of them have neither a machine nor a way out in common, and neither is
-// nearer on one port than on another. Each takes two operators, because one
-// may change how it answers.
-func (j *judging) impostors() {
+// impostors judges what resolvers of different operators answer on port 53
+// over one family: two of them have neither a machine nor a way out in common,
+// and neither is nearer on one port than on another. Each takes two operators,
+// because one may change how it answers.
+func (j *judging) impostors(f measure.Family) {
 	t := &taken{operators: map[string]bool{}}
-	j.oneMachine(t)
-	j.oneExit(t)
-	j.nearAnswers(t)
+	j.oneMachine(t, f)
+	j.oneExit(t, f)
+	j.nearAnswers(t, f)
 	if len(t.proofs) == 0 {
 		return
-	}
-	f := family(t.because[0])
-	for i := range j.findings {
-		if x := &j.findings[i]; x.Method == measure.DNSInterception && x.Family == f {
-			// One redirection, shown in several ways.
-			x.Because = append(x.Because, ids(t.because...)...)
-			x.Because = x.Because[:min(len(x.Because), maxBecause)]
-			if x.Interference == measure.InterferenceConfirmed {
-				x.Proof = strings.Join(append([]string{x.Proof}, t.proofs...), "+")
-			}
-			return
-		}
 	}
 	fi := measure.Finding{Method: measure.DNSInterception, Interference: measure.InterferenceConfirmed, Layer: measure.StepDNS, Family: f, Scope: within(t.nearest),
 		Trigger: measure.Trigger{Kind: "port", Value: "53"}, Runs: len(t.operators), Hits: len(t.operators), Because: ids(t.because...), Proof: strings.Join(t.proofs, "+")}
 	if t.nearest != 1 {
 		fi.NotExcluded = []measure.Why{measure.WhyLocalNetwork}
 	}
-	j.add(fi)
+	j.merge(fi) // a redirection that shows at addresses without a resolver too is one
 }
 
 // program names the software that answers in the resolvers' place, by what it
 // says of itself (version.bind, class CH) where those of two operators say
-// the same.
-func (j *judging) program() {
+// the same over one family.
+func (j *judging) program(f measure.Family) {
 	said := map[string][]*measure.Observation{}
 	for _, o := range j.obs {
-		if o.Experiment != measure.ExpOperator || o.DNS == nil || canonical(o.DNS.Name) != "version.bind" || ours(o) {
+		if o.Experiment != measure.ExpOperator || o.DNS == nil || canonical(o.DNS.Name) != "version.bind" || family(o) != f || ours(o) {
 			continue
 		}
 		if text := strings.Trim(firstAnswer(o, "TXT"), `"`); text != "" {
@@ -80,9 +68,8 @@ func (j *judging) program() {
 				continue
 			}
 			for i := range j.findings {
-				if f := &j.findings[i]; f.Method == measure.DNSInterception && f.Match == nil {
-					f.Match, f.Because = &m, append(f.Because, ids(list...)...)
-					f.Because = f.Because[:min(len(f.Because), maxBecause)]
+				if x := &j.findings[i]; x.Method == measure.DNSInterception && x.Family == f && x.Match == nil {
+					x.Match, x.Because = &m, grounds(x.Because, ids(list...))
 				}
 			}
 			return
@@ -105,7 +92,7 @@ func firstAnswer(o *measure.Observation, kind string) string {
 
 // oneMachine finds a machine that answers for several operators: it gives one
 // identity, which at least one of them is known never to give.
-func (j *judging) oneMachine(t *taken) {
+func (j *judging) oneMachine(t *taken, f measure.Family) {
 	type group struct {
 		list   []*measure.Observation
 		who    map[string]bool
@@ -114,7 +101,7 @@ func (j *judging) oneMachine(t *taken) {
 	groups := map[string]*group{}
 	var order []string
 	for _, o := range j.obs {
-		if o.Experiment != measure.ExpOperator || o.DNS == nil || o.DNS.Operator == "" || canonical(o.DNS.Name) == "version.bind" || ours(o) {
+		if o.Experiment != measure.ExpOperator || o.DNS == nil || o.DNS.Operator == "" || canonical(o.DNS.Name) == "version.bind" || family(o) != f || ours(o) {
 			continue
 		}
 		text := firstAnswer(o, "TXT")
@@ -157,10 +144,10 @@ func networks(o *measure.Observation) (out []int) {
 
 // oneExit finds questions to several operators that leave from one network,
 // which is none from which their encrypted resolvers ask.
-func (j *judging) oneExit(t *taken) {
+func (j *judging) oneExit(t *taken, f measure.Family) {
 	byAS := map[int][]*measure.Observation{}
 	for _, o := range j.obs {
-		if o.Experiment != measure.ExpExit || o.Role != measure.RoleTest || o.DNS == nil || o.DNS.Operator == "" {
+		if o.Experiment != measure.ExpExit || o.Role != measure.RoleTest || o.DNS == nil || o.DNS.Operator == "" || family(o) != f {
 			continue
 		}
 		here, there := networks(o), networks(j.byID[o.Control])
@@ -190,7 +177,7 @@ func (j *judging) oneExit(t *taken) {
 // nearAnswers finds answers from nearer than the resolver's own address: at
 // two operators, at the same distance, at least two routers short of both, and
 // where the paths to both are still one.
-func (j *judging) nearAnswers(t *taken) {
+func (j *judging) nearAnswers(t *taken, f measure.Family) {
 	type side struct {
 		ttl int
 		obs *measure.Observation
@@ -201,7 +188,7 @@ func (j *judging) nearAnswers(t *taken) {
 	}
 	all := map[netip.Addr]*resolver{}
 	for _, o := range j.obs {
-		if o.Experiment != measure.ExpNearAnswer || o.TTL <= 0 || ours(o) {
+		if o.Experiment != measure.ExpNearAnswer || o.TTL <= 0 || family(o) != f || ours(o) {
 			continue
 		}
 		a := address(o)
@@ -329,13 +316,82 @@ func (j *judging) stripped() {
 		func(o *measure.Observation) bool { return !o.DNS.Replies[0].TC && hasRecord(o, "HTTPS", "") }, "keyless")
 }
 
+// resigned judges certificates that encrypted resolvers of two operators show,
+// both of one issuer that no public root verifies. So it would look too if both
+// had moved to an authority that this version's roots do not have: what is in
+// the logs, or might be, accuses nobody.
+func (j *judging) resigned() {
+	type issuer struct {
+		who    map[string]bool
+		forged []*measure.Observation
+	}
+	all := map[string]*issuer{}
+	public := map[string]bool{} // issuers of what did verify in this run
+	for _, o := range j.obs {
+		if t := o.TLS; t != nil && verified(t) {
+			public[t.Issuer] = true
+		}
+		if !encrypted(o) || answered(o) || !unknownIssuer(o) {
+			continue
+		}
+		x := all[o.TLS.Issuer]
+		if x == nil {
+			x = &issuer{who: map[string]bool{}}
+			all[o.TLS.Issuer] = x
+		}
+		x.who[o.DNS.Operator] = true
+		x.forged = append(x.forged, o)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		x := all[name]
+		if len(x.who) < 2 {
+			continue
+		}
+		fi := measure.Finding{Method: measure.TLSInterception, Interference: measure.InterferenceConfirmed, Layer: measure.StepTLS,
+			Trigger: measure.Trigger{Kind: "tls"}, Runs: len(x.forged), Hits: len(x.forged), Because: ids(x.forged...), Proof: "one-issuer"}
+		o := x.forged[0]
+		every := func(is func(*measure.Observation) bool) bool { return count(x.forged, is) == len(x.forged) }
+		if f := family(o); every(func(o *measure.Observation) bool { return family(o) == f }) {
+			fi.Family = f
+		}
+		_, isKnown := j.sign(&fi, o, canonical(o.SNI))
+		switch {
+		case fi.Proof == "signature":
+		case every(func(o *measure.Observation) bool { return logged(o.TLS) && o.TLS.SCTs.Verified > 0 }):
+			// Only what a public authority signed gets into the logs.
+			j.why[measure.WhyOldRoots], j.why[undecided] = true, true
+			continue
+		case isKnown:
+		case public[name]:
+			// A public authority that has this name did sign in this run: either
+			// an imitation, or servers that forgot to send what leads to a root.
+			fi.Interference, fi.NotExcluded = measure.InterferenceSuspected, []measure.Why{measure.WhyServerBroken}
+		case !every(func(o *measure.Observation) bool { return o.TLS.SCTs != nil && !logged(o.TLS) }):
+			fi.Interference, fi.NotExcluded = measure.InterferenceSuspected, []measure.Why{measure.WhyOldRoots}
+		}
+		if !local(&fi) {
+			fi.NotExcluded = append(fi.NotExcluded, measure.WhyLocalNetwork)
+		}
+		j.add(fi)
+	}
+}
+
+// encrypted says whether o is a question to a public resolver over TLS or HTTPS.
+func encrypted(o *measure.Observation) bool {
+	return o.Experiment == measure.ExpEncrypted && o.Role != measure.RoleControl && o.DNS != nil && o.DNS.Operator != "" && !ours(o)
+}
+
+// unknownIssuer says that a chain came that leads to no public root.
+func unknownIssuer(o *measure.Observation) bool {
+	return o.TLS != nil && len(o.TLS.Chain) > 0 && o.TLS.Public == measure.VerifyUnknownCA && !verified(o.TLS) && o.TLS.Issuer != ""
+}
+
 // encryptedDNS judges whether encrypted questions get through where plain ones
-// do, and whose certificates come.
+// do.
 func (j *judging) encryptedDNS() {
 	type operator struct {
-		plain, passed bool
-		failed        []*measure.Observation
-		forged        []*measure.Observation
+		plain, passed, shown bool
+		failed               []*measure.Observation
 	}
 	all := map[string]*operator{}
 	for _, o := range j.obs {
@@ -353,47 +409,21 @@ func (j *judging) encryptedDNS() {
 		case answered(o):
 			p.passed = true
 		case o.TLS != nil && len(o.TLS.Chain) > 0:
-			if o.TLS.Public == measure.VerifyUnknownCA && !verified(o.TLS) && o.TLS.Issuer != "" {
-				p.forged = append(p.forged, o)
-			}
+			p.shown = p.shown || unknownIssuer(o)
 		default:
 			p.failed = append(p.failed, o)
 		}
 	}
-	var blocked, forged []*measure.Observation
-	var issuer string
-	system, none, nBlocked, nForged := true, true, 0, 0
+	var blocked []*measure.Observation
+	none, nBlocked := true, 0
 	for _, who := range slices.Sorted(maps.Keys(all)) {
 		p := all[who]
 		none = none && !p.passed
 		// Each of the two ways failed twice.
-		if p.plain && !p.passed && len(p.failed) >= 4 && len(p.forged) == 0 {
+		if p.plain && !p.passed && len(p.failed) >= 4 && !p.shown {
 			nBlocked++
 			blocked = append(blocked, p.failed...)
 		}
-		for i, o := range p.forged {
-			if issuer == "" {
-				issuer = o.TLS.Issuer
-			}
-			if o.TLS.Issuer != issuer {
-				continue
-			}
-			if i == 0 {
-				nForged++
-			}
-			forged = append(forged, o)
-			system = system && o.TLS.System == measure.VerifiedOK
-		}
-	}
-	if nForged >= 2 {
-		f := measure.Finding{Method: measure.TLSInterception, Interference: measure.InterferenceConfirmed, Layer: measure.StepTLS, Family: family(forged[0]),
-			Trigger: measure.Trigger{Kind: "tls"}, Runs: len(forged), Hits: len(forged), Because: ids(forged...), Proof: "one-issuer"}
-		if system {
-			f.Scope = measure.ScopeDevice
-		} else {
-			f.NotExcluded = []measure.Why{measure.WhyLocalNetwork}
-		}
-		j.add(f)
 	}
 	failures, runs := 0, 0
 	for _, c := range j.m.Canaries {

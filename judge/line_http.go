@@ -2,6 +2,7 @@ package judge
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"govah/known"
@@ -50,7 +51,7 @@ func find(h *measure.Head, name string) int {
 func (j *judging) headers(t, c *measure.Observation, front []string) {
 	finding := func(m measure.Method, proof string) measure.Finding {
 		f := measure.Finding{Method: m, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: proof,
-			Trigger: measure.Trigger{Kind: "port", Value: portOf(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1}, Because: ids(t, c),
+			Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1}, Because: ids(t, c),
 			NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
 		if proof != "tracked" { // no house knows the subscriber's number
 			f.Scope = j.endsAt(t)
@@ -104,24 +105,15 @@ func (j *judging) endsAt(o *measure.Observation) measure.Scope {
 		return measure.ScopeLAN
 	}
 	for i := range j.findings {
-		if f := &j.findings[i]; f.Trigger.Kind == "port" && f.Trigger.Value == portOf(o) && local(f) {
+		if f := &j.findings[i]; f.Trigger.Kind == "port" && f.Trigger.Value == portText(o) && local(f) {
 			return f.Scope
 		}
 	}
 	return measure.ScopeUnknown
 }
 
-func first(a, b *measure.Match) *measure.Match {
-	if a != nil {
-		return a
-	}
-	return b
-}
-
-func portOf(o *measure.Observation) string {
-	_, port, _ := strings.Cut(o.Remote[strings.LastIndex(o.Remote, "]")+1:], ":")
-	return port
-}
+// portText is the port that o went to, as triggers name it.
+func portText(o *measure.Observation) string { return strconv.Itoa(int(portAt(o))) }
 
 // rewritten says whether what was sent arrived otherwise: the line, the names
 // to the letter, their order, the values. What was added does not count.
@@ -163,23 +155,8 @@ func (j *judging) oddLines(t *measure.Observation) {
 		return
 	}
 	f := measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: "odd",
-		Trigger: measure.Trigger{Kind: "port", Value: portOf(t)}, Runs: runs, Hits: len(hits), Because: ids(hits...), NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
+		Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: runs, Hits: len(hits), Because: ids(hits...), NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
 	j.merge(f)
-}
-
-// merge adds a finding, or what it rests on to one that says the same.
-func (j *judging) merge(f measure.Finding) {
-	for i := range j.findings {
-		x := &j.findings[i]
-		if x.Method == f.Method && x.Family == f.Family && x.Trigger.Value == f.Trigger.Value && x.Interference == measure.InterferenceConfirmed {
-			x.Because = append(x.Because, f.Because...)
-			x.Because = x.Because[:min(len(x.Because), maxBecause)]
-			x.Proof += "+" + f.Proof
-			x.Match = first(x.Match, f.Match)
-			return
-		}
-	}
-	j.add(f)
 }
 
 // fixedPage judges a helper's page of known content that came changed, while
@@ -195,7 +172,7 @@ func (j *judging) fixedPage() {
 			continue
 		}
 		j.merge(measure.Finding{Method: measure.HTTPTamper, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: "plain",
-			Trigger: measure.Trigger{Kind: "port", Value: portOf(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1}, Because: ids(t, c),
+			Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1}, Because: ids(t, c),
 			Scope: j.endsAt(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
 	}
 }
@@ -233,7 +210,7 @@ func (j *judging) stale() {
 			continue
 		}
 		j.merge(measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: "stale",
-			Trigger: measure.Trigger{Kind: "port", Value: portOf(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1},
+			Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1},
 			Because: ids(p.t[0], p.t[1], p.c[0], p.c[1]), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
 	}
 }

@@ -64,9 +64,9 @@ const (
 	// freshKeys is for how long a list of published keys can confirm: what an
 	// older one says differently may have been changed by the operators since.
 	freshKeys = 400 * 24 * time.Hour
-	// nearer is by how many routers a control must go on, at least, beyond where
+	// nearerBy is by how many routers a control must go on, at least, beyond where
 	// the port of SSH answers: load balancers stand at depths that differ by one.
-	nearer = 2
+	nearerBy = 2
 )
 
 // hostKeys judges the host keys that SSH servers showed.
@@ -250,7 +250,7 @@ func (j *judging) fresh(o *measure.Observation) bool {
 
 // sshNearer says whether the port of SSH answers from a point on the way that
 // is not the server: probes to another port of the same address passed it, at
-// least nearer routers farther, and one of those is of neither's network.
+// least nearerBy routers farther, and one of those is of neither's network.
 func (j *judging) sshNearer(t *measure.Observation) (near bool, scope measure.Scope, because []string) {
 	at, ok := remote(t)
 	if !ok {
@@ -283,7 +283,7 @@ func (j *judging) sshNearer(t *measure.Observation) (near bool, scope measure.Sc
 		}
 		because = append(because, o.ID)
 	}
-	if len(beyond) < nearer || !foreign {
+	if len(beyond) < nearerBy || !foreign {
 		return false, "", nil
 	}
 	switch {
