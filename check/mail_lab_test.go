@@ -224,10 +224,13 @@ func TestMailDevices(t *testing.T) {
 		{"command refused for now", "does = [\"refuse\"]\nreply = \"454 4.7.0 TLS not available\"", "smtp", measure.StartTLSStrip, "mail-refused", measure.InterferenceUnknown},
 		{"command refused with NO", "does = [\"refuse\"]\nreply = \"NO not now\"", "imap", measure.StartTLSStrip, "mail-refused", measure.InterferenceSuspected},
 		{"logins in the clear allowed", `does = ["remove-logindisabled"]`, "imap", measure.StartTLSStrip, "mail-logindisabled", measure.InterferenceNone},
+		{"encryption taken off where it begins at once", "does = [\"undress\"]\nports = [465]", "smtps", measure.StartTLSStrip, "mail-plain", measure.InterferenceUnknown},
+		{"encryption taken off where it begins at once", "does = [\"undress\"]\nports = [993]", "imaps", measure.StartTLSStrip, "mail-plain", measure.InterferenceUnknown},
+		{"a proxy that takes it off", "does = [\"undress\"]\nports = [995]\nterminates = true", "pop3s", measure.StartTLSStrip, "mail-plain", measure.InterferenceSuspected},
 		{"logged in already", `does = ["preauth"]`, "imap", measure.StartTLSStrip, "mail-preauth", measure.InterferenceSuspected},
 	} {
 		for _, helped := range []bool{true, false} {
-			p := post{device: c.does, helper: helped, loss: map[bool]int{true: 20}[helped], server: map[string]string{"smtp": goodSMTP, "imap": goodIMAP, "pop3": goodPOP3}[c.protocol],
+			p := post{device: c.does, helper: helped, loss: map[bool]int{true: 20}[helped], server: map[string]string{"smtp": goodSMTP, "imap": goodIMAP, "pop3": goodPOP3}[strings.TrimSuffix(c.protocol, "s")],
 				target: fmt.Sprintf("%s://mail.example:%d", c.protocol, check.MailPorts[c.protocol])}
 			together(&wg, func() {
 				r := p.seen(t)
@@ -316,6 +319,8 @@ func TestMailHonest(t *testing.T) {
 		{name: "TLS from the first byte", post: post{server: goodSMTP, target: "smtps://mail.example"}},
 		{name: "TLS from the first byte alone", post: post{server: service(`scheme = "imaps"`, `inside = ["IMAP4rev1"]`), target: "imaps://mail.example"}},
 		{name: "TLS from the first byte, POP3", post: post{server: goodPOP3, target: "pop3s://mail.example"}},
+		{name: "in the clear where TLS should begin at once", post: post{server: smtp("port = 465"), target: "smtps://mail.example"}, faulty: faulty},
+		{name: "in the clear where TLS should begin at once, POP3", post: post{server: service(`scheme = "pop3"`, "port = 995"), target: "pop3s://mail.example"}, faulty: faulty},
 		{name: "IMAP that allows logins in the clear", post: post{server: service(`scheme = "imap"`, `capabilities = ["IMAP4rev1", "STARTTLS"]`), target: imap}},
 		{name: "IMAP without STARTTLS", post: post{server: service(`scheme = "imap"`, `capabilities = ["IMAP4rev1", "AUTH=PLAIN"]`), target: imap}},
 		{name: "POP3 without CAPA", post: post{server: service(`scheme = "pop3"`), target: pop3}},

@@ -27,15 +27,16 @@ const (
 	signPreauth  sign = "preauth"       // IMAP says that somebody is logged in
 	signUnlisted sign = "unlisted"      // not offered, and accepted all the same
 	signLogin    sign = "logindisabled" // the ban on logins in the clear is gone
+	signPlain    sign = "plain"         // text in the clear, and no TLS, where TLS begins at once
 
 	signKey          sign = "key"          // not the server's own key
-	signEarly        sign = "early"        // text in the clear behind the answer to STARTTLS
+	signEarly        sign = "early"        // text in the clear before the first byte of TLS
 	signInjected     sign = "injected"     // what was sent in the clear was executed inside TLS
 	signBanner       sign = "banner"       // the greeting is masked, or another one
 	signCapabilities sign = "capabilities" // others than the server's own
 )
 
-var mailSigns = []sign{signMissing, signMasked, signRefused, signPreauth, signUnlisted, signLogin, signKey, signEarly, signInjected, signBanner, signCapabilities}
+var mailSigns = []sign{signMissing, signMasked, signRefused, signPreauth, signUnlisted, signLogin, signPlain, signKey, signEarly, signInjected, signBanner, signCapabilities}
 
 func (s sign) method() measure.Method {
 	switch s {
@@ -75,8 +76,13 @@ func maskedBanner(greeting string) bool { return strings.Contains(greeting, "***
 // signs are what a dialogue in the clear shows by itself.
 func signs(o *measure.Observation) (out []sign) {
 	m := o.Mail
-	if m.Implicit {
+	switch {
+	case m.Implicit && m.EarlyBytes == 0:
 		return nil
+	case m.Implicit && shook(o):
+		return []sign{signEarly}
+	case m.Implicit:
+		return []sign{signPlain}
 	}
 	if maskedBanner(m.Greeting) {
 		out = append(out, signBanner)
@@ -213,7 +219,9 @@ func (j *judging) dialogues(d *dialogues) {
 	if j.atGreeters(d) {
 		return
 	}
-	spoken := slices.DeleteFunc(slices.Clone(d.tests), func(o *measure.Observation) bool { return o.Mail.Greeting == "" || o.Mail.Away })
+	spoken := slices.DeleteFunc(slices.Clone(d.tests), func(o *measure.Observation) bool {
+		return o.Mail.Greeting == "" && o.Mail.EarlyBytes == 0 || o.Mail.Away
+	})
 	if len(spoken) == 0 && slices.ContainsFunc(d.tests, func(o *measure.Observation) bool { return o.Mail.Away }) {
 		// Many mail servers turn whole networks away.
 		j.why[undecided], j.why[measure.WhyServerRefuses] = true, true
@@ -320,7 +328,7 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 // it: suspicions at most.
 func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 	told := map[measure.Method]bool{}
-	nearer := j.nearer(d.at)
+	nearer := j.nearerThan(d.at)
 	for _, s := range mailSigns {
 		var hits []*measure.Observation
 		for _, t := range spoken {
@@ -340,7 +348,7 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 		switch {
 		case s == signBanner && !better && (safe || !slices.Contains(signs(hits[0]), signMissing)):
 			continue // nothing follows from it
-		case !better && (s == signUnlisted || s == signMissing && !slices.Contains(signs(hits[0]), signBanner) && len(nearer) == 0):
+		case !better && (s == signUnlisted || s == signPlain && len(nearer) == 0 || s == signMissing && !slices.Contains(signs(hits[0]), signBanner) && len(nearer) == 0):
 			// Servers without encryption are like that, and nobody else has
 			// looked.
 			j.why[undecided], j.why[measure.WhyNoHelper] = true, true
@@ -423,7 +431,7 @@ func (j *judging) mailCertificate(d *dialogues, spoken []*measure.Observation) {
 	// The other port of the same server, and whether something nearer than the
 	// server answers at this one.
 	proven := slices.ContainsFunc(d.controls, genuine)
-	if nearer := j.nearer(d.at); resigned && len(nearer) > 0 {
+	if nearer := j.nearerThan(d.at); resigned && len(nearer) > 0 {
 		f.Because = append(f.Because, nearer...)
 		f.NotExcluded = []measure.Why{measure.WhyServerBroken, measure.WhyNoHelper}
 		if proven {
@@ -447,9 +455,9 @@ func portAt(o *measure.Observation) uint16 {
 	return ap.Port()
 }
 
-// nearer are the probes that show something answering at an address and port
+// nearerThan are the probes that show something answering at an address and port
 // from much nearer than at another port of the same address.
-func (j *judging) nearer(at netip.AddrPort) []string {
+func (j *judging) nearerThan(at netip.AddrPort) []string {
 	lowest := map[measure.Role]*measure.Observation{}
 	for _, o := range j.obs {
 		if o.Experiment != measure.ExpProxyTTL || o.Path == nil || o.Path.Outcome != "connected" && o.Path.Outcome != "reset" || o.TTL <= 0 {

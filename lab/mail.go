@@ -45,7 +45,7 @@ type MailDevice struct {
 }
 
 // MailActs are what a MailDevice can do.
-var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer"}
+var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer", "undress"}
 
 var mailPorts = map[string]int{"smtp": 587, "smtps": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995}
 
@@ -159,6 +159,10 @@ func (t *terminator) meddle(c *serverConn, server netip.AddrPort) {
 			m.resign(c, up, nil)
 			return
 		}
+		if t.mail.does("undress") {
+			m.undress(c, up)
+			return
+		}
 		splice(c, up)
 		return
 	}
@@ -263,6 +267,16 @@ func (m *meddling) resign(c, up net.Conn, pending []byte) {
 	}
 	upTLS.Write(pending)
 	splice(down, upTLS)
+}
+
+// undress ends TLS towards the server alone: the client hears it in the clear.
+func (m *meddling) undress(c, up net.Conn) {
+	ctx, cancel := context.WithTimeout(m.t.w.ctx, 20*time.Second)
+	defer cancel()
+	upTLS := tls.Client(up, &tls.Config{InsecureSkipVerify: true})
+	if upTLS.HandshakeContext(ctx) == nil {
+		splice(c, upTLS)
+	}
 }
 
 // pass copies one whole answer of the server, changed. asked is what it

@@ -25,8 +25,9 @@ type Mail struct {
 	// StartTLS is what STARTTLS (STLS in POP3) was answered with: ready, later
 	// (SMTP's 4xx), refused; "" if it was not asked for or not answered.
 	StartTLS string `json:"starttls,omitempty" class:"none"`
-	// EarlyBytes came in the clear after the server had said that it was ready
-	// and before its first byte of TLS; Early is how they begin.
+	// EarlyBytes came in the clear before the server's first byte of TLS, after
+	// it had said that it was ready or where TLS begins at once; Early is how
+	// they begin.
 	EarlyBytes int64  `json:"early_bytes,omitempty"`
 	Early      string `json:"early,omitempty" class:"foreign"`
 	// Injected is what became of a NOOP that was sent in the clear right behind

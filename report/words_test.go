@@ -118,7 +118,7 @@ func TestEveryConstantHasWords(t *testing.T) {
 			t.Errorf("no words for the trigger %q", kind)
 		}
 	}
-	for _, sign := range []string{"missing", "masked", "refused", "preauth", "unlisted", "logindisabled", "key", "early", "injected", "banner", "capabilities"} {
+	for _, sign := range []string{"missing", "masked", "refused", "preauth", "unlisted", "logindisabled", "plain", "key", "early", "injected", "banner", "capabilities"} {
 		if !i18n.English.Has("mail." + sign) {
 			t.Errorf("no words for the trigger mail-%s", sign)
 		}

@@ -110,7 +110,7 @@ func (d *dialogue) hold(ctx context.Context, conn Conn) error {
 	// Mail programs offer no application protocol, and some servers refuse
 	// those of the web.
 	tc, err := handshake(ctx, d.l, d.o, first, HandshakeSpec{SNI: sni, Verify: d.spec.Name, Hello: hello, ALPN: []string{}}, d.trust)
-	if !d.spec.Implicit && len(first.early) > 0 {
+	if len(first.early) > 0 {
 		d.m.EarlyBytes, d.m.Early = int64(len(first.early)), clip(printable(first.early[:min(len(first.early), maxMailText)]), maxMailText)
 	}
 	if known := d.spec.Known; known != nil && tc != nil {

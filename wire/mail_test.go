@@ -207,6 +207,32 @@ func TestMailInjected(t *testing.T) {
 	}
 }
 
+// TestMailInTheClear: what comes in the clear where TLS begins at once is kept,
+// and no more of it than may be.
+func TestMailInTheClear(t *testing.T) {
+	cert, _ := keyPair(t)
+	for _, c := range []struct {
+		said  string
+		after bool // TLS follows
+	}{{"220 mail.example ESMTP\r\n", false}, {strings.Repeat("* OK \x01 hello\r\n", 4000), false}, {"+OK ready\r\n", true}} {
+		o := talk(t, MailSpec{Protocol: "smtp", Implicit: true, Name: "mail.example"}, func(conn net.Conn) {
+			defer conn.Close()
+			io.WriteString(conn, c.said)
+			if !c.after {
+				io.Copy(io.Discard, io.LimitReader(conn, 64))
+				return
+			}
+			s := &MailServer{Protocol: "smtp", Implicit: true, Name: "mail.example", TLS: &tls.Config{Certificates: []tls.Certificate{*cert}}}
+			s.Serve(context.Background(), conn, time.Minute)
+		})
+		m := o.Mail
+		if m.EarlyBytes == 0 || m.EarlyBytes > maxEarly+8<<10 || m.Early == "" || len(m.Early) > maxMailText || strings.ContainsRune(m.Early, 1) ||
+			(o.TLS != nil && o.TLS.Version != "") != c.after || (m.Greeting != "") != c.after {
+			t.Errorf("%.30q: failure %q, %+v", c.said, o.Failure, m)
+		}
+	}
+}
+
 // TestMailInjectsAtGreetersAlone: what could harm a stranger's server is not
 // sent to one.
 func TestMailInjectsAtGreetersAlone(t *testing.T) {
