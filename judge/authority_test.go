@@ -301,9 +301,10 @@ func TestHelloAtTheHelper(t *testing.T) {
 // TestTraces: signs of an imitation stand beside a finding and make none.
 func TestTraces(t *testing.T) {
 	genuine := &measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.3", Public: measure.VerifiedOK, Chain: []string{"9e"}, Names: []string{site}, Serial: "5a", Key: "ecdsa-256",
-		ALPN: "h2", Group: "X25519MLKEM768", AIA: true, SCTs: &measure.SCTs{Embedded: 2}, SPKI: "77"}
+		NotBeforeS: 1_790_000_017, NotAfterS: 1_797_000_016, Cipher: "TLS_AES_128_GCM_SHA256", ALPN: "h2", Group: "X25519MLKEM768", AIA: true, SCTs: &measure.SCTs{Embedded: 2}, SPKI: "77"}
 	build := func(shown measure.TLS, helper, quic bool) *scene {
 		s := newScene("https://" + site + "/")
+		s.m.Started = time.Unix(1_791_000_000, 0).UTC().Format(time.RFC3339Nano)
 		s.resolved("198.18.7.7", "198.18.7.7")
 		o := hello(measure.RoleTest, "", 0, siteAt, site, "")
 		o.Stage, o.Failure, o.TLS = measure.StageScreen, measure.TLSUnknownAuthority, &shown
@@ -322,18 +323,35 @@ func TestTraces(t *testing.T) {
 		return s
 	}
 	careless := measure.TLS{Alert: -1, ServerBytes: true, Version: "TLS 1.2", Public: measure.VerifyUnknownCA, Chain: []string{"a1"}, Issuer: "CN=Box", Serial: "1", Key: "rsa-2048",
-		ALPN: "http/1.1", Group: "X25519", SCTs: &measure.SCTs{}, Names: []string{site}, SPKI: "b0"}
+		NotBeforeS: 1_790_967_600, NotAfterS: 1_822_503_600, Cipher: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", ALPN: "http/1.1", Group: "X25519", SCTs: &measure.SCTs{}, Names: []string{site}, SPKI: "b0"}
 	well := *genuine
 	well.Public, well.Chain, well.Issuer, well.SPKI, well.SCTs = measure.VerifyUnknownCA, []string{"a2"}, "CN=Box", "b0", &measure.SCTs{Embedded: 2, False: 2, ListAgeDays: 900}
+	rival := well // dated of these days, and with a cipher of its own
+	rival.Serial, rival.SCTs, rival.NotBeforeS, rival.NotAfterS, rival.Cipher = "77", &measure.SCTs{Embedded: 2}, 1_790_900_001, 1_797_000_077, "TLS_AES_256_GCM_SHA384"
+	// paired is beside a control name at the same address, with the same ClientHello.
+	paired := func(shown, control measure.TLS) *scene {
+		s := build(shown, false, false)
+		c, x := hello("", measure.ExpSNI, 1, siteAt, randomName, measure.TLSInvalidHostname), hello("", measure.ExpSNI, 1, siteAt, site, measure.TLSUnknownAuthority)
+		c.TLS, x.TLS = &control, &shown
+		s.pair(c, x)
+		return s
+	}
+	front := *genuine
+	front.Public, front.Issuer, front.Chain = measure.VerifyWrongName, "CN=Public CA", []string{"f0"}
+	same := front
+	same.Issuer = "CN=Box"
 	for _, c := range []struct {
 		name  string
 		s     *scene
 		wants []measure.Trace
 	}{
-		{"careless, and a helper looked", build(careless, true, false), []measure.Trace{measure.TraceAIA, measure.TraceALPN, measure.TraceGroup, measure.TraceKey, measure.TraceSCT, measure.TraceVersion}},
-		{"careless, and QUIC passed", build(careless, false, true), []measure.Trace{measure.TraceAIA, measure.TraceKey, measure.TraceSCT}},
+		{"careless, beside another name at its server", paired(careless, front), []measure.Trace{measure.TraceALPN, measure.TraceGroup, measure.TraceVersion}},
+		{"careless, beside another name that the same hand signs", paired(careless, same), nil},
+		{"another cipher, and dates of these days", build(rival, true, false), []measure.Trace{measure.TraceCipher, measure.TraceFresh}},
+		{"careless, and a helper looked", build(careless, true, false), []measure.Trace{measure.TraceAIA, measure.TraceALPN, measure.TraceFresh, measure.TraceGroup, measure.TraceKey, measure.TraceRounded, measure.TraceSCT, measure.TraceVersion}},
+		{"careless, and QUIC passed", build(careless, false, true), []measure.Trace{measure.TraceAIA, measure.TraceFresh, measure.TraceKey, measure.TraceRounded, measure.TraceSCT, measure.TraceVersion}},
 		{"careless, and nobody looked", build(careless, false, false), nil},
-		{"well", build(well, true, false), []measure.Trace{measure.TraceFalseSCT, measure.TraceSerial}},
+		{"well", build(well, true, false), []measure.Trace{measure.TraceDates, measure.TraceFalseSCT, measure.TraceSerial}},
 		{"well, and nobody looked", build(well, false, false), []measure.Trace{measure.TraceFalseSCT}},
 		{"one key for unrelated hosts", func() *scene {
 			s := build(careless, false, false)

@@ -355,6 +355,7 @@ func (j *judging) resigned() {
 			fi.Family = f
 		}
 		_, isKnown := j.sign(&fi, o, canonical(o.SNI))
+		fi.Traces = j.traces(o, canonical(o.SNI))
 		switch {
 		case fi.Proof == "signature":
 		case every(func(o *measure.Observation) bool { return logged(o.TLS) && o.TLS.SCTs.Verified > 0 }):

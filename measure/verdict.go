@@ -170,8 +170,8 @@ type Finding struct {
 }
 
 // Trace is a sign that a certificate or a handshake was made in the server's
-// place. Those marked * are against what the server itself shows to a helper or
-// over QUIC at the same address.
+// place. Those marked * are against what the server itself shows to a helper, over
+// QUIC, or (the handshake alone) under another name, at the same address.
 type Trace string
 
 // The traces.
@@ -185,6 +185,10 @@ const (
 	TraceALPN     Trace = "alpn"      // * h2 was offered, and is lost
 	TraceGroup    Trace = "group"     // * another key exchange
 	TraceVersion  Trace = "version"   // * an older TLS
+	TraceCipher   Trace = "cipher"    // * another cipher, with the same TLS
+	TraceRounded  Trace = "rounded"   // * valid from and to whole hours, as its own is not
+	TraceDates    Trace = "dates"     // * valid from and to the very seconds of its own
+	TraceFresh    Trace = "fresh"     // * made in the days of the measurement, as its own is not
 )
 
 // Why is a reason for uncertainty, put into words by reports.
