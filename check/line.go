@@ -311,7 +311,8 @@ func (j *job) knock(ctx context.Context, meta wire.Meta, at netip.AddrPort, name
 	switch {
 	case name == "":
 	case at.Port() == 80:
-		wire.Fetch(ctx, j.log, meta, conn, wire.Request{URL: "http://" + name + "/", Method: "GET", Host: name, MaxBody: 16 << 10, Timeout: stallTimeout, Stall: stallTimeout})
+		answer, body := wire.Fetch(ctx, j.log, meta, conn, wire.Request{URL: "http://" + name + "/", Method: "GET", Host: name, MaxBody: 16 << 10, Timeout: stallTimeout, Stall: stallTimeout})
+		j.match(answer, body)
 	case at.Port() == 443:
 		if tc, _ := wire.Handshake(ctx, j.log, meta, conn, wire.HandshakeSpec{SNI: name, Verify: name, Hello: j.r.canaries.hello, Timeout: stallTimeout}, j.r.trust); tc != nil {
 			tc.Close()

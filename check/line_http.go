@@ -97,10 +97,11 @@ func newToken() string {
 	return hex.EncodeToString(b[:])
 }
 
-// withoutForeign leaves out the values of headers that were not sent.
+// withoutForeign leaves out the values of headers that were not sent, but for
+// Via, in which a proxy says what it is (RFC 9110, 7.6.3).
 func withoutForeign(seen, sent *measure.Head) *measure.Head {
 	for i := range seen.Headers {
-		if !slices.ContainsFunc(sent.Headers, func(h measure.Header) bool { return strings.EqualFold(h.Name, seen.Headers[i].Name) }) {
+		if !slices.ContainsFunc(sent.Headers, func(h measure.Header) bool { return strings.EqualFold(h.Name, seen.Headers[i].Name) }) && !strings.EqualFold(seen.Headers[i].Name, "Via") {
 			seen.Headers[i].Value = ""
 		}
 	}

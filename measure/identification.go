@@ -2,8 +2,10 @@ package measure
 
 // Identification is what kind of thing reacts to a trigger: the outcome of
 // package identify for one measurement, one layer and one family. It follows
-// from the observations of StageIdentify alone; or, with payload banner, from
-// those of StageBanner, and is what the routers beside the located link say.
+// from the observations of StageIdentify alone; with a Method it is of something
+// that answers in another's place, and follows from all observations of its
+// measurement; or, with payload banner, from those of StageBanner, and is what
+// the routers beside the located link say.
 type Identification struct {
 	Type        string  `json:"type" class:"none"` // "identification"
 	Schema      int     `json:"schema"`
@@ -12,8 +14,11 @@ type Identification struct {
 	Rules       string  `json:"rules" class:"none"`
 	Target      string  `json:"target" class:"target"`
 	Family      Family  `json:"family,omitempty" class:"none"`
-	Payload     string  `json:"payload" class:"none"` // tls, http or dns; banner
+	Payload     string  `json:"payload" class:"none"` // tls, http, dns or quic; mail, ssh; banner
 	Trigger     Trigger `json:"trigger"`
+	// Method is that of the finding about an interceptor, "" of a device that
+	// reacts to a trigger.
+	Method Method `json:"method,omitempty" class:"none"`
 	// Outcome says how far the answer goes.
 	Outcome Likeness `json:"outcome" class:"none"`
 	// Products are named by a signature of theirs that the answer carried,
@@ -80,7 +85,9 @@ type Candidate struct {
 // Property is one thing known about how a device writes or reads.
 type Property struct {
 	// Name: for what it writes action, status, alert, rcode, answer, dns-ttl,
-	// aa, replies; for the packets it makes, where they were captured, ip-ttl,
+	// aa, replies; for an interceptor issuer, issuer-key, leaf-key, aia, sct,
+	// days, tls, alpn, version, name, exit, via, added, server, page, greeting,
+	// mask, software, host-key; for the packets it makes, where they were captured, ip-ttl,
 	// ip-id, df, flags, packets, window, seq, ack, payload, spacing; for what it
 	// reads the form of a trigger.
 	Name string `json:"name" class:"none"`

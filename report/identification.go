@@ -174,8 +174,11 @@ func packetLine(l i18n.Lang, id *measure.Identification) (s sentence, ok bool) {
 
 // kindOf puts an identification into words.
 func kindOf(l i18n.Lang, id *measure.Identification) account {
-	if saidBy(id) {
+	switch {
+	case saidBy(id):
 		return volunteered(l, id)
+	case id.Method != "":
+		return stranger(l, id)
 	}
 	var a account
 	head := func(key string, args ...i18n.Arg) { a.headline = append(a.headline, say(key, args...)) }
@@ -260,6 +263,52 @@ func kindOf(l i18n.Lang, id *measure.Identification) account {
 	if id.Next != "" {
 		a.next = slices.Insert(a.next, 0, say("identification.next.form", term(l, "identification.form.", id.Next).as("form")))
 	}
+	return a
+}
+
+// told are the properties of what answers in another's place that are told in
+// words, the first few of them.
+var told = []string{"issuer", "version", "software", "via", "server", "mask", "page", "added", "name", "greeting", "exit"}
+
+// stranger puts into words what something that answers in another's place is.
+func stranger(l i18n.Lang, id *measure.Identification) account {
+	var a account
+	head := func(key string, args ...i18n.Arg) {
+		a.headline = append(a.headline, say("identification."+key, args...))
+	}
+	switch likeness(id) {
+	case measure.ProductNamed:
+		first := id.Products[0]
+		head("interceptor.product", candidate(first.Name, first.Vendor).as("product"), i18n.Word("share", share(l, first.PerMille)))
+		if rest := id.Products[1:]; len(rest) > 0 {
+			head("also", shares(l, rest).as("list"))
+		}
+		a.not = []sentence{say("identification.interceptor.limit.product")}
+	case measure.BehaviourKnown:
+		first := id.Behaviours[0]
+		head("interceptor.behaviour", candidate(first.Name, first.Country).as("behaviour"), i18n.Word("share", share(l, first.PerMille)))
+		a.not = []sentence{say("identification.interceptor.limit.product")}
+	default:
+		if id.Cluster != "" {
+			head("interceptor.unknown", i18n.LTR("id", clip(id.Cluster, 60)))
+			head("interceptor.compare")
+		} else {
+			head("interceptor.unknown-plain")
+		}
+		a.not = []sentence{say("identification.interceptor.limit.unknown")}
+	}
+	for _, name := range told {
+		for _, p := range properties(id) {
+			if p.Name == name && p.Value != "" && len(a.because) < maxMarks {
+				a.because = append(a.because, say("list.shows", term(l, "identification.property.", name).as("name"),
+					say("list.quote", i18n.Foreign("text", clip(p.Value, 120))).as("value")))
+			}
+		}
+	}
+	for _, w := range id.Unknown[:min(len(id.Unknown), maxWhys)] {
+		a.open = append(a.open, why(l, w))
+	}
+	a.next = []sentence{say("identification.interceptor.next")}
 	return a
 }
 

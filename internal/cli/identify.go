@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ which form says how the device reads; what it sends says how it writes.
 The answer is a product, if a signature of it names one; documented behaviour
 that this is like; or "unknown product" with the id of its behaviour, by which
 two people can compare what they saw. A behaviour alone names no company.
+What answers in the place of a site, a resolver or a server reacts to no name:
+it is told by who signs its certificates, its headers and what it calls itself.
 With the right to capture packets (root, CAP_NET_RAW) it also describes those
 that the device makes itself; the id does not depend on that.
 
@@ -172,6 +175,42 @@ const (
 	maxElsewhere  = 6
 )
 
+// strangers are what answers in others' places, once for each that looks the
+// same, whatever the number of its targets: told of the least sensitive.
+type strangers struct {
+	list []stranger
+}
+
+type stranger struct {
+	id        *measure.Identification
+	key       string
+	sensitive bool
+}
+
+func (s *strangers) add(r check.Result, ids []*measure.Identification) {
+	for _, id := range ids {
+		one := stranger{id, id.Payload + " " + id.Cluster, slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
+		if len(id.Products) > 0 {
+			one.key = id.Payload + " " + id.Products[0].Row
+		}
+		switch at := slices.IndexFunc(s.list, func(x stranger) bool { return x.key == one.key }); {
+		case at < 0:
+			s.list = append(s.list, one)
+		case s.list[at].sensitive && !one.sensitive:
+			s.list[at] = one
+		}
+	}
+}
+
+// sorted are all, in an order that does not depend on what was measured first.
+func (s *strangers) sorted() (out []*measure.Identification) {
+	slices.SortFunc(s.list, func(a, b stranger) int { return strings.Compare(a.key, b.key) })
+	for _, x := range s.list {
+		out = append(out, x.id)
+	}
+	return out
+}
+
 // identifyFound tries the forms of the names behind a run's findings, side by
 // side.
 func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Table, l *locatable, took func(*measure.Measurement, *measure.Identification) error) error {
@@ -190,8 +229,8 @@ func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Tabl
 	turns := map[string]chan struct{}{}
 	for i, key := range l.order {
 		f := l.list[key]
-		if f.line {
-			continue // it reacts to no name
+		if f.line || identify.Intercepts(f.method) && f.method != measure.HTTPTamper {
+			continue // it reacts to no name: what it shows of itself is told already
 		}
 		spec, ok := s.forms(f, elsewhere)
 		if !ok {

@@ -75,6 +75,8 @@ type rejudging struct {
 	// held are measurements that were interrupted: the same file may hold the
 	// whole one that a resumed run made.
 	held []*measure.Measurement
+	// strangers are what answers in others' places, by measurement of the file.
+	strangers map[string][]*measure.Identification
 	// run is the last run line written for what was imported.
 	run *measure.Run
 	end measure.End
@@ -164,6 +166,7 @@ func (r *rejudging) file(path string) (n account, err error) {
 	}
 	defer reader.Close()
 	clear(r.bodies)
+	r.strangers = map[string][]*measure.Identification{}
 	r.order, r.kept = nil, 0
 	// Lines are decoded, and OONI's judged, side by side; what comes of them
 	// is taken in their order.
@@ -247,7 +250,31 @@ func (r *rejudging) again(m *measure.Measurement) error {
 		return r.a.showIdentified(r.text, id)
 	}
 	v := judge.Judge(judge.Input{Measurement: m, Bodies: bodies})
+	if ids := r.table.Interceptors(m, &v); len(ids) > 0 && len(r.strangers) < heldAtMost {
+		r.strangers[m.ID] = ids
+	}
 	return r.take(m, &v, bodies)
+}
+
+// identified concludes anew what an identification in the file says of an
+// interceptor, from the measurement that it follows from; one of a trigger is
+// concluded with its own measurement.
+func (r *rejudging) identified(old *measure.Identification) error {
+	if old.Method == "" {
+		return nil
+	}
+	for _, id := range r.strangers[old.Measurement] {
+		if id.Payload != old.Payload {
+			continue
+		}
+		if r.out != nil {
+			if err := r.out.Identification(id); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		return r.a.showIdentified(r.text, id)
+	}
+	return nil
 }
 
 // country finds the country of a router, where the addresses are real ones.
@@ -298,9 +325,9 @@ func decode(p *ooni.Parser, line record.Line) (d decoded) {
 			d.imported, d.bodies = m, p.Body
 			d.verdict = judge.Judge(judge.Input{Measurement: m, Bodies: p.Body})
 		}
-	case record.KindVerdict, record.KindLocation, record.KindIdentification:
+	case record.KindVerdict, record.KindLocation:
 		// A new one takes its place.
-	case record.KindRun, record.KindMeasurement, record.KindBody, record.KindEnd:
+	case record.KindRun, record.KindMeasurement, record.KindIdentification, record.KindBody, record.KindEnd:
 		d.entry, d.err = record.Decode(line.Data)
 	case record.KindUnknown:
 		if _, d.err = record.Decode(line.Data); d.err == nil {
@@ -345,6 +372,8 @@ func (r *rejudging) entry(e *record.Entry, n *account) error {
 		if r.out != nil {
 			err = r.out.End(e.End)
 		}
+	case e.Identification != nil:
+		return r.identified(e.Identification)
 	case e.Measurement != nil:
 		if r.hold(e.Measurement, n) {
 			return nil

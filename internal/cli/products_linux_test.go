@@ -53,6 +53,31 @@ func atSecondRouter(t *testing.T, out string) {
 	}
 }
 
+// isIdentified says that what answers in the others' place is told once, as
+// product or, "", as an unknown one that has an id.
+func isIdentified(t *testing.T, out, payload, product string) {
+	t.Helper()
+	n := 0
+	for _, id := range ofType[measure.Identification](t, out, "identification") {
+		if id.Payload != payload {
+			continue
+		}
+		n++
+		t.Logf("%s: %s %+v, id %s, %+v", payload, id.Outcome, id.Products, id.Cluster, id.Properties)
+		switch {
+		case id.Method == "" || len(id.Properties) == 0 || id.Cluster == "":
+			t.Errorf("it says too little: %+v", id)
+		case product == "" && (id.Outcome != measure.UnknownDevice || len(id.Products) > 0):
+			t.Errorf("unknown, and named: %+v", id)
+		case product != "" && (id.Outcome != measure.ProductNamed || id.Products[0].Name != product):
+			t.Errorf("it is not named: %+v", id)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d identifications over %s", n, payload)
+	}
+}
+
 // TestProductTLS: programs that end TLS themselves on the second router, with
 // a root that the client's system trusts and one that it does not.
 func TestProductTLS(t *testing.T) {
@@ -106,6 +131,7 @@ func TestProductTLS(t *testing.T) {
 					t.Errorf("%d verdicts", seen)
 				}
 				atSecondRouter(t, out)
+				isIdentified(t, out, "tls", product.vendor)
 			})
 		}
 	}
@@ -139,4 +165,5 @@ func TestProductDnsmasq(t *testing.T) {
 		}
 	}
 	atSecondRouter(t, out)
+	isIdentified(t, out, "dns", "dnsmasq")
 }

@@ -178,7 +178,10 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		notForOONI int
 		sum        check.Summary
 	)
-	var devices locatable
+	var (
+		devices   locatable
+		strangers strangers
+	)
 	asked := map[string]int{} // helpers, and how often each answered
 	emit := func(r check.Result) error {
 		measured++
@@ -192,6 +195,9 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		}
 		if o.locate || o.identify {
 			devices.add(r)
+		}
+		if o.identify {
+			strangers.add(r, table.Interceptors(r.Measurement, &r.Verdict))
 		}
 		if out != nil {
 			for _, b := range r.Bodies {
@@ -257,6 +263,16 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return a.showLocated(text, list)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	for _, id := range strangers.sorted() {
+		if out != nil {
+			if err := out.Identification(id); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		if err := a.showIdentified(text, id); err != nil {
 			return err
 		}
 	}
