@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"regexp"
 	"slices"
 	"sort"
 	"sync"
@@ -37,27 +36,18 @@ type DoHServer struct {
 	Addrs []netip.Addr
 }
 
-// PublicResolver is one whose operator is known, with all the ways to ask it.
-type PublicResolver struct {
-	Operator string
-	Addrs    []netip.Addr // on port 53
-	Name     string       // in its certificate, for DNS over TLS; "" it has none
-	DoH      string       // URL of one of Controls.DoH
-	Identity *regexp.Regexp
-}
-
 // Controls are the third parties that a run contacts besides its targets.
 type Controls struct {
 	Canaries  []CanaryHost
 	DoH       []DoHServer
-	Resolvers []netip.AddrPort // open resolvers on port 53, to tell a lying resolver from a forging path
-	Nowhere   []netip.Addr     // addresses at which no resolver runs
-	Nobody    []netip.Addr     // addresses at which nobody lives
-	Public    []PublicResolver // resolvers of known operators
-	Whoami    []string         // names that are answered with the address of who asks for them
-	Signed    []string         // names with DNSSEC, of different operators
-	ECH       []string         // names with ECH keys in their HTTPS record, of different operators
-	Captive   string           // a plain http URL that answers 204
+	Resolvers []netip.AddrPort       // open resolvers on port 53, to tell a lying resolver from a forging path
+	Nowhere   []netip.Addr           // addresses at which no resolver runs
+	Nobody    []netip.Addr           // addresses at which nobody lives
+	Public    []known.PublicResolver // resolvers of known operators
+	Whoami    []string               // names that are answered with the address of who asks for them
+	Signed    []string               // names with DNSSEC, of different operators
+	ECH       []string               // names with ECH keys in their HTTPS record, of different operators
+	Captive   string                 // a plain http URL that answers 204
 	// SSH are servers whose host keys are published. Those that may be controls
 	// are contacted if a target is an SSH server, and not otherwise.
 	SSH []known.SSHHost

@@ -245,11 +245,7 @@ func (j *job) serverTTL(ctx context.Context, addr netip.Addr, port int) int {
 
 func (r *runner) lowestTTL(ctx context.Context, log *wire.Log, meta wire.Meta, addr netip.Addr, port int) int {
 	reaches := func(ttl int) bool {
-		if r.pacer.wait(ctx) != nil {
-			return false
-		}
-		o := wire.SYN(ctx, r.cfg.Network, log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: ttl, Timeout: 1500 * time.Millisecond})
-		return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
+		return came(r.syn(ctx, log, meta, netip.AddrPortFrom(addr, uint16(port)), ttl), "connected", "reset")
 	}
 	low, high := 0, 40
 	if !reaches(high) {
@@ -301,12 +297,8 @@ func (j *job) firstHop(ctx context.Context, addr netip.Addr, port int) {
 		return
 	}
 	for range 2 {
-		if j.r.pacer.wait(ctx) != nil {
-			return
-		}
-		o := wire.SYN(ctx, j.r.cfg.Network, j.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpFirstHop},
-			wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, uint16(port)), TTL: 1, Timeout: 1500 * time.Millisecond})
-		if o.Path == nil || o.Path.Outcome != "silent" {
+		meta := wire.Meta{Role: measure.RoleTest, Stage: measure.StageConfirm, Experiment: measure.ExpFirstHop}
+		if !came(j.r.syn(ctx, j.log, meta, netip.AddrPortFrom(addr, uint16(port)), 1), "silent") {
 			return
 		}
 	}

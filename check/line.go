@@ -223,9 +223,7 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 			nearest(func(ttl int) {
 				meta := confirmMeta(measure.RoleTest, measure.ExpNobody, v.t.Pair)
 				meta.Differs, meta.After = []string{"address"}, v.t.ID
-				if j.r.pacer.wait(ctx) == nil {
-					wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: at, TTL: ttl, Timeout: 1500 * time.Millisecond})
-				}
+				j.r.syn(ctx, j.log, meta, at, ttl)
 			})
 		})
 	}
@@ -259,11 +257,7 @@ func (j *job) nearConnect(ctx context.Context) {
 				meta.ControlKind = measure.ControlPort
 			}
 			return func(ttl int) bool {
-				if j.r.pacer.wait(ctx) != nil {
-					return false
-				}
-				o := wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(a, port), TTL: ttl, Timeout: 1500 * time.Millisecond})
-				return o.Path != nil && o.Path.Outcome == "connected"
+				return came(j.r.syn(ctx, j.log, meta, netip.AddrPortFrom(a, port), ttl), "connected")
 			}
 		}
 		web, tls := step(measure.RoleTest, 80), step(measure.RoleControl, 443)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"govah/known"
 	"govah/measure"
 	"govah/wire"
 )
@@ -26,7 +27,7 @@ const (
 
 // asked is one public resolver that is asked in every way.
 type asked struct {
-	PublicResolver
+	known.PublicResolver
 	at  netip.AddrPort
 	doh *wire.DoH
 }
@@ -137,13 +138,9 @@ func (j *job) nearAnswer(ctx context.Context, a asked) {
 		return
 	}
 	reaches := func(ttl int) bool {
-		if j.r.pacer.wait(ctx) != nil {
-			return false
-		}
 		meta := confirmMeta(measure.RoleControl, measure.ExpNearAnswer, 1)
 		meta.ControlKind = measure.ControlPort
-		o := wire.SYN(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(a.at.Addr(), 443), TTL: ttl, Timeout: 1500 * time.Millisecond})
-		return o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset")
+		return came(j.r.syn(ctx, j.log, meta, netip.AddrPortFrom(a.at.Addr(), 443), ttl), "connected", "reset")
 	}
 	n := lowest(ctx, reaches)
 	answers := func(ttl int) bool {

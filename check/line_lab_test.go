@@ -24,6 +24,7 @@ import (
 	"govah/check"
 	"govah/helper"
 	"govah/judge"
+	"govah/known"
 	"govah/lab"
 	"govah/measure"
 	"govah/wire"
@@ -158,7 +159,7 @@ func lineConfig(t testing.TB, w *lab.World) check.Config {
 	}
 	for _, r := range slices.Concat(w.Sites("resolver"), w.Sites("doh")) {
 		if r.Identity != "" {
-			cfg.Controls.Public = append(cfg.Controls.Public, check.PublicResolver{Operator: r.Name, Addrs: r.AllAddresses(), Name: r.Name,
+			cfg.Controls.Public = append(cfg.Controls.Public, known.PublicResolver{Operator: r.Name, Addrs: r.AllAddresses(), Name: r.Name,
 				DoH: "https://" + r.Name + "/dns-query", Identity: regexp.MustCompile(`^m\d\.` + regexp.QuoteMeta(r.Name) + "$")})
 		}
 	}

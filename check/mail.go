@@ -13,11 +13,6 @@ import (
 	"govah/wire"
 )
 
-// MailPorts are the ports of mail clients, by the target's scheme. Port 25 is
-// where servers give mail to each other: a stranger's connection is taken for
-// spam there, and it goes to no one but one's own helper.
-var MailPorts = map[string]int{"smtp": 587, "smtps": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995}
-
 const (
 	// mailRounds is how often a dialogue is held when the first was odd: text
 	// that was changed is no matter of chance, so few are enough.
@@ -30,7 +25,7 @@ const (
 // MailAllowed says why a target may not be spoken to as a mail server, nil if
 // it may: port 25 belongs to one's own helpers.
 func MailAllowed(t measure.Target, helpers []string) error {
-	if MailPorts[t.Scheme] == 0 || t.Port != 25 {
+	if wire.MailPorts[t.Scheme] == 0 || t.Port != 25 {
 		return nil
 	}
 	for _, raw := range helpers {
@@ -39,14 +34,6 @@ func MailAllowed(t measure.Target, helpers []string) error {
 		}
 	}
 	return fmt.Errorf("%s: port 25 is for mail between servers, and is tested only at a helper of your own (--helper)", t.URL)
-}
-
-// mailScheme takes a target's scheme apart.
-func mailScheme(scheme string) (protocol string, implicit, ok bool) {
-	if MailPorts[scheme] == 0 {
-		return "", false, false
-	}
-	return strings.TrimSuffix(scheme, "s"), strings.HasSuffix(scheme, "s"), true
 }
 
 // greeter is a mail server of a helper.
@@ -58,7 +45,7 @@ type greeter struct {
 // mail holds the first dialogue with a mail server and with its other port,
 // and with the greeters of the helpers, if there are any.
 func (j *job) mail(ctx context.Context, host string, c candidate) {
-	protocol, implicit, _ := mailScheme(j.target.Scheme)
+	protocol, implicit, _ := wire.MailScheme(j.target.Scheme)
 	f := wire.FamilyOf(c.addr)
 	if j.target.Port == 25 && j.greeterAt(c.addr, 25, wire.MailSpec{Protocol: protocol, Implicit: implicit}) == nil {
 		return // that a host was called a helper does not make it one
@@ -82,7 +69,7 @@ func (j *job) mail(ctx context.Context, host string, c candidate) {
 // mailPair holds a dialogue with the target and, if it is to be, one at the
 // port of its other way to TLS; nil if nobody is there.
 func (j *job) mailPair(ctx context.Context, host string, c candidate, stage measure.Stage, k int, both bool) (t, control *measure.Observation) {
-	protocol, implicit, _ := mailScheme(j.target.Scheme)
+	protocol, implicit, _ := wire.MailScheme(j.target.Scheme)
 	var wg sync.WaitGroup
 	if both {
 		wg.Go(func() {
@@ -91,7 +78,7 @@ func (j *job) mailPair(ctx context.Context, host string, c candidate, stage meas
 				scheme += "s"
 			}
 			meta := wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpMail, Pair: k, ControlKind: measure.ControlPort, After: c.after}
-			if o := j.dialogue(ctx, meta, c.addr, MailPorts[scheme], wire.MailSpec{Protocol: protocol, Implicit: !implicit, Name: host}); o.Step == measure.StepMail {
+			if o := j.dialogue(ctx, meta, c.addr, wire.MailPorts[scheme], wire.MailSpec{Protocol: protocol, Implicit: !implicit, Name: host}); o.Step == measure.StepMail {
 				control = o
 			}
 		})
@@ -142,7 +129,7 @@ func (j *job) greeterAt(addr netip.Addr, port int, spec wire.MailSpec) *measure.
 // greeted holds a dialogue with the greeters of the target's protocol, and says
 // whether something was not as they say it.
 func (j *job) greeted(ctx context.Context, f measure.Family, stage measure.Stage, k int) (strange bool) {
-	protocol, implicit, _ := mailScheme(j.target.Scheme)
+	protocol, implicit, _ := wire.MailScheme(j.target.Scheme)
 	var (
 		wg sync.WaitGroup
 		mu sync.Mutex
@@ -244,11 +231,7 @@ func (j *job) nearer(ctx context.Context, s suspect) {
 		return
 	}
 	for range measure.NearerProbes {
-		if j.r.pacer.wait(ctx) != nil {
-			return
-		}
-		o := wire.SYN(ctx, j.r.cfg.Network, j.log, control, wire.ConnectSpec{Remote: netip.AddrPortFrom(s.addr, other), TTL: low, Timeout: 1500 * time.Millisecond})
-		if o.Path != nil && (o.Path.Outcome == "connected" || o.Path.Outcome == "reset") {
+		if o := j.r.syn(ctx, j.log, control, netip.AddrPortFrom(s.addr, other), low); o == nil || came(o, "connected", "reset") {
 			return
 		}
 	}

@@ -231,7 +231,7 @@ func TestMailDevices(t *testing.T) {
 	} {
 		for _, helped := range []bool{true, false} {
 			p := post{device: c.does, helper: helped, loss: map[bool]int{true: 20}[helped], server: map[string]string{"smtp": goodSMTP, "imap": goodIMAP, "pop3": goodPOP3}[strings.TrimSuffix(c.protocol, "s")],
-				target: fmt.Sprintf("%s://mail.example:%d", c.protocol, check.MailPorts[c.protocol])}
+				target: fmt.Sprintf("%s://mail.example:%d", c.protocol, wire.MailPorts[c.protocol])}
 			together(&wg, func() {
 				r := p.seen(t)
 				f := findingOf(r.Verdict, c.method)

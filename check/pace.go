@@ -3,10 +3,13 @@ package check
 import (
 	"context"
 	"fmt"
-	"govah/wire"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
+
+	"govah/measure"
+	"govah/wire"
 )
 
 // Pace is how loudly a run measures.
@@ -47,6 +50,22 @@ func (p Pace) limits() limits {
 		return limits{screens: 48, confirms: 400, shuffle: true}
 	}
 	return limits{screens: 4, confirms: 8, perSecond: GentleRate, burst: GentleBurst, shuffle: true}
+}
+
+// synWait is how long the answer to a SYN with a TTL may take.
+const synWait = 1500 * time.Millisecond
+
+// syn sends one SYN with a TTL, at its turn; nil if the run ended before.
+func (r *runner) syn(ctx context.Context, log *wire.Log, meta wire.Meta, at netip.AddrPort, ttl int) *measure.Observation {
+	if r.pacer.wait(ctx) != nil {
+		return nil
+	}
+	return wire.SYN(ctx, r.cfg.Network, log, meta, wire.ConnectSpec{Remote: at, TTL: ttl, Timeout: synWait})
+}
+
+// came says whether a SYN had one of these outcomes.
+func came(o *measure.Observation, outcomes ...string) bool {
+	return o != nil && o.Path != nil && slices.Contains(outcomes, o.Path.Outcome)
 }
 
 // pacer keeps a run within its pace. It is asked before a step begins, so

@@ -249,7 +249,7 @@ func (j *job) screen(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	_, _, isMail := mailScheme(j.target.Scheme)
+	_, _, isMail := wire.MailScheme(j.target.Scheme)
 	if (j.target.Scheme == "http" || isMail) && len(j.r.cfg.Helpers) > 0 {
 		j.askHelpers(ctx)
 	}

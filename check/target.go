@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"govah/measure"
+	"govah/wire"
 )
 
 // SensitiveCategories are Citizen Lab's category codes whose sites are left
@@ -84,7 +85,7 @@ func ParseTarget(text string) (measure.Target, error) {
 		t.Port = 22
 	case "tcp":
 	default:
-		if t.Port = MailPorts[t.Scheme]; t.Port == 0 {
+		if t.Port = wire.MailPorts[t.Scheme]; t.Port == 0 {
 			return fail("its scheme must be http, https, tcp, tls or ssh, or for mail smtp, smtps, imap, imaps, pop3 or pop3s")
 		}
 	}

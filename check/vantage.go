@@ -89,7 +89,7 @@ func (j *job) askHelpers(ctx context.Context) {
 	j.mu.Unlock()
 	quic := j.suspectedLayer(measure.StepQUIC)
 	var wants []string
-	if MailPorts[j.target.Scheme] != 0 {
+	if wire.MailPorts[j.target.Scheme] != 0 {
 		wants = []string{"mail"}
 	}
 	var wg sync.WaitGroup

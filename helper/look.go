@@ -173,7 +173,7 @@ func (s *Server) place(raw string) (*place, error) {
 		p.tls = true
 	case "tcp":
 	default:
-		if port := mailPort(u.Scheme); port != 0 {
+		if port := wire.MailPorts[u.Scheme]; port != 0 {
 			p.port, p.mail = uint16(port), true
 			break
 		}

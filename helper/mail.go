@@ -31,19 +31,15 @@ type MailListener struct {
 // of smtps, imap, imaps, pop3, pop3s; without a port that of the protocol.
 func ParseMail(text string) (protocol string, implicit bool, address string, err error) {
 	u, err := url.Parse(text)
-	if err != nil || mailPort(u.Scheme) == 0 || u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || wire.MailPorts[u.Scheme] == 0 || u.Hostname() == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
 		return "", false, "", fmt.Errorf("%q is not like smtp://ADDRESS:PORT; there are smtp, smtps, imap, imaps, pop3 and pop3s", text)
 	}
 	port := u.Port()
 	if port == "" {
-		port = strconv.Itoa(mailPort(u.Scheme))
+		port = strconv.Itoa(wire.MailPorts[u.Scheme])
 	}
-	return strings.TrimSuffix(u.Scheme, "s"), strings.HasSuffix(u.Scheme, "s"), net.JoinHostPort(u.Hostname(), port), nil
-}
-
-// mailPort is the port of a scheme of mail clients, 0 if it is none.
-func mailPort(scheme string) int {
-	return map[string]int{"smtp": 587, "smtps": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995}[scheme]
+	protocol, implicit, _ = wire.MailScheme(u.Scheme)
+	return protocol, implicit, net.JoinHostPort(u.Hostname(), port), nil
 }
 
 // mailServer is a greeter. What it says is the same each time, so that what a

@@ -47,8 +47,6 @@ type MailDevice struct {
 // MailActs are what a MailDevice can do.
 var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer", "undress"}
 
-var mailPorts = map[string]int{"smtp": 587, "smtps": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995}
-
 func mailProtocol(port int) string {
 	switch port {
 	case 143, 993:
@@ -82,11 +80,11 @@ func (d *MailDevice) does(what string) bool { return slices.Contains(d.Does, wha
 
 func (m *MailService) check(where string, c *checker) {
 	where += ": mail"
-	if mailPorts[m.Scheme] == 0 {
+	if wire.MailPorts[m.Scheme] == 0 {
 		c.failf("%s: scheme %q is not smtp, smtps, imap, imaps, pop3 or pop3s", where, m.Scheme)
 	}
 	if m.Port == 0 {
-		m.Port = mailPorts[m.Scheme]
+		m.Port = wire.MailPorts[m.Scheme]
 	}
 	c.within(where, "port", m.Port, 1, 65535)
 	c.oneOf(where, "cert", m.Cert, "ok", "expired", "self-signed", "wrong-name", "missing-intermediate")
@@ -95,7 +93,8 @@ func (m *MailService) check(where string, c *checker) {
 
 // serveMail is one connection to a mail server of a site.
 func (w *World) serveMail(c *serverConn, t *Site, m *MailService) {
-	s := &wire.MailServer{Protocol: strings.TrimSuffix(m.Scheme, "s"), Implicit: strings.HasSuffix(m.Scheme, "s"),
+	protocol, implicit, _ := wire.MailScheme(m.Scheme)
+	s := &wire.MailServer{Protocol: protocol, Implicit: implicit,
 		Name: t.Name, Greeting: m.Greeting, Before: m.Capabilities, After: m.Inside, Slow: m.slow}
 	if m.StartTLS != "unlisted" {
 		s.StartTLS = m.StartTLS

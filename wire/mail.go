@@ -36,6 +36,20 @@ const (
 // is every computer's own (RFC 5321, 4.1.3) and so says nothing about anyone.
 const mailHello = "EHLO [127.0.0.1]"
 
+// MailPorts are the ports of mail clients, by scheme. Port 25 is where servers
+// give mail to each other: a stranger's connection is taken for spam there, and
+// it goes to no one but one's own helper.
+var MailPorts = map[string]int{"smtp": 587, "smtps": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995}
+
+// MailScheme takes a scheme apart, if it is one of mail clients: smtps is smtp
+// with TLS from the first byte on.
+func MailScheme(scheme string) (protocol string, implicit, ok bool) {
+	if MailPorts[scheme] == 0 {
+		return "", false, false
+	}
+	return strings.TrimSuffix(scheme, "s"), strings.HasSuffix(scheme, "s"), true
+}
+
 // MailSpec says how to hold a mail dialogue.
 type MailSpec struct {
 	Protocol string // smtp, imap, pop3

@@ -116,7 +116,7 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 		}
 		return "", usage("it is tls, http, dns, quic, tcp or connect", "--payload %q is not known", given)
 	}
-	if check.MailPorts[t.Scheme] != 0 || t.Scheme == "ssh" {
+	if wire.MailPorts[t.Scheme] != 0 || t.Scheme == "ssh" {
 		return locate.Connect, nil // the server does not wait for the client there
 	}
 	switch _, err := netip.ParseAddr(t.Host); {

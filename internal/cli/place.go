@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -93,9 +92,7 @@ func (a *app) hostPlace(o *checkOptions) (*place, error) {
 			p.cfg.Controls.Captive = c.Name
 		}
 	}
-	for _, r := range known.PublicResolvers() {
-		p.cfg.Controls.Public = append(p.cfg.Controls.Public, check.PublicResolver{Operator: r.Operator, Addrs: r.Addrs, Name: r.Name, DoH: r.DoH, Identity: r.Identity})
-	}
+	p.cfg.Controls.Public = known.PublicResolvers()
 	p.cfg.Controls.SSH, p.cfg.Controls.SSHAsOf = known.SSHHosts(), known.SSHHostsAsOf
 	if home, err := os.UserHomeDir(); err == nil && o.knownHosts == "" {
 		p.cfg.KnownHosts = knownHosts(filepath.Join(home, ".ssh", "known_hosts"))
@@ -282,7 +279,7 @@ func labConfig(w *lab.World, seed uint64) (check.Config, error) {
 		cfg.Controls.Nobody = append(cfg.Controls.Nobody, n.AllAddresses()...)
 	}
 	for _, r := range append(w.Sites("doh"), w.Sites("resolver")...) {
-		cfg.Controls.Public = append(cfg.Controls.Public, check.PublicResolver{Operator: r.Name, Addrs: r.AllAddresses(), Name: r.Name, DoH: "https://" + r.Name + "/dns-query"})
+		cfg.Controls.Public = append(cfg.Controls.Public, known.PublicResolver{Operator: r.Name, Addrs: r.AllAddresses(), Name: r.Name, DoH: "https://" + r.Name + "/dns-query"})
 	}
 	for _, s := range w.Scenario.Sites {
 		if s.Role == "whoami" {
@@ -345,12 +342,13 @@ func mountHelper(ctx context.Context, running *sync.WaitGroup, w *lab.World, nam
 			}
 			l.TCP = append(l.TCP, ln)
 		}
-		for _, scheme := range slices.Sorted(maps.Keys(check.MailPorts)) {
-			ln, err := m.Listen(netip.AddrPortFrom(addr, uint16(check.MailPorts[scheme])))
+		for _, scheme := range slices.Sorted(maps.Keys(wire.MailPorts)) {
+			ln, err := m.Listen(netip.AddrPortFrom(addr, uint16(wire.MailPorts[scheme])))
 			if err != nil {
 				return "", err
 			}
-			l.Mail = append(l.Mail, helper.MailListener{Listener: ln, Protocol: strings.TrimSuffix(scheme, "s"), Implicit: strings.HasSuffix(scheme, "s")})
+			protocol, implicit, _ := wire.MailScheme(scheme)
+			l.Mail = append(l.Mail, helper.MailListener{Listener: ln, Protocol: protocol, Implicit: implicit})
 		}
 		pc, err := m.ListenPacket(netip.AddrPortFrom(addr, 443))
 		if err != nil {
