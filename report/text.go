@@ -240,10 +240,19 @@ func (t *Text) labelled(key string, list []sentence) {
 	}
 	parts := make([]string, 0, len(list)+1)
 	parts = append(parts, t.l.Text(key)+":")
-	for _, s := range list {
-		parts = append(parts, s.text(t.l))
+	for i, s := range list {
+		if key == "label.next" && i > 0 {
+			t.line("", s.text(t.l), 4, 0) // one step a line: a command may stand at its end
+			continue
+		}
+		if parts = append(parts, s.text(t.l)); key == "label.next" {
+			t.line("", strings.Join(parts, " "), 2, 2)
+			parts = nil
+		}
 	}
-	t.line("", strings.Join(parts, " "), 2, 2)
+	if parts != nil {
+		t.line("", strings.Join(parts, " "), 2, 2)
+	}
 }
 
 func (t *Text) observation(o *measure.Observation) string {

@@ -101,7 +101,7 @@ var group = map[measure.Method]string{
 	measure.IPDrop: "ip", measure.IPReset: "ip", measure.IPUnreachable: "ip",
 	measure.TLSDrop: "name", measure.TLSReset: "name", measure.TLSAlert: "name", measure.TLSInterception: "decrypt",
 	measure.HTTPDrop: "name", measure.HTTPReset: "name", measure.HTTPBlockPage: "content", measure.HTTPRedirect: "content",
-	measure.HTTPTamper: "content", measure.HTTPProxy: "proxy", measure.TCPProxy: "proxy",
+	measure.HTTPTamper: "altered", measure.HTTPProxy: "proxy", measure.TCPProxy: "proxy",
 	measure.QUICDrop: "name", measure.Throttle: "speed", measure.Freeze: "speed",
 	measure.StartTLSStrip: "strip", measure.MailInterception: "mail", measure.SSHInterception: "ssh",
 	measure.ProtocolFilter: "filter", measure.Shutdown: "shutdown", measure.Residual: "residual",
@@ -114,6 +114,38 @@ func groupOf(m measure.Method) string {
 		return g
 	}
 	return "unnamed"
+}
+
+// groupFor is the group of a finding, where one method is of two kinds.
+func groupFor(f measure.Finding) string {
+	switch _, marked := addedHeader(f.Match); {
+	case f.Method == measure.HTTPTamper && marked:
+		return "marked"
+	case f.Method == measure.StartTLSStrip && f.Trigger.Kind == "mail-plain":
+		return "undressed"
+	}
+	return groupOf(f.Method)
+}
+
+// reads says whether a method is one of somebody who may read along, and so is
+// told beside what nobody can see.
+func reads(m measure.Method) bool {
+	switch m {
+	case measure.TLSInterception, measure.HTTPProxy, measure.HTTPTamper, measure.TCPProxy, measure.DNSInterception, measure.MailInterception, measure.StartTLSStrip, measure.SSHInterception:
+		return true
+	}
+	return false
+}
+
+// near says whether a finding is about this device or its own network.
+func near(f measure.Finding) bool {
+	return !f.Method.Benign() && (f.Scope == measure.ScopeDevice || f.Scope == measure.ScopeLAN)
+}
+
+// openly says whether a root that was put on this device may be somebody's open
+// doing: what is known for interception is not called harmless.
+func openly(f measure.Finding) bool {
+	return f.Trusted && f.Method == measure.TLSInterception && (f.Match == nil || f.Match.Kind != "interception-root" && f.Match.Kind != "interception-dn")
 }
 
 // MethodName is the short name of a method, for lists.
@@ -190,11 +222,15 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 				add(&a.because, say("scope."+string(f.Scope)))
 			}
 		}
-		// What is known for interception is not called harmless.
-		if f.Trusted && f.Method == measure.TLSInterception && (f.Match == nil || f.Match.Kind != "interception-root" && f.Match.Kind != "interception-dn") {
+		switch {
+		case openly(f):
 			add(&a.not, say("authority.openly"))
-		} else {
-			add(&a.not, say("limit."+groupOf(f.Method)))
+		case near(f) && v.Target == measure.LineTarget:
+			add(&a.not, say("limit.house"))
+		case groupOf(f.Method) == "dns" && v.Target == measure.LineTarget:
+			add(&a.not, say("limit.name")) // no site is meant
+		default:
+			add(&a.not, say("limit."+groupFor(f)))
 		}
 		whys = append(whys, f.NotExcluded[:min(len(f.NotExcluded), maxWhys)]...)
 	}
@@ -214,8 +250,8 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 	switch a.state {
 	case StateConfirmed, StateFault:
 		if len(findings) > 0 {
-			g, scope := groupOf(findings[0].Method), findings[0].Scope
-			near := !findings[0].Method.Benign() && (scope == measure.ScopeDevice || scope == measure.ScopeLAN)
+			g, scope := groupFor(findings[0]), findings[0].Scope
+			near := near(findings[0])
 			trusted := findings[0].Trusted && (g == "decrypt" || g == "mail")
 			// The warning comes first; but what this device itself does to its
 			// mail is seldom anything but its antivirus.
@@ -224,7 +260,7 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 				add(&a.next, say("authority.caution"))
 			case trusted:
 				// What its root is comes below.
-			case !near || g == "decrypt" || g == "ssh" || (g == "strip" || g == "mail") && scope == measure.ScopeLAN:
+			case !near || g == "decrypt" || g == "ssh" || (g == "strip" || g == "undressed" || g == "mail") && scope == measure.ScopeLAN:
 				if g == "proxy" && slices.ContainsFunc(findings, endsTLS) {
 					g = "proxy-tls"
 				}
@@ -265,9 +301,12 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 				add(&a.headline, say("line.house"))
 				add(&a.next, step("next.lan"))
 			}
-			add(&a.next, say("line.next-none"))
-			if len(findings) == 0 {
+			switch {
+			case len(findings) == 0:
+				add(&a.next, say("line.next-none"))
 				add(&a.because, say("verdict.none"))
+			case !slices.ContainsFunc(findings, func(f measure.Finding) bool { return f.Method == measure.TLSInterception }):
+				add(&a.next, say("line.next-house"))
 			}
 			break
 		}
@@ -283,7 +322,7 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		}
 	}
 	for _, f := range findings {
-		if f.Trusted && a.state != StateFine {
+		if f.Trusted && (a.state != StateFine || v.Target == measure.LineTarget) {
 			if f.Method == measure.PrivateAuthority {
 				a.next = nil
 				add(&a.next, step("next.private"))
@@ -295,7 +334,10 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 	if v.Reachable == measure.ReachablePartly {
 		add(&a.headline, say("reachable.partly"))
 	}
-	if v.Target == measure.LineTarget {
+	// What leaves no trace is told beside all that was looked for along the way.
+	switch scheme, _, _ := strings.Cut(v.Target, ":"); {
+	case scheme == "line", scheme == "ssh", slices.Contains([]string{"smtp", "smtps", "imap", "imaps", "pop3", "pop3s"}, scheme),
+		slices.ContainsFunc(findings, func(f measure.Finding) bool { return reads(f.Method) }):
 		add(&a.not, say("limits.passive"))
 	}
 	to := &a.open
@@ -336,8 +378,14 @@ func headline(l i18n.Lang, v *measure.Verdict, f measure.Finding, all []measure.
 		s = say(key)
 	}
 	switch _, marked := addedHeader(f.Match); {
+	case openly(f) && near(f):
+		s = say("authority." + string(f.Scope))
 	case f.Trusted && f.Method == measure.TLSInterception:
 		s = say("authority.trusted")
+	case f.Method == measure.TLSInterception && v.Target == measure.LineTarget:
+		s = say("line.certificates")
+	case groupFor(f) == "undressed":
+		s = say("line.undressed")
 	case marked && f.Method == measure.HTTPTamper && f.Match.Kind == "added-header":
 		s = say("line.marked")
 	case marked && f.Method == measure.HTTPTamper:
@@ -380,6 +428,9 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 		}
 		kind = ""
 	}
+	if f.Method == measure.TLSInterception && kind == "tls" {
+		kind = "" // it is done to all
+	}
 	named := kind == "sni" || kind == "host"
 	switch {
 	case f.Runs == 0 && kind != "":
@@ -409,7 +460,9 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 	}
 	if f.Proof != "" {
 		for _, proof := range strings.SplitN(clip(f.Proof, 200), "+", maxWhys) {
-			if key := "proof." + proof; l.Has(key) && proof != "other" {
+			if key := "authority.proof." + proof; f.Method == measure.TLSInterception && l.Has(key) {
+				out = append(out, say(key))
+			} else if key := "proof." + proof; l.Has(key) && proof != "other" {
 				out = append(out, say(key))
 			} else {
 				out = append(out, say("proof.other", i18n.LTR("proof", proof)))
@@ -432,7 +485,7 @@ func because(l i18n.Lang, f measure.Finding) []sentence {
 				out = append(out, say(key, row))
 			}
 			if f.Match.Product != "" {
-				out = append(out, say("authority.product", i18n.LTR("product", clip(f.Match.Product, 80)), i18n.LTR("vendor", clip(f.Match.Vendor, 80))))
+				out = append(out, say("authority.product", candidate(f.Match.Product, f.Match.Vendor).as("product")))
 			}
 			return out
 		}
