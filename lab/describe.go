@@ -60,6 +60,9 @@ func (s *Scenario) Describe() string {
 			if c.SSH != nil && c.SSH.At == hop {
 				add(" --[SSH interceptor]")
 			}
+			if c.Redirect != nil && c.Redirect.At == hop {
+				add(" --[port 53 redirected]")
+			}
 			if c.Captive && hop == 0 {
 				add(" --[captive portal]")
 			}

@@ -64,7 +64,7 @@ func TestFormatIsDocumented(t *testing.T) {
 	for heading, typ := range map[string]reflect.Type{
 		"## The top level": reflect.TypeFor[Scenario](), "## [[network]]": reflect.TypeFor[Network](), "## [[client-network]]": reflect.TypeFor[Client](),
 		"### [client-network.line]": reflect.TypeFor[Line](), "### [[client-network.lie]]": reflect.TypeFor[Lie](),
-		"### [client-network.intercept]": reflect.TypeFor[Intercept](), "### [client-network.web-proxy]": reflect.TypeFor[WebProxy](), "### [client-network.tcp-proxy]": reflect.TypeFor[TCPProxy](),
+		"### [client-network.intercept]": reflect.TypeFor[Intercept](), "### [client-network.web-proxy]": reflect.TypeFor[WebProxy](), "### [client-network.tcp-proxy]": reflect.TypeFor[TCPProxy](), "### [client-network.dns-redirect]": reflect.TypeFor[DNSRedirect](),
 		"### [client-network.mail]": reflect.TypeFor[MailDevice](), "### [[site.mail]]": reflect.TypeFor[MailService](),
 		"### [[client-network.box]]": reflect.TypeFor[BoxAt](), "### [[client-network.box.rule]]": reflect.TypeFor[box.Rule](),
 		"### [[client-network.router]]": reflect.TypeFor[Router](), "### [[client-network.router.service]]": reflect.TypeFor[Service](),

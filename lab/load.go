@@ -379,6 +379,14 @@ func (k *Client) check(i int, c *checker) {
 			c.within(where, "tcp-proxy: ports", n, 1, 65535)
 		}
 	}
+	if r := k.Redirect; r != nil {
+		at("dns-redirect", r.At)
+		c.within(where, "dns-redirect: hops", r.Hops, 0, 20)
+		c.oneOf(where, "dns-redirect: errors", r.Errors, "all", "quoted", "none")
+		for _, n := range r.Silent {
+			c.within(where, "dns-redirect: silent", n, 1, r.Hops)
+		}
+	}
 	if p := k.WebProxy; p != nil {
 		at("web-proxy", p.At)
 		c.oneOf(where, "web-proxy: tamper", p.Tamper, "script", "header")

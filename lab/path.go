@@ -84,6 +84,14 @@ func (w *World) lay() error {
 			}
 			w.elements = append(w.elements, element{box: f})
 		}
+		if c.Redirect != nil && c.Redirect.At == hop {
+			r, err := newRedirector(w, c.Redirect, len(w.elements))
+			if err != nil {
+				return err
+			}
+			w.redirect = r
+			w.elements = append(w.elements, element{box: r})
+		}
 		if c.Intercept != nil && c.Intercept.At == hop || c.WebProxy != nil && c.WebProxy.At == hop || c.TCPProxy != nil && c.TCPProxy.At == hop ||
 			c.Mail != nil && c.Mail.At == hop || c.SSH != nil && c.SSH.At == hop || c.Captive && hop == 0 {
 			t, err := newTerminator(w, len(w.elements), hop)
@@ -183,6 +191,9 @@ func (a *allowance) take(now time.Time) bool {
 // pathTo is the path between the client and a server's address.
 func (w *World) pathTo(server netip.Addr) []element {
 	server = nat64Inner(server)
+	if r := w.redirect; r != nil && (server == r.v4 || server == r.v6) {
+		return r.path()
+	}
 	if w.inside[server] {
 		// A resolver inside the operator sits behind its third router.
 		n, hops := 0, 0
@@ -332,6 +343,11 @@ func (w *World) step(e event) {
 				next := at + 1
 				if d == box.In {
 					next = at - 1
+				} else if el.box == w.redirect {
+					// From here it goes where it is addressed to now.
+					if q, err := packet.Parse(p); err == nil && (q.Dst == w.redirect.v4 || q.Dst == w.redirect.v6) {
+						path = w.redirect.path()
+					}
 				}
 				w.schedule(p, path, next, d, delay)
 			})

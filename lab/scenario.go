@@ -77,6 +77,7 @@ type Client struct {
 	Mail      *MailDevice   `toml:"mail"`
 	TCPProxy  *TCPProxy     `toml:"tcp-proxy"`
 	SSH       *SSHIntercept `toml:"ssh-intercept"`
+	Redirect  *DNSRedirect  `toml:"dns-redirect"`
 	Strips    []string      `toml:"resolver-strips"` // the operator's resolver leaves out: rrsig, ech
 	SimpleDNS bool          `toml:"simple-resolver"` // it knows neither DNSSEC nor the type HTTPS
 	RouterDNS bool          `toml:"router-dns"`      // the home router answers all of port 53 itself

@@ -97,7 +97,7 @@ func (w *World) accept(r *tcp.ForwarderRequest) {
 // service finds what listens at an address and port.
 func (w *World) service(local, remote netip.AddrPort) (handle func(*serverConn), verdict string) {
 	sites := w.owners[local.Addr()]
-	if local == netip.AddrPortFrom(w.Client.resolver, 53) {
+	if r := w.redirect; local == netip.AddrPortFrom(w.Client.resolver, 53) || r != nil && local.Port() == 53 && (local.Addr() == r.v4 || local.Addr() == r.v6) {
 		return func(c *serverConn) { w.operators().serveTCP(c) }, ""
 	}
 	if len(sites) == 0 {

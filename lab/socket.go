@@ -141,7 +141,7 @@ func (h *host) arriving(pkt []byte) bool {
 		if err != nil {
 			return false
 		}
-		pe := wire.PathError{From: p.Src, Type: p.Type, Code: p.Code, Quoted: append([]byte(nil), p.Quoted...), At: time.Now()}
+		pe := wire.PathError{From: p.Src, Type: p.Type, Code: p.Code, Quoted: append([]byte(nil), p.Quoted...), At: time.Now(), To: q.Dst}
 		h.mu.Lock()
 		f := h.flows[flowID{q.Proto, q.Src.Port(), q.Dst}]
 		if f == nil {
@@ -448,7 +448,7 @@ func (c *conn) PathErrors() []wire.PathError {
 	c.f.errs = nil
 	if !c.h.view.DataHop {
 		for i := range out {
-			out[i].From, out[i].Quoted = netip.Addr{}, nil
+			out[i].From, out[i].Quoted, out[i].To = netip.Addr{}, nil, netip.AddrPort{}
 		}
 	}
 	return out

@@ -60,6 +60,7 @@ type World struct {
 	owners     map[netip.Addr][]*Site
 	networks   map[string]*Network
 	inside     map[netip.Addr]bool // addresses inside the client's operator
+	redirect   *redirector         // of questions, nil: none
 	listeners  map[netip.AddrPort]*listener
 	tapMu      sync.Mutex
 	tap        func(sent bool, pkt []byte)

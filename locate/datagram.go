@@ -43,6 +43,9 @@ func (r *run) overUDP(ctx context.Context) error {
 	if r.server == 0 || ctx.Err() != nil {
 		return nil
 	}
+	if r.asks() {
+		r.compareWays(ctx)
+	}
 	// As over TCP: what copies TTLs is heard only beyond the server.
 	if t := s.probe(ctx, measure.RoleTest, 0, sendings); forged(t, r.arrived) {
 		// Whether what arrives follows what was sent tells the two apart.
@@ -76,7 +79,7 @@ type datagrams struct {
 // mark is what an answer repeats of a probe: the id of a question, or the
 // connection id that a server was told to use.
 func (r *run) mark(b []byte, answer bool) string {
-	if r.spec.Payload == DNS {
+	if r.asks() {
 		if len(b) < 12 {
 			return ""
 		}

@@ -103,6 +103,9 @@ func abroad(l *measure.Location, country func(netip.Addr) string) {
 		}
 		return ""
 	}
+	if ap, err := netip.ParseAddrPort(l.Remote); err == nil {
+		l.RemoteCountry = country(ap.Addr())
+	}
 	for i := range l.Set {
 		l.Set[i].FromCountry, l.Set[i].ToCountry = of(l.Set[i].From), of(l.Set[i].To)
 	}
@@ -136,10 +139,11 @@ type evidence struct {
 	// sightings are the triggers of which it told.
 	proof     *measure.Observation
 	sightings []*measure.Observation
-	foreign   bool // the control went to another network
-	reacted   bool // a test was reacted to, or swallowed
-	flow      int  // the port of the tested flow
-	arrived   int  // the TTL with which the server's own answers arrive, 0 unknown
+	ways      []*measure.Observation // of ExpWays
+	foreign   bool                   // the control went to another network
+	reacted   bool                   // a test was reacted to, or swallowed
+	flow      int                    // the port of the tested flow
+	arrived   int                    // the TTL with which the server's own answers arrive, 0 unknown
 }
 
 func infer(list []*measure.Observation) measure.Location {
@@ -155,11 +159,18 @@ func infer(list []*measure.Observation) measure.Location {
 		}
 		return l
 	}
+	if l.Payload == string(Resolver) {
+		e.whoAnswers(&l)
+		return l
+	}
 	if len(e.tests) == 0 || e.far == 0 && e.server == 0 && !e.reacted {
 		l.Outcome = measure.NoPath
 		return l
 	}
 	p := posterior(e)
+	if p.none > 1-claim && e.redirects(&l) {
+		return l
+	}
 	if p.none > 1-claim && len(e.nearer) >= 2 {
 		e.terminator(&l)
 		return l
@@ -257,6 +268,11 @@ func describe(l *measure.Location, list []*measure.Observation) {
 		if o.Payload == "" || o.Experiment != measure.ExpLocate {
 			continue
 		}
+		l.RemoteASN = o.ASN
+		if o.Payload == string(Resolver) {
+			l.Payload, l.Trigger = o.Payload, measure.Trigger{Kind: "port", Value: "53"}
+			continue
+		}
 		l.Payload, l.Family = o.Payload, o.Family
 		name := o.SNI + o.Host
 		if o.DNS != nil {
@@ -324,6 +340,10 @@ func gather(list []*measure.Observation) *evidence {
 			}
 		}
 		if o.Experiment == measure.ExpFarEnd {
+			continue
+		}
+		if o.Experiment == measure.ExpWays {
+			e.ways = append(e.ways, o)
 			continue
 		}
 		if o.Experiment == measure.ExpProxyTTL {
@@ -861,7 +881,7 @@ func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 	table := map[int]*measure.Hop{}
 	last := e.far
 	for _, o := range list {
-		if o.TTL == 0 || o.Experiment == measure.ExpResidual || o.Experiment == measure.ExpProxyTTL || e.server > 0 && o.TTL > e.server {
+		if o.TTL == 0 || o.Experiment == measure.ExpResidual || o.Experiment == measure.ExpProxyTTL || o.Experiment == measure.ExpWays && side(o) != 0 || e.server > 0 && o.TTL > e.server {
 			continue
 		}
 		h := table[o.TTL]
@@ -877,7 +897,7 @@ func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 		}
 		h.Server = h.Server || o.TTL == e.server
 		i := o.Path.ICMP
-		if i == nil || i.From == "" || o.Path.Outcome != "expired" && !(o.Path.Outcome == "answered") {
+		if i == nil || i.From == "" || o.Path.Outcome != "expired" && !(o.Path.Outcome == "answered") || inItsName(o) {
 			continue
 		}
 		n := slices.IndexFunc(h.Routers, func(r measure.Router) bool { return r.Address == i.From })

@@ -45,10 +45,12 @@ const (
 	Raw  Payload = "raw"  // any first bytes of a TCP connection
 	// Connect carries nothing: it is only asked who ends the connection.
 	Connect Payload = "connect"
+	// Resolver carries a harmless question: it is only asked who answers.
+	Resolver Payload = "resolver"
 )
 
 // Payloads are all of them.
-var Payloads = []Payload{TLS, HTTP, DNS, QUIC, TCP, Raw, Connect}
+var Payloads = []Payload{TLS, HTTP, DNS, QUIC, TCP, Raw, Connect, Resolver}
 
 // Control is a harmless token that takes the trigger's place.
 type Control struct {
@@ -193,6 +195,8 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 			r.terminated(ctx)
 		}
 		return nil
+	case Resolver:
+		return r.whoAnswers(ctx)
 	}
 	return fmt.Errorf("locate: no payload %q", spec.Payload)
 }
@@ -312,7 +316,7 @@ func (r *run) payload(role measure.Role, id uint16, marker []byte) ([]byte, erro
 		return wire.TLSPayload(r.spec.Hello, name, marker)
 	case HTTP:
 		return wire.HTTPPayload(name, r.spec.Path, marker)
-	case DNS:
+	case DNS, Resolver:
 		return wire.DNSPayload(name, "A", id)
 	case QUIC:
 		return wire.QUICPayload(name)
@@ -350,7 +354,7 @@ func (r *run) name(o *measure.Observation, role measure.Role) {
 		}
 	case HTTP:
 		o.Host = r.token(role)
-	case DNS:
+	case DNS, Resolver:
 		o.DNS = &measure.DNS{Name: r.token(role), Type: "A", Transport: "udp", Resolver: r.spec.Remote.String()}
 	}
 }

@@ -4,21 +4,27 @@ package measure
 // outcome of package locate for one measurement, one layer and one family. It
 // follows from the observations of StageLocate alone.
 type Location struct {
-	Type        string  `json:"type" class:"none"` // "location"
-	Schema      int     `json:"schema"`
-	Run         string  `json:"run" class:"none"`
-	Measurement string  `json:"measurement" class:"none"`
-	Rules       string  `json:"rules" class:"none"`
-	Target      string  `json:"target" class:"target"`
-	Remote      string  `json:"remote" class:"target"` // address and port towards which the path was followed
-	Family      Family  `json:"family" class:"none"`
-	Payload     string  `json:"payload" class:"none"` // tls, http, dns, quic, tcp (a bare SYN) or the name of first bytes
-	Trigger     Trigger `json:"trigger"`
-	Outcome     Whereat `json:"outcome" class:"none"`
-	Kind        Kind    `json:"kind,omitempty" class:"none"`
+	Type        string `json:"type" class:"none"` // "location"
+	Schema      int    `json:"schema"`
+	Run         string `json:"run" class:"none"`
+	Measurement string `json:"measurement" class:"none"`
+	Rules       string `json:"rules" class:"none"`
+	Target      string `json:"target" class:"target"`
+	Remote      string `json:"remote" class:"target"` // address and port towards which the path was followed
+	// RemoteASN and RemoteCountry are that address's, 0 and "" unknown.
+	RemoteASN     int     `json:"remote_asn,omitempty"`
+	RemoteCountry string  `json:"remote_country,omitempty" class:"target"`
+	Family        Family  `json:"family" class:"none"`
+	Payload       string  `json:"payload" class:"none"` // tls, http, dns, quic, tcp (a bare SYN) or the name of first bytes
+	Trigger       Trigger `json:"trigger"`
+	Outcome       Whereat `json:"outcome" class:"none"`
+	Kind          Kind    `json:"kind,omitempty" class:"none"`
 	// Set is the smallest set of links that holds at least 990 per mille of
 	// the probability, the likeliest first; the first is the answer.
 	Set []Place `json:"set,omitempty"`
+	// Nearer says that the device stands on that link or on one before it: up
+	// to there what it acts on takes the way of everything else.
+	Nearer bool `json:"nearer,omitempty"`
 	// Position says whether the device stands in the path or beside it.
 	Position Position `json:"position,omitempty" class:"none"`
 	// ToHelper says that the path leads to a helper and not to the target.
@@ -86,6 +92,7 @@ type Whereat string
 const (
 	Located      Whereat = "located"       // on a link before the server's own
 	AtEnd        Whereat = "at-end"        // on the last link or the server itself
+	Itself       Whereat = "itself"        // whom we asked does it: nothing nearer was seen to answer
 	NoDifference Whereat = "no-difference" // test and control fared alike
 	NotLocated   Whereat = "not-located"   // something reacts; where, cannot be said
 	NoPath       Whereat = "no-path"       // not even the control could be followed
@@ -99,6 +106,7 @@ const (
 	Injects    Kind = "injects"    // answers in the server's place
 	Drops      Kind = "drops"      // swallows
 	Terminates Kind = "terminates" // ends every connection itself and makes its own
+	Redirects  Kind = "redirects"  // leads what is meant for the server to another one
 )
 
 // Position says where a device stands.

@@ -127,6 +127,10 @@ const (
 	// closed port of the same address. For a mail server C is tried with T's
 	// lowest TTL NearerProbes times more. differs: port.
 	ExpProxyTTL Experiment = "proxy-ttl"
+	// ExpWays: T is a datagram with a question to port 53 of Remote, C the
+	// same to ports there that no resolver has, each with one TTL, from several
+	// ports of ours: whether routers on both ways are the same. differs: port.
+	ExpWays Experiment = "ways"
 	// ExpFirstHop: T is a SYN with TTL 1 to where a certificate came from that
 	// does not verify, or to a helper's plain port: whoever accepts it is this
 	// device or at most one hop away. No control.
@@ -394,6 +398,9 @@ type ICMP struct {
 	Code int    `json:"code"`
 	AtUS int64  `json:"at_us"`
 	ASN  int    `json:"asn,omitempty"`
+	// To is the destination that the router quotes, where it is another than
+	// the packet was sent to: it was redirected on the way.
+	To string `json:"to,omitempty" class:"network"`
 }
 
 // Verification is the outcome of verifying a chain for a name at a time.

@@ -51,7 +51,7 @@ func routeOf(l *measure.Location) *route {
 	}
 	// What answers in the server's place is not the server, which no probe
 	// reached.
-	instead := l.Kind == measure.Terminates && l.Outcome == measure.Located
+	instead := (l.Kind == measure.Terminates || l.Kind == measure.Redirects) && l.Outcome == measure.Located
 	if l.ServerTTL > 0 && l.ServerTTL <= maxHops && !instead {
 		r.server = l.ServerTTL
 	}
@@ -163,7 +163,7 @@ func (r *route) end(ttl int, address string, asn int, country string) sentence {
 		add(clip(address, 60))
 	}
 	if asn > 0 {
-		add("AS" + strconv.Itoa(asn))
+		add(asName(asn))
 	}
 	if country != "" {
 		add(clip(country, 20))
@@ -179,6 +179,14 @@ func (r *route) end(ttl int, address string, asn int, country string) sentence {
 		return say("location.silent", i18n.Num("n", ttl))
 	}
 	return say("location.router", i18n.Num("n", ttl), facts.as("facts"))
+}
+
+// asName is an autonomous system as people write it, "" if it is unknown.
+func asName(asn int) string {
+	if asn <= 0 {
+		return ""
+	}
+	return "AS" + strconv.Itoa(asn)
 }
 
 // short names a hop by its number alone.
@@ -201,8 +209,11 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 	}
 	what := say("location.what.other", trigger.as("trigger"))
 	switch loc.Kind {
-	case measure.Injects, measure.Drops, measure.Terminates:
+	case measure.Injects, measure.Drops, measure.Terminates, measure.Redirects:
 		what = say("location.what."+string(loc.Kind), trigger.as("trigger"))
+	}
+	if loc.Payload == "resolver" && loc.Kind == measure.Terminates {
+		what = say("location.what.answers")
 	}
 	head := func(key string, args ...i18n.Arg) {
 		a.headline = append(a.headline, say(key, append(args, what.as("what"), trigger.as("trigger"))...))
@@ -261,6 +272,16 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		if loc.FarEnd != "" { // the helper was asked
 			a.next = []sentence{say("location.next.again", commands...)}
 		}
+	case measure.Itself:
+		facts := say("detail.value", i18n.LTR("value", r.remote))
+		for _, fact := range []string{asName(loc.RemoteASN), clip(loc.RemoteCountry, 20)} {
+			if fact != "" {
+				facts = say("list.pair", facts.as("a"), say("detail.value", i18n.LTR("value", fact)).as("b"))
+			}
+		}
+		head("location.outcome.itself", facts.as("facts"), i18n.Num("n", max(loc.ServerTTL, 0)))
+		a.not = []sentence{say("location.limit.itself"), say("location.limit.way")}
+		a.next = []sentence{say("location.next.resolver")}
 	case measure.NoDifference:
 		if loc.Payload == "connect" {
 			head("location.outcome.ends-there")
@@ -330,8 +351,14 @@ func conduct(loc *measure.Location) []sentence {
 	if loc.OnlyServer {
 		out = append(out, say("location.only-server"))
 	}
+	if loc.Nearer {
+		out = append(out, say("location.nearer"))
+	}
 	if loc.CopiesTTL {
 		out = append(out, say("location.copies-ttl"))
+	}
+	if loc.Payload == "resolver" {
+		return out // nothing was provoked
 	}
 	switch loc.Residual {
 	case measure.ResidualNone, measure.Residual4Tuple, measure.Residual3Tuple, measure.ResidualDestination, measure.ResidualClient:
@@ -457,7 +484,9 @@ func (r *route) notes() []sentence {
 // and as a table of the hops with a line where it sits. It belongs after the
 // block of its verdict (Add), and stands alone as well.
 func (t *Text) AddLocation(l *measure.Location) error {
-	t.searches++
+	if l.Outcome != measure.Itself { // there was nothing to find the place of
+		t.searches++
+	}
 	if l.Outcome == measure.Located {
 		t.places++
 	}

@@ -134,7 +134,27 @@ func noPath() *measure.Location {
 }
 
 func locations() []*measure.Location {
-	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath()}
+	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself()}
+}
+
+// redirected is a resolver whose questions are led to another one, here or
+// nearer.
+func redirected() *measure.Location {
+	return &measure.Location{Type: "location", Schema: 1, Run: "r1", Measurement: "l1", Rules: "2026.1", Target: "https://example.org/", Remote: "192.0.2.53:53",
+		RemoteASN: 64500, RemoteCountry: "DE", Family: measure.IPv4, Payload: "resolver", Trigger: measure.Trigger{Kind: "port", Value: "53"}, Outcome: measure.Located,
+		Kind: measure.Redirects, Nearer: true, Position: measure.InPath, ServerTTL: 4, Probes: 60,
+		Set: []measure.Place{{Low: 2, From: "198.51.100.2", To: "198.51.100.77", FromASN: 64496, ToASN: 64496, PerMille: 999}},
+		Hops: []measure.Hop{{TTL: 1, Sent: 1, Answered: 1, Routers: []measure.Router{{Address: "192.168.1.1", RTTUS: 900}}},
+			{TTL: 2, Sent: 1, Answered: 1, Routers: []measure.Router{{Address: "198.51.100.2", ASN: 64496, Country: "IR", RTTUS: 8_000}}},
+			{TTL: 3, Sent: 1, Answered: 1, Routers: []measure.Router{{Address: "198.51.100.77", ASN: 64496, Country: "IR", RTTUS: 9_000}}},
+			{TTL: 4, Sent: 1, Answered: 1, Server: true}}}
+}
+
+// answersItself is a resolver in whose place nobody answers.
+func answersItself() *measure.Location {
+	l := redirected()
+	l.Measurement, l.Outcome, l.Kind, l.Nearer, l.Position, l.Set = "l2", measure.Itself, "", false, measure.PositionUnknown, nil
+	return l
 }
 
 func placed(t testing.TB, o Options, list ...*measure.Location) string {
@@ -209,7 +229,7 @@ func TestTextSummaryCountsLocations(t *testing.T) {
 		return b.String()
 	}
 	alone := end(nil, locations())
-	if !strings.HasPrefix(alone, "The place of what interferes was found on 3 of 7 paths followed.\n4 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
+	if !strings.HasPrefix(alone, "The place of what interferes was found on 4 of 8 paths followed.\n5 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
 		t.Errorf("without verdicts the summary is\n%s", alone)
 	}
 	both := end([]Entry{sampleTLSReset()}, locations()[:1])
@@ -339,8 +359,8 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 	for _, l := range i18n.Langs {
 		page := htmlOf(t, l, sourceWith(samples(), locations()))
 		s := checkPage(t, page)
-		if s.elements["article"] != 10+6 || s.elements["figure"] != 12+6 || strings.Count(page, `class="route"`) != 6 {
-			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, six without, and one without a path",
+		if s.elements["article"] != 10+8 || s.elements["figure"] != 12+8 || strings.Count(page, `class="route"`) != 8 {
+			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, eight without, and one without a path",
 				l, s.elements["article"], s.elements["figure"], strings.Count(page, `class="route"`))
 		}
 		start := strings.Index(page, `id="t1" class="card confirmed"`)
@@ -356,7 +376,7 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 		}
 	}
 	page := checkedAlone(t, i18n.English, locations()...)
-	if !strings.Contains(page, "<h1>The place of what interferes was found on 3 of 7 paths followed.</h1>") {
+	if !strings.Contains(page, "<h1>The place of what interferes was found on 4 of 8 paths followed.</h1>") {
 		t.Error("a file without verdicts has no heading of its own")
 	}
 	same := locatedInjector()

@@ -59,8 +59,10 @@ func (s *Source) placed(v *measure.Verdict) bool {
 // searched.
 func (s *Source) found() (places, searches int) {
 	for _, list := range s.locations {
-		searches += len(list)
 		for _, l := range list {
+			if l.Outcome != measure.Itself { // there was nothing to find the place of
+				searches++
+			}
 			if l.Outcome == measure.Located {
 				places++
 			}

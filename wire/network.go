@@ -87,7 +87,11 @@ type PathError struct {
 	Type   uint8      // ICMPv4's or, for IPv6 flows, ICMPv6's
 	Code   uint8
 	Quoted []byte // of the offending packet, if the system tells
-	At     time.Time
+	// To is where the quoted packet was addressed to when the router ended it:
+	// not where it was sent to if it was redirected and the error was not
+	// translated back. Invalid: the system does not tell.
+	To netip.AddrPort
+	At time.Time
 }
 
 func (e *PathError) Error() string {

@@ -53,6 +53,9 @@ more often than --budget says.
 
   govah locate https://example.org              what reacts to the TLS name
   govah locate --payload dns example.org        what answers the question
+  govah locate --payload resolver example.org   who answers all questions: the
+                                                resolver asked, or something
+                                                on the way to it
   govah locate --lab iran-2017 https://telegram.org
                                                 in an emulated internet
   govah locate --helper URL https://example.org on the way to your own helper,
@@ -83,7 +86,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp; connect: only ask who ends connections (default: by the URL)")
+	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp; connect: only ask who ends connections, resolver: who answers questions (default: by the URL)")
 	f.StringVar(&o.test, "first-bytes", "", "send the bytes of this file first, as the trigger; needs --control-bytes")
 	f.StringVar(&o.harmless, "control-bytes", "", "with --first-bytes: harmless bytes of the same length")
 	f.StringVar(&o.address, "address", "", "follow the path to this address instead of the name's")
@@ -95,7 +98,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	f.Int64Var(&o.seed, "seed", 0, "fix what is random (default: random; 1 with --lab)")
 	f.StringArrayVar(&o.controls, "control", nil, "host that surely works here, instead of the built-in ones")
 	f.StringArrayVar(&o.doh, "doh", nil, "encrypted resolver to ask for the address, may be repeated")
-	f.StringVar(&o.resolver, "resolver", "", "with --payload dns: the resolver to send questions to (IP or IP:PORT)")
+	f.StringVar(&o.resolver, "resolver", "", "with --payload dns or resolver: the resolver to send questions to (IP or IP:PORT)")
 	f.BoolVarP(&o.only4, "ipv4", "4", false, "IPv4 only")
 	f.BoolVarP(&o.only6, "ipv6", "6", false, "IPv6 only")
 	f.IntVar(&o.triggers, "budget", locate.DefaultTriggers, "trigger the device at most this often (default: and four times more if it copies TTLs, two with --helper)")
@@ -114,7 +117,7 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 		if p := locate.Payload(given); p != locate.Raw && slices.Contains(locate.Payloads, p) {
 			return p, nil
 		}
-		return "", usage("it is tls, http, dns, quic, tcp or connect", "--payload %q is not known", given)
+		return "", usage("it is tls, http, dns, quic, tcp, connect or resolver", "--payload %q is not known", given)
 	}
 	if wire.MailPorts[t.Scheme] != 0 || t.Scheme == "ssh" {
 		return locate.Connect, nil // the server does not wait for the client there
@@ -232,7 +235,7 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 				plan.Triggers += locate.DefaultFarTriggers
 			}
 		}
-		if payload == locate.DNS {
+		if payload == locate.DNS || payload == locate.Resolver {
 			for _, r := range s.resolvers(o.resolver != "") {
 				plan.Contacts = append(plan.Contacts, r.String())
 			}
@@ -300,7 +303,7 @@ func (o *locateOptions) checkHelper(payload locate.Payload) error {
 	case o.helper == "":
 		o.helpers = []string{"none"}
 		return nil
-	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect:
+	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect || payload == locate.Resolver:
 		return usage("it goes with --payload tls, http or quic", "a helper is a web server: nothing is learned from it with the payload %s", payload)
 	case o.address != "":
 		return usage("leave --address out: the path is followed to the helper", "--helper and --address exclude each other")
@@ -554,7 +557,7 @@ func (s *search) measurement(log *wire.Log, id, target string, complete bool) *m
 func (s *search) spec(ctx context.Context, log *wire.Log, t measure.Target, payload locate.Payload, o *locateOptions) (locate.Spec, error) {
 	var addrs []netip.Addr
 	switch {
-	case payload == locate.DNS && o.address == "":
+	case (payload == locate.DNS || payload == locate.Resolver) && o.address == "":
 		to, ok := s.resolver(o.resolver != "")
 		if !ok {
 			return locate.Spec{}, hint(errors.New("no resolver to send questions to is known"), "give one with --resolver")
@@ -628,14 +631,14 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 		if u, err := url.Parse(t.URL); err == nil && t.Scheme == "http" {
 			spec.Path = u.RequestURI()
 		}
-	case locate.DNS:
+	case locate.DNS, locate.Resolver:
 		port, spec.OtherPort = 53, 443
 	case locate.Connect:
 		spec.OtherPort = 443
 	default:
 		spec.OtherPort = 80
 	}
-	if t.Port != 0 && payload != locate.DNS && (payload == locate.HTTP) == (t.Scheme == "http") {
+	if t.Port != 0 && payload != locate.DNS && payload != locate.Resolver && (payload == locate.HTTP) == (t.Scheme == "http") {
 		port = uint16(t.Port)
 	}
 	if at.Port() != 0 {
@@ -678,6 +681,11 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 			}
 			break
 		}
+	}
+	if payload == locate.Resolver {
+		// A name that surely has an address: the answer's content is of no
+		// interest, that one comes is.
+		slices.Reverse(spec.Controls)
 	}
 	if payload == locate.TLS {
 		spec.Controls = append(spec.Controls, locate.Control{Kind: measure.ControlNone})
@@ -744,7 +752,7 @@ func (l *locatable) add(r check.Result) {
 				addr = ap.Addr().Unmap()
 			}
 		}
-		if !addr.IsValid() && payload != locate.DNS {
+		if !addr.IsValid() && payload != locate.DNS && payload != locate.Resolver {
 			continue
 		}
 		t := target
@@ -757,10 +765,23 @@ func (l *locatable) add(r check.Result) {
 	}
 }
 
-// addLine collects what ends plain HTTP on the line, to be followed towards the
-// server that was asked: it ends there for every name.
+// addLine collects what answers questions in the resolvers' place, or strips
+// its answers, to be followed towards the resolver that was asked; and what
+// ends plain HTTP on the line, towards the server: it does so for every name.
 func (l *locatable) addLine(r check.Result) {
 	for _, f := range r.Verdict.Findings {
+		if payload, ok := carrier(f); ok && payload == locate.Resolver && f.Interference == measure.InterferenceConfirmed {
+			one := &found{target: measure.Target{URL: measure.LineTarget, Scheme: "line"}, payload: payload, method: f.Method, family: f.Family, line: true}
+			for _, o := range r.Measurement.Observations {
+				ap, err := netip.ParseAddrPort(o.Remote)
+				if o.DNS != nil && o.Role == measure.RoleTest && o.Family == f.Family && err == nil && slices.Contains(f.Because, o.ID) {
+					one.addr = ap.Addr().Unmap()
+					break
+				}
+			}
+			l.put(string(f.Method)+" "+string(f.Family), one)
+			continue
+		}
 		if f.Method != measure.HTTPProxy || f.Interference != measure.InterferenceConfirmed {
 			continue
 		}
@@ -780,12 +801,13 @@ func (l *locatable) addLine(r check.Result) {
 	}
 }
 
-// put keeps one for each key, the least sensitive.
+// put keeps one for each key: a target's before the line's, because its name
+// can be tried as well, and the least sensitive.
 func (l *locatable) put(key string, one *found) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch had := l.list[key]; {
-	case had != nil && had.sensitive && !one.sensitive:
+	case had != nil && (had.line && !one.line || had.line == one.line && had.sensitive && !one.sensitive):
 		l.list[key] = one
 	case had == nil && len(l.order) < mostLocated:
 		if l.list == nil {
@@ -803,8 +825,10 @@ func carrier(f measure.Finding) (locate.Payload, bool) {
 		return locate.TLS, true
 	case measure.HTTPReset, measure.HTTPDrop, measure.HTTPBlockPage, measure.HTTPRedirect, measure.HTTPProxy, measure.HTTPTamper:
 		return locate.HTTP, true
-	case measure.DNSInjection, measure.DNSDrop, measure.DNSInterception:
+	case measure.DNSInjection, measure.DNSDrop:
 		return locate.DNS, true
+	case measure.DNSInterception, measure.DNSSECStrip, measure.ECHStrip:
+		return locate.Resolver, true
 	case measure.QUICDrop:
 		return locate.QUIC, true
 	case measure.StartTLSStrip, measure.MailInterception, measure.SSHInterception:
@@ -833,7 +857,10 @@ func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took fun
 			}
 			log := s.log()
 			at := netip.AddrPortFrom(f.addr, 0)
-			if f.payload == locate.DNS {
+			switch {
+			case f.method == measure.DNSSECStrip || f.method == measure.ECHStrip:
+				at = netip.AddrPortFrom(f.addr, 53) // the one that strips
+			case f.payload == locate.DNS || f.payload == locate.Resolver:
 				var ok bool
 				if at, ok = s.resolver(false); !ok {
 					return

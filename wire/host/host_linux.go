@@ -304,7 +304,7 @@ type extendedError struct {
 func readErrors(fd int, list []wire.PathError) []wire.PathError {
 	data, oob := make([]byte, 256), make([]byte, 512)
 	for range 64 {
-		n, oobn, _, _, err := unix.Recvmsg(fd, data, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		n, oobn, _, to, err := unix.Recvmsg(fd, data, oob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 		if err != nil {
 			return list
 		}
@@ -324,11 +324,23 @@ func readErrors(fd int, list []wire.PathError) []wire.PathError {
 			}
 			list = append(list, wire.PathError{
 				From: offender(m.Data[unsafe.Sizeof(extendedError{}):]),
-				Type: ee.kind, Code: ee.code, Quoted: append([]byte(nil), data[:n]...), At: time.Now(),
+				Type: ee.kind, Code: ee.code, Quoted: append([]byte(nil), data[:n]...), At: time.Now(), To: addressed(to),
 			})
 		}
 	}
 	return list
+}
+
+// addressed is the destination of a quoted packet, which the error queue gives
+// in the place of a sender.
+func addressed(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // offender is the address in the sockaddr that follows an extended error.
