@@ -28,7 +28,7 @@ var ours = map[string][]string{
 	"ooni":             {"measure"},
 	"judge":            {"measure", "known"},
 	"identify":         {"measure", "known"},
-	"evidence":         {"measure", "packet", "record"},
+	"evidence":         {"measure", "packet", "record", "evidence/tlog"},
 	"report":           {"measure", "internal/i18n"},
 	"exposure":         {"measure", "packet", "known"},
 	"wire":             {"measure", "packet"},

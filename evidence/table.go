@@ -1,0 +1,283 @@
+package evidence
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+)
+
+// Entry is one row of the leaf table: a leaf that is open, whose value stands
+// in a file of the bundle, or the hash of leaves that are withheld.
+type Entry struct {
+	Open bool
+
+	// Of an open leaf: Length bytes of a file, at a position that depends on
+	// the file's Kind.
+	Class    Class
+	File     uint16
+	Salt     [SaltBytes]byte
+	Position uint32
+	Length   uint32
+
+	// Of 2^Level withheld leaves: their hash in the tree; of a single one
+	// (Level 0) the inner hash, which does not have the class in it.
+	Level uint8
+	Hash  Hash
+}
+
+// leaves is how many an entry stands for.
+func (e *Entry) leaves() int64 {
+	if e.Open {
+		return 1
+	}
+	return 1 << e.Level
+}
+
+const (
+	maxLeaves = 1 << 24
+	maxLevel  = 24
+	// slack is how many zero bytes end the table of a bundle that withholds
+	// nothing. Few short values can take less room than the hashes that stand
+	// for them: at most 54 bytes of each class, which the slack makes up for.
+	slack = 512
+)
+
+// encodeTable is the inverse of parseTable.
+func encodeTable(entries []Entry) []byte {
+	b := make([]byte, 0, len(entries)*(SaltBytes+8)+slack)
+	withheld := false
+	for i := range entries {
+		e := &entries[i]
+		if !e.Open {
+			withheld = true
+			b = append(b, 1+e.Level)
+			b = append(b, e.Hash[:]...)
+			continue
+		}
+		b = append(b, 0)
+		b = append(b, e.Salt[:]...)
+		b = binary.AppendUvarint(b, uint64(e.File))
+		b = binary.AppendUvarint(b, uint64(e.Position))
+		b = binary.AppendUvarint(b, uint64(e.Length))
+	}
+	if !withheld {
+		b = append(b, make([]byte, slack)...)
+	}
+	return b
+}
+
+// parseTable reads leaves.bin. It takes one form of a table only: numbers in
+// their shortest form, leaves in their order, subtrees where the tree has
+// them.
+func parseTable(b []byte, counts Counts) ([]Entry, error) {
+	total := counts.Total()
+	if total < 1 || total > maxLeaves {
+		return nil, fmt.Errorf("the leaf table is said to have %d leaves; there are 1 to %d", total, maxLeaves)
+	}
+	entries := make([]Entry, 0, min(total, int64(len(b)/(SaltBytes+4))+1))
+	withheld := false
+	class, end := Class(0), int64(counts[0]) // of the leaf at, and where its class ends
+	var lastFile, lastPosition int64
+	fresh := true // the first open leaf of its class
+	for at := int64(0); at < total; {
+		for at >= end {
+			class++
+			end += int64(counts[class])
+			fresh = true
+		}
+		if len(b) == 0 {
+			return nil, fmt.Errorf("the leaf table ends after %d of %d leaves", at, total)
+		}
+		tag := b[0]
+		b = b[1:]
+		if tag != 0 {
+			level := tag - 1
+			if level > maxLevel || at&(1<<level-1) != 0 || at+1<<level > total || len(b) < sha256.Size {
+				return nil, fmt.Errorf("the leaf table is malformed at leaf %d: no subtree of 2^%d leaves", at, level)
+			}
+			entries = append(entries, Entry{Class: class, Level: level, Hash: Hash(b)})
+			b = b[sha256.Size:]
+			at += 1 << level
+			withheld = true
+			continue
+		}
+		if len(b) < SaltBytes {
+			return nil, fmt.Errorf("the leaf table is cut off at leaf %d", at)
+		}
+		e := Entry{Open: true, Class: class, Salt: [SaltBytes]byte(b)}
+		b = b[SaltBytes:]
+		var v [3]uint64
+		for i := range v {
+			n := 1
+			if len(b) > 0 && b[0] < 0x80 { // the usual case
+				v[i] = uint64(b[0])
+			} else if v[i], n = binary.Uvarint(b); n <= 0 || b[n-1] == 0 {
+				return nil, fmt.Errorf("the leaf table is malformed at leaf %d: no number in its shortest form", at)
+			}
+			b = b[n:]
+		}
+		if v[0] >= maxFiles || v[1] >= maxBytes || v[2] < 1 || v[2] > maxBytes {
+			return nil, fmt.Errorf("the leaf table is malformed at leaf %d: file %d, position %d, length %d", at, v[0], v[1], v[2])
+		}
+		e.File, e.Position, e.Length = uint16(v[0]), uint32(v[1]), uint32(v[2])
+		file, position := int64(v[0]), int64(v[1])
+		if !fresh && (file < lastFile || file == lastFile && position <= lastPosition) {
+			return nil, fmt.Errorf("the leaf table is out of order at leaf %d", at)
+		}
+		fresh, lastFile, lastPosition = false, file, position
+		entries = append(entries, e)
+		at++
+	}
+	want := slack
+	if withheld {
+		want = 0
+	}
+	if len(b) != want {
+		return nil, fmt.Errorf("%d bytes follow the last leaf; there must be %d", len(b), want)
+	}
+	for _, x := range b {
+		if x != 0 {
+			return nil, errors.New("the leaf table does not end in zeroes")
+		}
+	}
+	return entries, nil
+}
+
+// node is a finished subtree of 2^level leaves.
+type node struct {
+	hash     Hash
+	level    uint8
+	withheld bool // nothing in it is open
+}
+
+// tree grows from left to right, as RFC 6962 has it: a stack of perfect
+// subtrees of falling size.
+type tree struct {
+	stack []node
+	n     int64 // leaves
+}
+
+var errNotCollapsed = errors.New("withheld leaves stand beside one another that one hash must stand for")
+
+// add appends a subtree of 2^level leaves.
+func (t *tree) add(hash Hash, level uint8, withheld bool) error {
+	t.n += 1 << level
+	for l := level; t.n>>l&1 == 0; l++ {
+		last := &t.stack[len(t.stack)-1]
+		if withheld && last.withheld {
+			return errNotCollapsed
+		}
+		hash, withheld = nodeHash(&last.hash, &hash), false
+		t.stack = t.stack[:len(t.stack)-1]
+		level = l + 1
+	}
+	t.stack = append(t.stack, node{hash, level, withheld})
+	return nil
+}
+
+// root is that of all leaves, of which there is at least one.
+func (t *tree) root() Hash {
+	i := len(t.stack) - 1
+	h := t.stack[i].hash
+	for i--; i >= 0; i-- {
+		h = nodeHash(&t.stack[i].hash, &h)
+	}
+	return h
+}
+
+// valuesOf gives the value of each open leaf, by its index in a table.
+type valuesOf func(entry int) []byte
+
+// rootOf is the root that a table leads to.
+func rootOf(entries []Entry, value valuesOf) (Hash, error) {
+	t := tree{stack: make([]node, 0, maxLevel+1)}
+	var buf []byte
+	for i := range entries {
+		e := &entries[i]
+		h, level := e.Hash, e.Level
+		if e.Open {
+			h, buf = innerHash(buf, e.Salt, e.File, e.Position, value(i))
+			level = 0
+		}
+		if level == 0 {
+			h = leafHash(e.Class, &h)
+		}
+		if err := t.add(h, level, !e.Open); err != nil {
+			return Hash{}, err
+		}
+	}
+	return t.root(), nil
+}
+
+// withhold gives the table in which the leaves that away names are withheld
+// too, as few hashes as can stand for them. value gives the value of each open
+// leaf.
+func withhold(entries []Entry, value valuesOf, away func(*Entry) bool) []Entry {
+	out := make([]Entry, 0, len(entries))
+	var buf []byte
+	at := int64(0)
+	for i := range entries {
+		e := entries[i]
+		if e.Open && away(&e) {
+			var inner Hash
+			inner, buf = innerHash(buf, e.Salt, e.File, e.Position, value(i))
+			e = Entry{Class: e.Class, Hash: inner}
+		}
+		at += e.leaves()
+		// Two siblings that are both withheld become one.
+		for !e.Open && len(out) > 0 {
+			last := &out[len(out)-1]
+			if last.Open || last.Level != e.Level || bits.TrailingZeros64(uint64(at)) <= int(e.Level) {
+				break
+			}
+			left, right := last.Hash, e.Hash
+			if e.Level == 0 {
+				left, right = leafHash(last.Class, &left), leafHash(e.Class, &right)
+			}
+			e = Entry{Class: last.Class, Level: e.Level + 1, Hash: nodeHash(&left, &right)}
+			out = out[:len(out)-1]
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// tabulate cuts files into leaves: the table in its order, with salts from a
+// secret, and how many of each class there are.
+func tabulate(files []File, secret []byte) ([]Entry, Counts, error) {
+	var counts Counts
+	if len(files) > maxFiles {
+		return nil, counts, fmt.Errorf("%d files; a bundle holds at most %d", len(files), maxFiles)
+	}
+	var lists [classes][]Entry
+	for n := range files {
+		f := &files[n]
+		if err := f.checkSegments(); err != nil {
+			return nil, counts, err
+		}
+		if f.Kind == Whole && len(f.Segments) != 1 {
+			return nil, counts, fmt.Errorf("%s: it is to be one leaf and is cut into %d", f.Name, len(f.Segments))
+		}
+		at := uint32(0)
+		for _, s := range f.Segments {
+			lists[s.Class] = append(lists[s.Class], Entry{Open: true, Class: s.Class, File: uint16(n), Position: at, Length: uint32(s.Length)})
+			if at++; f.Kind == Binary {
+				at += uint32(s.Length) - 1
+			}
+		}
+	}
+	var entries []Entry
+	for c, l := range lists {
+		counts[c] = uint32(len(l))
+		entries = append(entries, l...)
+	}
+	if len(entries) < 1 || len(entries) > maxLeaves {
+		return nil, counts, fmt.Errorf("%d leaves; a bundle has 1 to %d", len(entries), maxLeaves)
+	}
+	for i := range entries {
+		entries[i].Salt = saltOf(secret, int64(i))
+	}
+	return entries, counts, nil
+}
