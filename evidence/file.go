@@ -2,21 +2,21 @@ package evidence
 
 import "fmt"
 
-// Kind says how a file is made up of leaves, and what stands where one is
+// FileKind says how a file is made up of leaves, and what stands where one is
 // withheld. It is signed.
-type Kind string
+type FileKind string
 
 // The kinds.
 const (
 	// Text is JSON, whole or in lines. A leaf's position is its place in the
 	// sequence of segments, from 0. A withheld one shows as withheldText behind
 	// a quotation mark, as withheldNumber elsewhere.
-	Text Kind = "text"
+	Text FileKind = "text"
 	// Binary keeps its length. A leaf's position is its offset; withheld bytes
 	// are zeroes.
-	Binary Kind = "binary"
+	Binary FileKind = "binary"
 	// Whole is one leaf, at position 0; withheld it is an empty file.
-	Whole Kind = "whole"
+	Whole FileKind = "whole"
 )
 
 // What stands in a Text file for a withheld segment: JSON stays JSON, base64
@@ -41,7 +41,7 @@ type Segment struct {
 // File is a file that is to be sealed, or that was.
 type File struct {
 	Name string // below view/, as measurement.jsonl
-	Kind Kind
+	Kind FileKind
 	Data []byte
 	// Segments make up Data, in its order. Nil in a file that was read.
 	Segments []Segment

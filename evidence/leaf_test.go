@@ -26,7 +26,7 @@ func plant(t interface{ Fatal(...any) }, files []File) ([]Entry, Counts) {
 
 // cutFile is a file of random segments.
 func cutFile(t *rapid.T, name string) File {
-	f := File{Name: name, Kind: rapid.SampledFrom([]Kind{Text, Binary, Whole}).Draw(t, "kind")}
+	f := File{Name: name, Kind: rapid.SampledFrom([]FileKind{Text, Binary, Whole}).Draw(t, "kind")}
 	n := rapid.IntRange(0, 40).Draw(t, "segments")
 	if f.Kind == Whole {
 		n = 1

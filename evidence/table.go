@@ -14,7 +14,7 @@ type Entry struct {
 	Open bool
 
 	// Of an open leaf: Length bytes of a file, at a position that depends on
-	// the file's Kind.
+	// the file's kind.
 	Class    Class
 	File     uint16
 	Salt     [SaltBytes]byte
