@@ -68,6 +68,8 @@ var theirs = map[string][]string{
 	"github.com/spf13/pflag":                  {"internal/cli"},
 	"golang.org/x/crypto/ssh":                 {"wire"},
 	"golang.org/x/crypto/x509roots/fallback":  {"internal/cli"},
+	"golang.org/x/mod/sumdb/note":             {"evidence", "evidence/tlog", "evidence/keyring"},
+	"golang.org/x/mod/sumdb/tlog":             {"evidence/tlog"},
 	"golang.org/x/net/bpf":                    {"wire/host", "lab/kernel"},
 	"golang.org/x/net/http2":                  {"wire", "lab", "helper"},
 	"golang.org/x/net/idna":                   {"check", "wire", "lab", "known", "ooni"},

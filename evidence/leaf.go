@@ -6,13 +6,9 @@ import (
 	"encoding/binary"
 )
 
-const (
-	// SaltBytes is the length of a leaf's salt: what is withheld cannot be
-	// found by trying values.
-	SaltBytes = 16
-	// leafHead is what precedes the value in the inner hash: salt, file, position.
-	leafHead = SaltBytes + 2 + 4
-)
+// SaltBytes is the length of a leaf's salt: what is withheld cannot be found by
+// trying values.
+const SaltBytes = 16
 
 // Hash is a SHA-256 digest.
 type Hash = [sha256.Size]byte

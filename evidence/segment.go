@@ -12,7 +12,7 @@ import (
 	"govah/record"
 )
 
-// Measurements cuts lines of measurement-v1 into segments: each value that can
+// Measurements cuts lines of measurement-v1, or of About and Event, into segments: each value that can
 // identify, by the class tag of its field, is one, without its quotation
 // marks; what is between them is of class None. A line that is not wholly
 // known (another version's, another program's, damaged) is content of others.
@@ -26,13 +26,6 @@ func Measurements(name string, lines []byte) File {
 		c.line(at, end)
 		at = end + 1
 	}
-	return c.file(name)
-}
-
-// JSON cuts one JSON text, of which v shows the type, as Measurements does.
-func JSON(name string, text []byte, v any) File {
-	c := cutter{data: text}
-	c.object(reflect.TypeOf(v), 0, len(text))
 	return c.file(name)
 }
 
@@ -76,6 +69,8 @@ var lineTypes = map[record.Kind]reflect.Type{
 	record.KindIdentification: reflect.TypeFor[measure.Identification](),
 	record.KindBody:           reflect.TypeFor[measure.Body](),
 	record.KindEnd:            reflect.TypeFor[measure.End](),
+	"about":                   reflect.TypeFor[About](),
+	"custody":                 reflect.TypeFor[Event](),
 }
 
 func (c *cutter) line(from, to int) {

@@ -1,0 +1,167 @@
+package evidence
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// The members of a bundle.
+const (
+	noteName    = "bundle.note"
+	tableName   = "leaves.bin"
+	viewFolder  = "view/"
+	proofFolder = "proof/"
+	// LogProof proves that the note's entry is in a log (c2sp.org/tlog-proof).
+	LogProof = "log.tlog-proof"
+	// tokenSuffix is of time stamp tokens over the note (RFC 3161).
+	tokenSuffix = ".tsr"
+)
+
+const maxProofBytes = 1 << 20 // of one member below proof/
+
+// Bundle is a bundle whose signature and tree were verified.
+type Bundle struct {
+	Statement
+	// Entry is what a log holds of the bundle: SHA-256 of bundle.note.
+	Entry Hash
+	// Proofs are the members below proof/, by name. They are no part of what
+	// is signed, and not verified by Open.
+	Proofs map[string][]byte
+
+	note     []byte
+	verifier note.Verifier
+	entries  []Entry
+	values   [][]byte
+}
+
+// Open reads a bundle and verifies everything in it that follows from its
+// note; whatever does not is refused. The result points into data.
+func Open(data []byte) (*Bundle, error) {
+	members, err := parseContainer(data)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bundle{}
+	if len(members) < 2 || members[0].name != noteName || members[1].name != tableName {
+		return nil, fmt.Errorf("it is no evidence bundle: it does not begin with %s and %s", noteName, tableName)
+	}
+	b.note = members[0].data
+	s, v, err := openNote(b.note)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", noteName, err)
+	}
+	b.Statement, b.verifier, b.Entry = *s, v, sha256.Sum256(b.note)
+	if b.entries, err = parseTable(members[1].data, b.Counts); err != nil {
+		return nil, fmt.Errorf("%s: %w", tableName, err)
+	}
+	members = members[2:]
+	for len(members) > 0 && strings.HasPrefix(members[0].name, proofFolder) {
+		name := members[0].name[len(proofFolder):]
+		if err := validProof(name, members[0].data); err != nil {
+			return nil, err
+		}
+		if b.Proofs == nil {
+			b.Proofs = map[string][]byte{}
+		}
+		b.Proofs[name] = members[0].data
+		members = members[1:]
+	}
+	for i := range b.Files {
+		f := &b.Files[i]
+		if i >= len(members) || members[i].name != viewFolder+f.Name {
+			return nil, fmt.Errorf("%s%s is signed and is not there", viewFolder, f.Name)
+		}
+		f.Data = members[i].data
+	}
+	if len(members) > len(b.Files) {
+		return nil, fmt.Errorf("%s is there and is not signed", members[len(b.Files)].name)
+	}
+	if b.values, err = place(b.Files, b.entries); err != nil {
+		return nil, err
+	}
+	root, err := rootOf(b.entries, func(i int) []byte { return b.values[i] })
+	if err != nil {
+		return nil, err
+	}
+	if root != b.Root {
+		return nil, errors.New("the leaves do not lead to the root that is signed: something was changed")
+	}
+	return b, nil
+}
+
+func validProof(name string, data []byte) error {
+	if name != LogProof && (!strings.HasSuffix(name, tokenSuffix) || strings.Contains(name, "/") || !validName(name)) {
+		return fmt.Errorf("%s%s is no proof that a bundle can have: it has %s and files in %s", proofFolder, name, LogProof, tokenSuffix)
+	}
+	if len(data) < 1 || len(data) > maxProofBytes {
+		return fmt.Errorf("%s%s has %d bytes; 1 to %d", proofFolder, name, len(data), maxProofBytes)
+	}
+	return nil
+}
+
+// Bytes is the bundle as a file.
+func (b *Bundle) Bytes() ([]byte, error) {
+	members := []member{{noteName, b.note}, {tableName, encodeTable(b.entries)}}
+	for name, data := range b.Proofs {
+		members = append(members, member{proofFolder + name, data})
+	}
+	for _, f := range b.Files {
+		members = append(members, member{viewFolder + f.Name, f.Data})
+	}
+	return encodeContainer(members)
+}
+
+// File is a file of the bundle as it shows now, nil if there is none.
+func (b *Bundle) File(name string) *File {
+	for i := range b.Files {
+		if b.Files[i].Name == name {
+			return &b.Files[i]
+		}
+	}
+	return nil
+}
+
+// Attach gives the bundle with a proof that came later, in the place of one
+// of the same name: LogProof, or a time stamp token NAME.tsr.
+func (b *Bundle) Attach(name string, proof []byte) (*Bundle, error) {
+	if err := validProof(name, proof); err != nil {
+		return nil, err
+	}
+	c := *b
+	c.Proofs = map[string][]byte{name: proof}
+	for n, p := range b.Proofs {
+		if n != name {
+			c.Proofs[n] = p
+		}
+	}
+	return &c, nil
+}
+
+// Withhold gives the bundle without the leaves of some classes. If there are
+// any, Rendering goes too: it shows them. Class None stays.
+func (b *Bundle) Withhold(away ...Class) *Bundle {
+	var set [classes]bool
+	for _, c := range away {
+		set[c] = true
+	}
+	set[None] = false
+	for i := range b.entries {
+		if !b.entries[i].Open || set[b.entries[i].Class] {
+			set[Rendering] = true
+			break
+		}
+	}
+	of := func(i int) []byte { return b.values[i] }
+	c := *b
+	c.entries = withhold(b.entries, of, func(e *Entry) bool { return set[e.Class] })
+	c.Files = render(b.Files, c.entries, opened(b.entries, c.entries, of))
+	var err error
+	if c.values, err = place(c.Files, c.entries); err != nil {
+		panic("evidence: what was withheld cannot be read: " + err.Error())
+	}
+	return &c
+}
