@@ -83,7 +83,7 @@ func Open(data []byte) (*Bundle, error) {
 	if b.values, err = place(b.Files, b.entries); err != nil {
 		return nil, err
 	}
-	root, err := rootOf(b.entries, func(i int) []byte { return b.values[i] })
+	root, err := rootOf(b.entries, b.values)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ type Hash = [sha256.Size]byte
 
 // innerHash binds a value to its place: SHA-256(salt || file || position || value),
 // file and position big-endian.
-func innerHash(buf []byte, salt [SaltBytes]byte, file uint16, position uint32, value []byte) (Hash, []byte) {
+func innerHash(buf []byte, salt *[SaltBytes]byte, file uint16, position uint32, value []byte) (Hash, []byte) {
 	buf = append(buf[:0], salt[:]...)
 	buf = binary.BigEndian.AppendUint16(buf, file)
 	buf = binary.BigEndian.AppendUint32(buf, position)

@@ -51,7 +51,7 @@ func TestWithholding(t *testing.T) {
 			t.Fatal(err)
 		}
 		of := func(i int) []byte { return values[i] }
-		root, err := rootOf(entries, of)
+		root, err := rootOf(entries, values)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +75,7 @@ func TestWithholding(t *testing.T) {
 				t.Fatal(err)
 			}
 			of = func(i int) []byte { return values[i] }
-			again, err := rootOf(entries, of)
+			again, err := rootOf(entries, values)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func TestTableHasOneForm(t *testing.T) {
 	entries, _ := plant(t, []File{f})
 	loose := slices.Clone(entries)
 	for i := range loose {
-		inner, _ := innerHash(nil, loose[i].Salt, 0, loose[i].Position, f.Data[i:i+1])
+		inner, _ := innerHash(nil, &loose[i].Salt, 0, loose[i].Position, f.Data[i:i+1])
 		loose[i] = Entry{Class: Target, Hash: inner}
 	}
 	if _, err := rootOf(loose, nil); err != errNotCollapsed {

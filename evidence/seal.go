@@ -165,7 +165,7 @@ func (s *Sealing) seal(files []File) ([]byte, error) {
 	if b.values, err = place(files, b.entries); err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	if b.Root, err = rootOf(b.entries, func(i int) []byte { return b.values[i] }); err != nil {
+	if b.Root, err = rootOf(b.entries, b.values); err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
 	if b.note, err = note.Sign(&note.Note{Text: b.text()}, s.Signer); err != nil {

@@ -157,19 +157,24 @@ type node struct {
 type tree struct {
 	stack []node
 	n     int64 // leaves
+	buf   [1 + 2*sha256.Size]byte
 }
 
 var errNotCollapsed = errors.New("withheld leaves stand beside one another that one hash must stand for")
 
 // add appends a subtree of 2^level leaves.
-func (t *tree) add(hash Hash, level uint8, withheld bool) error {
+func (t *tree) add(subtree *Hash, level uint8, withheld bool) error {
+	hash := *subtree
 	t.n += 1 << level
 	for l := level; t.n>>l&1 == 0; l++ {
 		last := &t.stack[len(t.stack)-1]
 		if withheld && last.withheld {
 			return errNotCollapsed
 		}
-		hash, withheld = nodeHash(&last.hash, &hash), false
+		t.buf[0] = 1
+		copy(t.buf[1:], last.hash[:])
+		copy(t.buf[1+sha256.Size:], hash[:])
+		hash, withheld = sha256.Sum256(t.buf[:]), false
 		t.stack = t.stack[:len(t.stack)-1]
 		level = l + 1
 	}
@@ -190,21 +195,24 @@ func (t *tree) root() Hash {
 // valuesOf gives the value of each open leaf, by its index in a table.
 type valuesOf func(entry int) []byte
 
-// rootOf is the root that a table leads to.
-func rootOf(entries []Entry, value valuesOf) (Hash, error) {
+// rootOf is the root that a table leads to; values are those of open leaves.
+func rootOf(entries []Entry, values [][]byte) (Hash, error) {
 	t := tree{stack: make([]node, 0, maxLevel+1)}
-	var buf []byte
+	buf := make([]byte, 0, 1<<10)
+	var outer [2 + sha256.Size]byte
 	for i := range entries {
 		e := &entries[i]
 		h, level := e.Hash, e.Level
 		if e.Open {
-			h, buf = innerHash(buf, e.Salt, e.File, e.Position, value(i))
+			h, buf = innerHash(buf, &e.Salt, e.File, e.Position, values[i])
 			level = 0
 		}
 		if level == 0 {
-			h = leafHash(e.Class, &h)
+			outer[1] = byte(e.Class)
+			copy(outer[2:], h[:])
+			h = sha256.Sum256(outer[:])
 		}
-		if err := t.add(h, level, !e.Open); err != nil {
+		if err := t.add(&h, level, !e.Open); err != nil {
 			return Hash{}, err
 		}
 	}
@@ -222,7 +230,7 @@ func withhold(entries []Entry, value valuesOf, away func(*Entry) bool) []Entry {
 		e := entries[i]
 		if e.Open && away(&e) {
 			var inner Hash
-			inner, buf = innerHash(buf, e.Salt, e.File, e.Position, value(i))
+			inner, buf = innerHash(buf, &e.Salt, e.File, e.Position, value(i))
 			e = Entry{Class: e.Class, Hash: inner}
 		}
 		at += e.leaves()

@@ -8,59 +8,47 @@ import (
 // inFiles gives the open entries of a table in the order of files and
 // positions: a merge of its classes, each of which is in that order.
 func inFiles(entries []Entry) []int32 {
-	type run struct{ at, end int }
-	var runs [classes]run
+	const done = ^uint64(0)
+	var at, end [classes]int32 // of the run of each class
+	var keys [classes]uint64   // of its next open entry
 	open := 0
 	for i := range entries {
-		if !entries[i].Open {
-			continue
-		}
-		open++
-		r := &runs[entries[i].Class]
-		if r.end == 0 {
-			r.at = i
-		}
-		r.end = i + 1
-	}
-	key := func(i int) uint64 { return uint64(entries[i].File)<<32 | uint64(entries[i].Position) }
-	next := func(r *run) {
-		for r.at < r.end && !entries[r.at].Open {
-			r.at++
+		if e := &entries[i]; e.Open {
+			if end[e.Class] == 0 {
+				at[e.Class] = int32(i)
+			}
+			end[e.Class] = int32(i) + 1
+			open++
 		}
 	}
-	var live []*run
-	for c := range runs {
-		if r := &runs[c]; r.end > 0 {
-			live = append(live, r)
+	key := func(i int32) uint64 { return uint64(entries[i].File)<<32 | uint64(entries[i].Position) }
+	for c := range keys {
+		if keys[c] = done; end[c] > 0 {
+			keys[c] = key(at[c])
 		}
 	}
 	out := make([]int32, 0, open)
-	for len(live) > 0 {
+	for len(out) < open {
 		// The run with the least key is copied up to where another is due.
-		least, other := 0, ^uint64(0)
-		for j := 1; j < len(live); j++ {
-			if key(live[j].at) < key(live[least].at) {
-				least = j
+		least, first, second := 0, done, done
+		for c, k := range keys {
+			if k < first {
+				least, first, second = c, k, first
+			} else if k < second {
+				second = k
 			}
 		}
-		for j := range live {
-			if j != least {
-				other = min(other, key(live[j].at))
+		i := at[least]
+		for first < second {
+			out = append(out, i)
+			for i++; i < end[least] && !entries[i].Open; {
+				i++
+			}
+			if first = done; i < end[least] {
+				first = key(i)
 			}
 		}
-		r := live[least]
-		for {
-			out = append(out, int32(r.at))
-			r.at++
-			next(r)
-			if r.at >= r.end {
-				live = append(live[:least], live[least+1:]...)
-				break
-			}
-			if key(r.at) > other {
-				break
-			}
-		}
+		at[least], keys[least] = i, first
 	}
 	return out
 }
