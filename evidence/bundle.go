@@ -165,3 +165,16 @@ func (b *Bundle) Withhold(away ...Class) *Bundle {
 	}
 	return &c
 }
+
+// Withheld is how many leaves of each class are withheld.
+func (b *Bundle) Withheld() (n Counts) {
+	at := int64(0)
+	for i := range b.entries {
+		e := &b.entries[i]
+		if !e.Open {
+			b.Counts.within(at, at+e.leaves(), &n)
+		}
+		at += e.leaves()
+	}
+	return n
+}

@@ -65,16 +65,6 @@ func (c Counts) Total() (n int64) {
 	return n
 }
 
-// class is that of leaf i, which must be below Total.
-func (c Counts) class(i int64) Class {
-	for k, n := range c {
-		if i -= int64(n); i < 0 {
-			return Class(k)
-		}
-	}
-	panic("evidence: a leaf beyond the last")
-}
-
 // within adds to n how many leaves of each class lie in [lo, hi).
 func (c Counts) within(lo, hi int64, n *Counts) {
 	at := int64(0)
