@@ -1,0 +1,241 @@
+package evidence
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Check is what a bundle is to be held to besides itself.
+type Check struct {
+	Key string // the verifier key that must have signed, "" any
+	// LogProof verifies that a log that is believed holds an entry, and tells
+	// by when it did; nil: nobody says which logs and witnesses to believe.
+	LogProof func(proof []byte, entry Hash) (Moment, error)
+	// Checkpoint verifies a checkpoint of such a log, and tells since when it
+	// can have been known.
+	Checkpoint func(text []byte) (Moment, error)
+}
+
+// Moment is a time that others vouch for.
+type Moment struct {
+	Time      string   `json:"time"` // RFC 3339; "" if none of them says one
+	Log       string   `json:"log"`
+	Size      int64    `json:"size"` // of the log's tree
+	Index     *int64   `json:"index,omitempty"`
+	Witnesses []string `json:"witnesses,omitempty"`
+}
+
+// State says what became of a proof that a bundle can have.
+type State string
+
+// The states.
+const (
+	Absent    State = "none"
+	Gone      State = "withheld"
+	Unchecked State = "unchecked" // nobody said whom to believe
+	Verified  State = "verified"
+)
+
+// Account is what a bundle that verifies proves, and what it does not.
+type Account struct {
+	Type   string `json:"type"` // "account"
+	Schema int    `json:"schema"`
+	Key    string `json:"key"`
+	// Expected: it is the key that was asked for.
+	Expected bool           `json:"expected"`
+	Entry    string         `json:"entry"` // hex, as are the next two
+	Root     string         `json:"root"`
+	Previous string         `json:"previous,omitempty"`
+	Classes  []ClassAccount `json:"classes"`
+	Files    []FileAccount  `json:"files"`
+	// Checkpoint and LogProof bound the time; NotBefore and NotAfter are set
+	// where they are Verified and say one.
+	Checkpoint State   `json:"checkpoint"`
+	NotBefore  *Moment `json:"not_before,omitempty"`
+	LogProof   State   `json:"log_proof"`
+	NotAfter   *Moment `json:"not_after,omitempty"`
+	// Tokens are time stamp tokens (RFC 3161), which this version does not check.
+	Tokens []string `json:"tokens,omitempty"`
+	// Stated and Custody are what the key's holder says; what is withheld of
+	// them is "withheld".
+	Stated  *About  `json:"stated,omitempty"`
+	Custody []Event `json:"custody,omitempty"`
+	// NotProved are the things that this bundle does not prove.
+	NotProved []Unproved `json:"not_proved"`
+}
+
+// ClassAccount counts the leaves of a class.
+type ClassAccount struct {
+	Class    string `json:"class"`
+	Leaves   int    `json:"leaves"`
+	Withheld int    `json:"withheld"`
+}
+
+// FileAccount is a file of the bundle.
+type FileAccount struct {
+	Name  string   `json:"name"`
+	Kind  FileKind `json:"kind"`
+	Bytes int      `json:"bytes"`
+	Whole bool     `json:"whole"` // nothing in it is withheld
+}
+
+// Unproved is a thing that is not proved.
+type Unproved string
+
+// What is not proved.
+const (
+	NotTruth    Unproved = "truth"    // that what is stated happened: the key's holder could have made it up
+	NotPerson   Unproved = "person"   // who held the key
+	NotClock    Unproved = "clock"    // the times in it are the device's clock
+	NotEarliest Unproved = "earliest" // no moment before which it was not made
+	NotLatest   Unproved = "latest"   // no moment by which it existed
+	NotAll      Unproved = "all"      // that nothing was measured besides
+	NotWithheld Unproved = "withheld" // what the withheld leaves say
+	NotTokens   Unproved = "tokens"   // attached time stamp tokens were not checked
+)
+
+var errNoProof = errors.New("it has no proof that a log holds it")
+
+// Verify opens a bundle, holds it to what is asked for, and gives the account.
+// Any error says that it does not verify.
+func Verify(data []byte, c Check) (*Account, error) {
+	b, err := Open(data)
+	if err != nil {
+		return nil, err
+	}
+	return b.Account(c)
+}
+
+// Account holds an opened bundle to what is asked for.
+func (b *Bundle) Account(c Check) (*Account, error) {
+	a := &Account{Type: "account", Schema: 1, Key: b.Key, Entry: hex.EncodeToString(b.Entry[:]), Root: hex.EncodeToString(b.Root[:]),
+		Checkpoint: Absent, LogProof: Absent, NotProved: []Unproved{NotTruth, NotPerson}}
+	if c.Key != "" {
+		if c.Key != b.Key {
+			return nil, fmt.Errorf("it is signed by another key than the one that was asked for: %s", b.Key)
+		}
+		a.Expected = true
+	}
+	if b.Previous != nil {
+		a.Previous = hex.EncodeToString(b.Previous[:])
+	}
+	withheld := b.Withheld()
+	for _, k := range Classes() {
+		if b.Counts[k] > 0 {
+			a.Classes = append(a.Classes, ClassAccount{k.String(), int(b.Counts[k]), int(withheld[k])})
+		}
+	}
+	open := make([]uint64, len(b.Files)) // leaves of a file, or bytes
+	for i := range b.entries {
+		if e := &b.entries[i]; e.Open && b.Files[e.File].Kind == Binary {
+			open[e.File] += uint64(e.Length)
+		} else if e.Open {
+			open[e.File]++
+		}
+	}
+	for i, f := range b.Files {
+		a.Files = append(a.Files, FileAccount{f.Name, f.Kind, len(f.Data), open[i] == uint64(f.Size)})
+	}
+	if err := b.times(a, c); err != nil {
+		return nil, err
+	}
+	b.stated(a)
+	if withheld != (Counts{}) {
+		a.NotProved = append(a.NotProved, NotWithheld)
+	}
+	a.NotProved = append(a.NotProved, NotAll)
+	return a, nil
+}
+
+// times bounds the time of the bundle.
+func (b *Bundle) times(a *Account, c Check) error {
+	if f := b.File(CheckpointName); f != nil {
+		switch {
+		case len(f.Data) == 0:
+			a.Checkpoint = Gone
+		case c.Checkpoint == nil:
+			a.Checkpoint = Unchecked
+		default:
+			m, err := c.Checkpoint(f.Data)
+			if err != nil {
+				return fmt.Errorf("the checkpoint in it: %w", err)
+			}
+			a.Checkpoint, a.NotBefore = Verified, &m
+		}
+	}
+	proof := b.Proofs[LogProof]
+	switch {
+	case c.LogProof == nil && proof != nil:
+		a.LogProof = Unchecked
+	case c.LogProof != nil && proof == nil:
+		return errNoProof
+	case proof != nil:
+		m, err := c.LogProof(proof, b.Entry)
+		if err != nil {
+			return fmt.Errorf("the log's proof: %w", err)
+		}
+		a.LogProof, a.NotAfter = Verified, &m
+	}
+	for name := range b.Proofs {
+		if strings.HasSuffix(name, tokenSuffix) {
+			a.Tokens = append(a.Tokens, name)
+		}
+	}
+	slices.Sort(a.Tokens)
+	if a.NotBefore == nil || a.NotBefore.Time == "" {
+		a.NotProved = append(a.NotProved, NotEarliest)
+	}
+	if a.NotAfter == nil || a.NotAfter.Time == "" {
+		a.NotProved = append(a.NotProved, NotLatest)
+	}
+	a.NotProved = append(a.NotProved, NotClock)
+	if len(a.Tokens) > 0 {
+		a.NotProved = append(a.NotProved, NotTokens)
+	}
+	return nil
+}
+
+// stated reads what the key's holder says of the bundle, as far as this
+// version understands it.
+func (b *Bundle) stated(a *Account) {
+	if f := b.File(AboutName); f != nil {
+		var about About
+		if json.Unmarshal(f.Data, &about) == nil && about.Type == "about" {
+			a.Stated = &about
+		}
+	}
+	if f := b.File(CustodyName); f != nil {
+		for l := range bytes.Lines(f.Data) {
+			var e Event
+			if json.Unmarshal(l, &e) == nil && e.Type == "custody" && len(a.Custody) < 1000 {
+				a.Custody = append(a.Custody, e)
+			}
+		}
+	}
+}
+
+// Fingerprint is what people compare of a verifier key: the first half of SHA-256 of the public
+// key with its algorithm, in groups of four.
+func Fingerprint(key string) string {
+	parts := strings.SplitN(key, "+", 3)
+	raw, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
+	if err != nil {
+		return ""
+	}
+	h := sha256.Sum256(raw)
+	var b strings.Builder
+	for i, c := range h[:16] {
+		if i > 0 && i%2 == 0 {
+			b.WriteByte(' ')
+		}
+		fmt.Fprintf(&b, "%02x", c)
+	}
+	return b.String()
+}
