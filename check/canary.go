@@ -64,8 +64,10 @@ func newCanaries(r *runner) (*canaries, error) {
 	if err != nil {
 		return nil, err
 	}
+	log := wire.NewLog(time.Now(), r.asnText)
+	log.Label = canaryID
 	c := &canaries{
-		r: r, log: wire.NewLog(time.Now(), r.asnText), hello: h,
+		r: r, log: log, hello: h,
 		running: map[canaryKey]chan struct{}{}, last: map[canaryKey]bracketSet{}, tally: map[canaryKey]*measure.Canary{},
 	}
 	for _, h := range r.cfg.Controls.Canaries {
@@ -289,6 +291,9 @@ func (c *canaries) elsewhere(addr netip.Addr, n int, quic bool) (netip.Addr, *ca
 	return a, h, true
 }
 
+// canaryID is what a canary's observation is called in every measurement.
+func canaryID(id string) string { return "c" + strings.TrimPrefix(id, "o") }
+
 // include copies a bracket into the job's measurement, with times counted
 // from the job's start.
 func (j *job) include(set bracketSet) {
@@ -296,7 +301,7 @@ func (j *job) include(set bracketSet) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, o := range set.obs {
-		id := "c" + strings.TrimPrefix(o.ID, "o")
+		id := canaryID(o.ID)
 		o.ID, o.After = id, ""
 		o.StartUS += shift
 		j.brackets[id] = o

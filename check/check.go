@@ -383,10 +383,11 @@ type job struct {
 }
 
 func (r *runner) newJob(t measure.Target, id string) *job {
-	now := time.Now()
+	log := wire.NewLog(time.Now(), r.asnText)
+	log.Label = wire.LabelOf(id)
 	j := &job{
 		r: r, target: t, stage: measure.StageScreen,
-		log:      wire.NewLog(now, r.asnText),
+		log:      log,
 		brackets: map[string]measure.Observation{},
 		names:    map[string]*resolution{},
 		genuine:  map[string]bool{},

@@ -248,6 +248,9 @@ func (h *host) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, error) 
 	if terr != nil {
 		return fail(errnoOf(terr.String()))
 	}
+	if bound := wire.Bound(ctx); bound != nil {
+		bound(netip.AddrPortFrom(local, at.Port))
+	}
 	id := flowID{packet.TCP, at.Port, remote}
 	f := h.open(id)
 	f.minTTL = spec.MinTTL
@@ -513,7 +516,14 @@ func (h *host) ListenPacket(ctx context.Context, local netip.AddrPort) (wire.Pac
 	if err != nil {
 		return nil, err
 	}
-	return h.listenPacket(netip.AddrPortFrom(at, local.Port()))
+	c, err := h.listenPacket(netip.AddrPortFrom(at, local.Port()))
+	if err != nil {
+		return nil, err
+	}
+	if bound := wire.Bound(ctx); bound != nil {
+		bound(netip.AddrPortFrom(at, c.id.local))
+	}
+	return c, nil
 }
 
 func (h *host) listenPacket(at netip.AddrPort) (*udpConn, error) {
@@ -687,6 +697,7 @@ type capture struct {
 	flow wire.Flow
 	mu   sync.Mutex
 	list []wire.Packet
+	lost int
 }
 
 // Capture implements wire.Network. A client of the lab has the rights of an
@@ -724,6 +735,8 @@ func (h *host) record(sent bool, p *packet.Packet) {
 			c.mu.Lock()
 			if len(c.list) < 100_000 {
 				c.list = append(c.list, wire.Packet{At: time.Now(), Sent: sent, Data: append([]byte(nil), p.Raw...)})
+			} else {
+				c.lost++
 			}
 			c.mu.Unlock()
 		}
@@ -734,6 +747,15 @@ func (c *capture) Packets() []wire.Packet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]wire.Packet(nil), c.list...)
+}
+
+// Take implements wire.Capture.
+func (c *capture) Take() (list []wire.Packet, lost int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, lost = c.list, c.lost
+	c.list, c.lost = nil, 0
+	return list, lost
 }
 
 func (c *capture) Close() error {

@@ -182,6 +182,7 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 		return fmt.Errorf("locate: this system cannot limit the TTL of a connection: %w", errors.ErrUnsupported)
 	}
 	r.port = r.newPort()
+	ctx = log.About(ctx, nil)
 	defer r.overhearing(ctx)()
 	switch spec.Payload {
 	case TLS, HTTP, Raw:

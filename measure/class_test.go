@@ -212,7 +212,7 @@ func TestFormatDocument(t *testing.T) {
 			walk(strings.TrimSuffix(f.typ, "[]"))
 		}
 	}
-	for _, name := range []string{"Run", "Measurement", "Verdict", "Location", "Identification", "Body", "End"} {
+	for _, name := range []string{"Run", "Measurement", "Verdict", "Location", "Identification", "Body", "End", "Connection"} {
 		walk(name)
 	}
 	for name := range documented {

@@ -56,9 +56,17 @@ func NewCaptureWriter(w io.Writer) (*CaptureWriter, error) {
 
 // Write appends one IP packet. A comment, "" for none, is text of at most 1 KiB.
 func (c *CaptureWriter) Write(at time.Time, raw []byte, d Direction, comment string) error {
+	return c.WriteCut(at, raw, len(raw), d, comment)
+}
+
+// WriteCut is Write for a packet of length bytes of which raw is only the
+// beginning.
+func (c *CaptureWriter) WriteCut(at time.Time, raw []byte, length int, d Direction, comment string) error {
 	switch {
 	case len(raw) > maxCaptured:
 		return fmt.Errorf("packet: writing a capture: a packet of %d bytes, more than %d", len(raw), maxCaptured)
+	case length < len(raw) || length > math.MaxInt32:
+		return fmt.Errorf("packet: writing a capture: %d bytes of a packet of %d", len(raw), length)
 	case len(comment) > maxComment || !utf8.ValidString(comment):
 		return fmt.Errorf("packet: writing a capture: a comment is UTF-8 of at most %d bytes", maxComment)
 	case at.Unix() < 0 || at.Unix() >= math.MaxInt64/1_000_000_000:
@@ -70,7 +78,7 @@ func (c *CaptureWriter) Write(at time.Time, raw []byte, d Direction, comment str
 	c.u32(uint32(ns >> 32))
 	c.u32(uint32(ns))
 	c.u32(uint32(len(raw)))
-	c.u32(uint32(len(raw)))
+	c.u32(uint32(length))
 	c.padded(raw)
 	if comment != "" {
 		c.option(1, []byte(comment))
@@ -81,6 +89,27 @@ func (c *CaptureWriter) Write(at time.Time, raw []byte, d Direction, comment str
 	if comment != "" || d != NoDirection {
 		c.option(0, nil)
 	}
+	c.end()
+	return c.flush()
+}
+
+// Statistics appends how many packets there were of the interface, how many of
+// them the file does not hold, and a comment as in Write; it is the last block.
+func (c *CaptureWriter) Statistics(at time.Time, seen, missing uint64, comment string) error {
+	if len(comment) > maxComment || !utf8.ValidString(comment) {
+		return fmt.Errorf("packet: writing a capture: a comment is UTF-8 of at most %d bytes", maxComment)
+	}
+	ns := uint64(max(0, at.UnixNano()))
+	c.begin(5)
+	c.u32(0) // the interface
+	c.u32(uint32(ns >> 32))
+	c.u32(uint32(ns))
+	if comment != "" {
+		c.option(1, []byte(comment))
+	}
+	c.option(4, binary.LittleEndian.AppendUint64(nil, seen))    // isb_ifrecv
+	c.option(5, binary.LittleEndian.AppendUint64(nil, missing)) // isb_ifdrop
+	c.option(0, nil)
 	c.end()
 	return c.flush()
 }

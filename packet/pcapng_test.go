@@ -91,6 +91,50 @@ func TestCaptureWriter(t *testing.T) {
 	}
 }
 
+// TestCaptureWriterCuts: a packet of which only the beginning is kept says so,
+// and the last block how many are missing.
+func TestCaptureWriterCuts(t *testing.T) {
+	whole := BuildUDP(a4, b4, 3, 0, bytes.Repeat([]byte("x"), 1300))
+	var file bytes.Buffer
+	w, err := NewCaptureWriter(&file)
+	if err == nil {
+		err = errors.Join(w.WriteCut(captureTime, whole[:64], len(whole), Inbound, "m1/o2"), w.Statistics(captureTime, 7, 6, "six are missing"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{w.WriteCut(captureTime, whole, len(whole)-1, Inbound, ""), w.Statistics(captureTime, 1, 0, "\xff"), w.Statistics(captureTime, 1, 0, strings.Repeat("x", maxComment+1))} {
+		if err == nil {
+			t.Error("written all the same")
+		}
+	}
+	r, err := pcapgo.NewNgReader(bytes.NewReader(file.Bytes()), pcapgo.NgReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, info, err := r.ReadPacketData()
+	if err != nil || !bytes.Equal(data, whole[:64]) || info.Length != len(whole) {
+		t.Errorf("%d bytes, %+v, %v", len(data), info, err)
+	}
+	if _, _, err := r.ReadPacketData(); err != io.EOF {
+		t.Errorf("after the last packet: %v", err)
+	}
+	i, err := r.Interface(0)
+	if s := i.Statistics; err != nil || s.PacketsReceived != 7 || s.PacketsDropped != 6 || s.Comment != "six are missing" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	own, err := NewCaptureReader(bytes.NewReader(file.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, raw, err := own.Next(); err != nil || !bytes.Equal(raw, whole[:64]) || own.Truncated != 1 {
+		t.Errorf("%d bytes, %d cut, %v", len(raw), own.Truncated, err)
+	}
+	if _, _, err := own.Next(); err != io.EOF {
+		t.Errorf("after the last packet: %v", err)
+	}
+}
+
 type failingAfter struct{ left int }
 
 func (f *failingAfter) Write(p []byte) (int, error) {

@@ -174,6 +174,9 @@ func TestCaptureInside(t *testing.T) {
 	}
 	captures(t, host.New(), e)
 	overhears(t, host.New(), e)
+	traces(t, host.New(), e, wire.TraceCapture, nil)
+	bound(t, host.New(), e)
+	reports(t, host.New(), e)
 }
 
 func captures(t *testing.T, n wire.Network, e environment) {

@@ -274,7 +274,7 @@ var (
 )
 
 func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Question, msg *dns.Msg) error {
-	pc, err := n.ListenPacket(ctx, netip.AddrPortFrom(unspecified(q.Server.Addr()), 0))
+	pc, err := n.ListenPacket(l.About(ctx, o), netip.AddrPortFrom(unspecified(q.Server.Addr()), 0))
 	if err != nil {
 		return err
 	}
@@ -417,7 +417,7 @@ func unspecified(a netip.Addr) netip.Addr {
 // askStream asks over TCP or TLS (RFC 7766, RFC 7858).
 func askStream(ctx context.Context, n Network, l *Log, o *measure.Observation, q Question, msg *dns.Msg, trust *Trust) error {
 	deadline := time.Now().Add(q.Timeout)
-	conn, err := dial(ctx, n, ConnectSpec{Remote: q.Server, TTL: q.TTL, Timeout: min(q.Timeout, connectTimeout)})
+	conn, err := dial(l.About(ctx, o), n, ConnectSpec{Remote: q.Server, TTL: q.TTL, Timeout: min(q.Timeout, connectTimeout)})
 	if err != nil {
 		var pe *PathError
 		if errors.As(err, &pe) {

@@ -250,7 +250,7 @@ func (d *DoH) usable() *dohConn {
 // connect opens a connection; what it costs is counted in o.
 func (d *DoH) connect(ctx context.Context, l *Log, o *measure.Observation, remote netip.AddrPort) (*dohConn, error) {
 	setRemote(l, o, remote)
-	conn, err := dial(ctx, d.n, ConnectSpec{Remote: remote})
+	conn, err := dial(l.About(ctx, o), d.n, ConnectSpec{Remote: remote})
 	if err != nil {
 		return nil, err
 	}

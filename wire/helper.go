@@ -244,7 +244,7 @@ func exchangeHelper(ctx context.Context, n Network, l *Log, o *measure.Observati
 		addrs = append(addrs, at)
 	} else if a, err := netip.ParseAddr(h.host); err == nil {
 		addrs = append(addrs, a)
-	} else if addrs, err = n.Lookup(ctx, h.host); err != nil {
+	} else if addrs, err = n.Lookup(l.About(ctx, o), h.host); err != nil {
 		return fmt.Errorf("finding the helper: %w", err)
 	}
 	conn, err := dialHelper(ctx, n, l, o, addrs, h)
@@ -375,7 +375,7 @@ func dialHelper(ctx context.Context, n Network, l *Log, o *measure.Observation, 
 		remote := netip.AddrPortFrom(a.Unmap(), h.port)
 		setRemote(l, o, remote)
 		var conn Conn
-		if conn, err = dial(ctx, n, ConnectSpec{Remote: remote}); err == nil {
+		if conn, err = dial(l.About(ctx, o), n, ConnectSpec{Remote: remote}); err == nil {
 			return conn, nil
 		}
 		if ctx.Err() != nil {

@@ -29,6 +29,10 @@ type Meta struct {
 // Log collects the observations of one measurement, gives them ids, and
 // counts its bytes. It is safe for concurrent use.
 type Log struct {
+	// Label names an observation of this log, "" for none of them in
+	// particular, in a trace of the run's packets; nil: without a name.
+	Label func(observation string) string
+
 	started time.Time
 	asn     func(addr string) int
 

@@ -25,7 +25,8 @@ type Network interface {
 	// ListenPacket opens a UDP socket. The zero port means any.
 	ListenPacket(ctx context.Context, local netip.AddrPort) (PacketConn, error)
 	// Capture records both directions of f and ICMP quoting it; it is started
-	// before Dial.
+	// before Dial. Without a local port it sees what others on this device say
+	// to f.Remote: who asks sorts that out.
 	Capture(ctx context.Context, f Flow) (Capture, error)
 	// Lookup asks the operating system's resolver for A and AAAA.
 	Lookup(ctx context.Context, name string) ([]netip.Addr, error)
@@ -71,6 +72,9 @@ type PacketConn interface {
 type Capture interface {
 	// Packets are the raw IP packets so far, in order.
 	Packets() []Packet
+	// Take gives those packets and forgets them; lost is how many did not find
+	// room since the last call.
+	Take() (list []Packet, lost int)
 	Close() error
 }
 

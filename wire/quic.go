@@ -62,7 +62,7 @@ func QUIC(ctx context.Context, n Network, l *Log, m Meta, spec QUICSpec, trust *
 	if spec.Timeout <= 0 {
 		spec.Timeout = quicTimeout
 	}
-	pc, err := n.ListenPacket(ctx, netip.AddrPortFrom(unspecified(spec.Remote.Addr()), 0))
+	pc, err := n.ListenPacket(l.About(ctx, o), netip.AddrPortFrom(unspecified(spec.Remote.Addr()), 0))
 	if err != nil {
 		fail(ctx, o, err)
 		return o

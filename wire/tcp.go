@@ -28,7 +28,7 @@ func Connect(ctx context.Context, n Network, l *Log, m Meta, spec ConnectSpec) (
 	defer l.End(o)
 	setRemote(l, o, spec.Remote)
 	o.TTL, o.MSS = spec.TTL, spec.MSS
-	conn, err := dial(ctx, n, spec)
+	conn, err := dial(l.About(ctx, o), n, spec)
 	o.TookUS = l.Since(time.Now()) - o.StartUS
 	if err != nil {
 		fail(ctx, o, err)
@@ -73,7 +73,7 @@ func SYN(ctx context.Context, n Network, l *Log, m Meta, spec ConnectSpec) *meas
 	defer l.End(o)
 	setRemote(l, o, spec.Remote)
 	o.TTL = spec.TTL
-	o.Path, o.Failure, o.Detail = SendSYN(ctx, n, l, spec)
+	o.Path, o.Failure, o.Detail = SendSYN(l.About(ctx, o), n, l, spec)
 	return o
 }
 

@@ -63,7 +63,7 @@ func (a *app) askRouters(ctx context.Context, lang i18n.Lang, o *checkOptions, s
 	if err != nil || !agreed {
 		return err
 	}
-	log := s.log()
+	log := s.log("b1")
 	check.AskNeighbours(ctx, *s.cfg, log, table, list)
 	m := s.measurement(log, "b1", target, ctx.Err() == nil)
 	if id := table.Infer(m); id != nil {

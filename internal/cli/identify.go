@@ -221,7 +221,7 @@ func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Tabl
 	)
 	// Where the names of others are answered is asked once, and counted with
 	// the first search.
-	asking := s.log()
+	asking := s.log("i1")
 	elsewhere := s.elsewhere(ctx, asking, l)
 	// Searches of one kind go to the same servers, where what one triggers
 	// would linger for the next: they are made one after the other, and at a
@@ -250,15 +250,16 @@ func (a *app) identifyFound(ctx context.Context, s *search, table *identify.Tabl
 			if ctx.Err() != nil {
 				return
 			}
-			cfg, log := *s.cfg, s.log()
+			id := fmt.Sprintf("i%d", i+1)
+			cfg, log := *s.cfg, s.log(id)
 			cfg.Seed += uint64(i)
 			err := check.ReadForms(ctx, cfg, log, table, spec)
-			m := s.measurement(log, fmt.Sprintf("i%d", i+1), f.target.URL, ctx.Err() == nil)
+			m := s.measurement(log, id, f.target.URL, ctx.Err() == nil)
 			mu.Lock()
 			defer mu.Unlock()
 			sent, received := asking.Bytes()
 			m.BytesSent, m.BytesReceived = m.BytesSent+sent, m.BytesReceived+received
-			asking = s.log()
+			asking = s.log("")
 			if id := table.Infer(m); err == nil && id != nil {
 				err = took(m, id)
 			}

@@ -262,7 +262,7 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	defer s.packets.discard()
 	run := &measure.Run{Type: "run", Schema: 1, Run: p.cfg.Run, Tool: "govah", Version: Version(), Started: p.cfg.Trust.Now().UTC().Format(time.RFC3339),
 		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload), Helpers: p.cfg.Helpers}
-	log := s.log()
+	log := s.log("m1")
 	var spec locate.Spec
 	if o.helper != "" {
 		spec, err = s.atHelper(ctx, log, target, payload)
@@ -502,14 +502,17 @@ type search struct {
 	packets *keptPackets // nil: they are not kept
 }
 
-func (s *search) log() *wire.Log {
-	return wire.NewLog(time.Now(), func(addr string) int {
+// log is that of a measurement.
+func (s *search) log(id string) *wire.Log {
+	l := wire.NewLog(time.Now(), func(addr string) int {
 		a, err := netip.ParseAddr(addr)
 		if err != nil {
 			return 0
 		}
 		return s.asn(a)
 	})
+	l.Label = wire.LabelOf(id)
+	return l
 }
 
 // asn is the network of an address, 0 unknown.
@@ -855,7 +858,8 @@ func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took fun
 			if ctx.Err() != nil {
 				return
 			}
-			log := s.log()
+			id := fmt.Sprintf("l%d", i+1)
+			log := s.log(id)
 			at := netip.AddrPortFrom(f.addr, 0)
 			switch {
 			case f.method == measure.DNSSECStrip || f.method == measure.ECHStrip:
@@ -868,7 +872,7 @@ func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took fun
 			}
 			spec := s.towards(at, f.target, f.payload)
 			spec.Seed += uint64(i)
-			m, list, err := s.find(ctx, log, fmt.Sprintf("l%d", i+1), f.target.URL, spec)
+			m, list, err := s.find(ctx, log, id, f.target.URL, spec)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

@@ -24,7 +24,8 @@ const (
 
 // Capture records the packets of one flow of ours, which needs CAP_NET_RAW. A
 // filter in the kernel lets nothing else through: only packets to and from
-// f.Remote's address and port, and ICMP errors that quote such a packet.
+// f.Remote's address and port, from and to f.Local's port if it has one, and
+// ICMP errors that quote such a packet.
 func (n *Network) Capture(_ context.Context, f wire.Flow) (wire.Capture, error) {
 	if !f.Remote.IsValid() || f.Remote.Port() == 0 {
 		return nil, errors.New("host: capture: a flow needs a remote address and port")
@@ -60,8 +61,17 @@ func (n *Network) Capture(_ context.Context, f wire.Flow) (wire.Capture, error) 
 // flowFilter selects packets, which begin with their IP header, of a flow.
 func flowFilter(f wire.Flow) []bpf.Instruction {
 	remote := f.Remote.Addr().Unmap()
-	port := uint32(f.Remote.Port())
+	port, own := uint32(f.Remote.Port()), uint32(f.Local.Port())
 	var p program
+	// ours holds for the local port, offset bytes behind an IPv4 header; v6: at
+	// offset of the packet.
+	ours := func(offset uint32) {
+		if own != 0 && remote.Is4() {
+			p.indirect(offset, 2, own, "no")
+		} else if own != 0 {
+			p.field(offset, 2, 0, own, "no")
+		}
+	}
 	if remote.Is4() {
 		a := binary.BigEndian.Uint32(remote.AsSlice())
 		p.field(0, 1, 0xf0, 0x40, "no")
@@ -70,6 +80,7 @@ func flowFilter(f wire.Flow) []bpf.Instruction {
 		// quoted header, which without options is 20 bytes long.
 		p.indirect(8+16, 4, a, "no")
 		p.indirect(8+20+2, 2, port, "no")
+		ours(8 + 20)
 		p.accept()
 		p.label("flow")
 		p.field(9, 1, 0, unix.IPPROTO_TCP, "udp")
@@ -79,10 +90,12 @@ func flowFilter(f wire.Flow) []bpf.Instruction {
 		p.label("ports")
 		p.field(16, 4, 0, a, "in")
 		p.indirect(2, 2, port, "no")
+		ours(0)
 		p.accept()
 		p.label("in")
 		p.field(12, 4, 0, a, "no")
 		p.indirect(0, 2, port, "no")
+		ours(2)
 		p.accept()
 	} else {
 		raw := remote.As16()
@@ -90,6 +103,7 @@ func flowFilter(f wire.Flow) []bpf.Instruction {
 		p.field(6, 1, 0, unix.IPPROTO_ICMPV6, "flow")
 		p.address(40+8+24, raw, "no")
 		p.field(40+8+40+2, 2, 0, port, "no")
+		ours(40 + 8 + 40)
 		p.accept()
 		p.label("flow")
 		p.field(6, 1, 0, unix.IPPROTO_TCP, "udp")
@@ -99,10 +113,12 @@ func flowFilter(f wire.Flow) []bpf.Instruction {
 		p.label("ports")
 		p.address(24, raw, "in")
 		p.field(40+2, 2, 0, port, "no")
+		ours(40)
 		p.accept()
 		p.label("in")
 		p.address(8, raw, "no")
 		p.field(40, 2, 0, port, "no")
+		ours(40 + 2)
 		p.accept()
 	}
 	p.label("no")
@@ -174,6 +190,7 @@ type capture struct {
 	mu      sync.Mutex
 	packets []wire.Packet
 	size    int
+	lost    int
 }
 
 func (c *capture) run() {
@@ -205,6 +222,8 @@ func (c *capture) run() {
 		if len(c.packets) < maxPackets && c.size+n <= maxCaptured {
 			c.packets = append(c.packets, wire.Packet{At: time.Now(), Sent: sent, Data: append([]byte(nil), buf[:n]...)})
 			c.size += n
+		} else {
+			c.lost++
 		}
 		c.mu.Unlock()
 	}
@@ -216,6 +235,15 @@ func (c *capture) Packets() []wire.Packet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]wire.Packet(nil), c.packets...)
+}
+
+// Take implements wire.Capture.
+func (c *capture) Take() (list []wire.Packet, lost int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list, lost = c.packets, c.lost
+	c.packets, c.size, c.lost = nil, 0, 0
+	return list, lost
 }
 
 func (c *capture) Close() error {

@@ -65,13 +65,20 @@ func (n *Network) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, erro
 	}
 	opt := optionsFor(spec.Remote.Addr())
 	dup := -1
+	bound := wire.Bound(ctx)
+	local := tcpAddr(spec.Local)
+	if bound != nil {
+		local = nil // bound here, so that it is known before the SYN leaves
+	}
 	d := net.Dialer{
-		LocalAddr: tcpAddr(spec.Local),
+		LocalAddr: local,
 		KeepAlive: -1, // a probe among our packets would be one that we did not send
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			var err error
 			ctlErr := raw.Control(func(fd uintptr) {
-				err = prepare(int(fd), opt, spec)
+				if err = prepare(int(fd), opt, spec); err == nil && bound != nil {
+					err = bind(int(fd), opt, spec.Local, bound)
+				}
 				// The dialer closes its descriptor on failure, and the error
 				// queue with it: this one keeps both until it was read. The
 				// dialer may try twice (a connection to itself).
@@ -140,6 +147,39 @@ func prepare(fd int, opt options, spec wire.DialSpec) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_MAXSEG, spec.MSS); err != nil {
 			return os.NewSyscallError("setting the segment size", err)
 		}
+	}
+	return nil
+}
+
+// bind gives a socket its local address, a port of the kernel's choice if it
+// has none, and tells it.
+func bind(fd int, opt options, local netip.AddrPort, tell func(netip.AddrPort)) error {
+	var sa unix.Sockaddr
+	if opt == options4 {
+		a := &unix.SockaddrInet4{Port: int(local.Port())}
+		if local.IsValid() {
+			a.Addr = local.Addr().Unmap().As4()
+		}
+		sa = a
+	} else {
+		a := &unix.SockaddrInet6{Port: int(local.Port())}
+		if local.IsValid() {
+			a.Addr = local.Addr().As16()
+		}
+		sa = a
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	got, err := unix.Getsockname(fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	switch a := got.(type) {
+	case *unix.SockaddrInet4:
+		tell(netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)))
+	case *unix.SockaddrInet6:
+		tell(netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)))
 	}
 	return nil
 }
@@ -379,6 +419,9 @@ func (n *Network) ListenPacket(ctx context.Context, local netip.AddrPort) (wire.
 	pc, err := lc.ListenPacket(ctx, network("udp", local.Addr()), local.String())
 	if err != nil {
 		return nil, err
+	}
+	if bound := wire.Bound(ctx); bound != nil {
+		bound(pc.LocalAddr().(*net.UDPAddr).AddrPort())
 	}
 	return &packetConn{udp: pc.(*net.UDPConn), opt: opt}, nil
 }
