@@ -29,6 +29,7 @@ var ours = map[string][]string{
 	"judge":            {"measure", "known"},
 	"identify":         {"measure", "known"},
 	"evidence":         {"measure", "packet", "record", "evidence/tlog"},
+	"evidence/keyring": {},
 	"report":           {"measure", "internal/i18n"},
 	"exposure":         {"measure", "packet", "known"},
 	"wire":             {"measure", "packet"},
@@ -58,6 +59,7 @@ var internals = map[string][]string{
 // theirs is which packages may import which module or package of others; the
 // longest prefix counts.
 var theirs = map[string][]string{
+	"filippo.io/age":                          {"evidence/keyring"},
 	"github.com/BurntSushi/toml":              {"lab", "known"},
 	"github.com/klauspost/compress":           {"record", "ooni"},
 	"github.com/miekg/dns":                    {"packet", "wire", "lab", "lab/box", "helper"},
