@@ -22,6 +22,7 @@ import (
 const (
 	AboutName        = "about.json"
 	CheckpointName   = "checkpoint.txt"
+	ConnectionsName  = "connections.jsonl"
 	CustodyName      = "custody.jsonl"
 	MeasurementsName = "measurement.jsonl"
 	PacketsName      = "packets.pcapng"
@@ -39,7 +40,7 @@ type About struct {
 	Version string `json:"version" class:"none"`           // of the program that sealed
 	Rules   string `json:"rules,omitempty" class:"none"`   // by which the report judged
 	Lab     string `json:"lab,omitempty" class:"none"`     // the scenario; "" a real network
-	Packets string `json:"packets,omitempty" class:"none"` // captured, reported (by the kernel, made up into packets), "" none
+	Packets string `json:"packets,omitempty" class:"none"` // captured; reported: there are none, but what the kernel told of each connection; "" neither
 	// Started and Ended are of the measurements, by the device's clock;
 	// RFC 3339.
 	Started string `json:"started,omitempty" class:"time"`
@@ -78,9 +79,12 @@ type Sealing struct {
 	// when it was made, which only decide of which class bytes are.
 	Packets []byte
 	Own     []netip.Addr
-	Report  []byte // HTML for people, nil for none
-	About   About  // Type, Schema, Tool, Lab, Started and Ended are filled in
-	Custody []Event
+	// Connections are lines of measure.Connection, what the kernel told where
+	// packets could not be captured; nil for none.
+	Connections []byte
+	Report      []byte // HTML for people, nil for none
+	About       About  // Type, Schema, Tool, Lab, Started and Ended are filled in
+	Custody     []Event
 	// Checkpoint is the newest signed checkpoint of a log that was seen, nil
 	// for none: the bundle was not made before it.
 	Checkpoint []byte
@@ -133,6 +137,9 @@ func Seal(s Sealing) ([]byte, error) {
 			return nil, fmt.Errorf("sealing: the packets: %w", err)
 		}
 		files = append(files, f)
+	}
+	if len(s.Connections) > 0 {
+		files = append(files, Measurements(ConnectionsName, s.Connections))
 	}
 	if len(s.Report) > 0 {
 		files = append(files, wholeFile(ReportName, s.Report, Rendering))
@@ -189,8 +196,10 @@ func wholeFile(name string, data []byte, c Class) File {
 func (s *Sealing) about() ([]byte, error) {
 	a := s.About
 	a.Type, a.Schema, a.Tool = "about", 1, "govah"
-	if len(s.Packets) > 0 && a.Packets == "" {
+	if a.Packets == "" && len(s.Packets) > 0 {
 		a.Packets = PacketsCaptured
+	} else if a.Packets == "" && len(s.Connections) > 0 {
+		a.Packets = PacketsReported
 	}
 	for l := range bytes.Lines(s.Measurements) {
 		switch k := record.Sniff(l); k {

@@ -69,6 +69,7 @@ var lineTypes = map[record.Kind]reflect.Type{
 	record.KindIdentification: reflect.TypeFor[measure.Identification](),
 	record.KindBody:           reflect.TypeFor[measure.Body](),
 	record.KindEnd:            reflect.TypeFor[measure.End](),
+	record.KindConnection:     reflect.TypeFor[measure.Connection](),
 	"about":                   reflect.TypeFor[About](),
 	"custody":                 reflect.TypeFor[Event](),
 }

@@ -278,7 +278,8 @@ const (
 	KindIdentification Kind = "identification"
 	KindBody           Kind = "body"
 	KindEnd            Kind = "end"
-	KindOONI           Kind = "ooni" // a measurement in OONI's format (its data format 0.2.0 and earlier)
+	KindConnection     Kind = "connection" // in a file of its own
+	KindOONI           Kind = "ooni"       // a measurement in OONI's format (its data format 0.2.0 and earlier)
 )
 
 // Sniff tells what a line holds without decoding it: a line of ours has its
