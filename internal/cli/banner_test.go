@@ -143,7 +143,7 @@ func identifyIn(t *testing.T, w *lab.World, o *checkOptions) (out, notes string)
 	var stdout, stderr bytes.Buffer
 	a := &app{ctx: t.Context(), in: strings.NewReader(""), out: &stdout, err: &stderr, json: true}
 	o.lab = "beside"
-	if err := a.runCheck(t.Context(), i18n.English, o, &place{cfg: cfg, labName: "beside", client: "home"}, []measure.Target{target}, 0, check.Estimate{}, ""); err != nil {
+	if err := a.runCheck(t.Context(), i18n.English, o, &place{cfg: cfg, labName: "beside", client: "home"}, []measure.Target{target}, 0, check.Estimate{}, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	return stdout.String(), stderr.String()

@@ -51,6 +51,11 @@ type checkOptions struct {
 	signatures string
 	exitCode   bool
 	consent    bool
+	seal       bool
+	scope      string
+	recipients []string
+	checkpoint string
+	log        string
 	loss       int // of a lab's line, per thousand; for tests
 }
 
@@ -99,6 +104,14 @@ device: no test of any kind shows it.
 The helper learns your address while you are connected, and the targets you
 ask about; it keeps neither.
 
+With --seal the run becomes evidence: one file (.govah) with the measurements,
+the report and the run's own packets (without the right to capture, what the
+system tells of each connection), signed with a key of this device, which
+others verify without a network. It lies beside the file of -o, in the lab's
+folder, or here under a name of its own, and holds your address; redact before
+you pass it on (govah redact). With --recipient it is encrypted, and this
+device cannot open it.
+
 On a real network govah first says what it will send, and to whom, and asks.
 Nothing is uploaded. Files are written only where -o, --report or --ooni say;
 --lab writes a new folder and names it. Where packets may be captured (root,
@@ -142,6 +155,11 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.BoolVar(&o.resume, "resume", false, "with -o: go on where an interrupted file ends")
 	f.StringVar(&o.html, "report", "", "write the report (one HTML file)")
 	f.StringVar(&o.ooni, "ooni", "", "write web measurements in OONI's format")
+	f.BoolVar(&o.seal, "seal", false, "make evidence of the run: one file that others can verify (see govah seal -h)")
+	f.StringVar(&o.scope, "scope", "", "with --seal: sign with the key of this scope (see govah key -h)")
+	f.StringArrayVar(&o.recipients, "recipient", nil, "with --seal: encrypt the evidence to this age recipient, may be repeated")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "with --seal: a file with a log's checkpoint, before which this was not; none: without (default: the last one seen)")
+	f.StringVar(&o.log, "log", "", "with --seal: ask the log at this URL for its newest checkpoint; it sees your address")
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 3 or 4 as above")
 	f.BoolVar(&o.consent, "consent", false, "I know the risks; do not ask")
 	return cmd
@@ -158,7 +176,10 @@ type place struct {
 	labName string
 	client  string
 	labTime string
-	close   func()
+	// tap is told every packet at the client's end, nil ends it; nil outside of
+	// a lab.
+	tap   func(func(sent bool, pkt []byte))
+	close func()
 }
 
 func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
@@ -185,6 +206,9 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		return usage("give the helpers, or none alone", "--helper none and another --helper exclude each other")
 	}
 	if err := apart(o); err != nil {
+		return err
+	}
+	if err := o.aboutSealing(); err != nil {
 		return err
 	}
 	if err := a.mayAsk(o); err != nil {
@@ -297,6 +321,9 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		plan.Bytes += bannerBytes
 		plan.Duration += bannerTime
 	}
+	if o.log != "" {
+		plan.Contacts = append(plan.Contacts, o.log)
+	}
 	if o.lab == "" {
 		if err := a.askConsent(lang, o, plan, p, len(targets)); err != nil {
 			return err
@@ -311,7 +338,23 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		o.output = filepath.Join(dir, "measurements.jsonl")
 		o.html = filepath.Join(dir, "report.html")
 	}
-	return a.runCheck(ctx, lang, o, p, targets, skipped, plan, dir)
+	var s *sealing
+	if o.seal {
+		if s, err = a.beginSealing(o, p, dir); err != nil {
+			return err
+		}
+		defer s.discard()
+	}
+	err = a.runCheck(ctx, lang, o, p, targets, skipped, plan, dir, s)
+	var code exitCode
+	if s == nil || err != nil && !errors.As(err, &code) {
+		return err
+	}
+	// Also of an interrupted run there is evidence.
+	if serr := a.sealRun(lang, s); serr != nil {
+		return serr
+	}
+	return err
 }
 
 // given says whether a flag stands on the command line.

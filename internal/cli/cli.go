@@ -26,6 +26,7 @@ const (
 	exitUsage       = 2
 	exitConfirmed   = 3 // with --exit-code: interference confirmed
 	exitSuspected   = 4 // with --exit-code: suspected or inconclusive
+	exitUnverified  = 5 // evidence does not verify
 	exitInterrupted = 130
 )
 

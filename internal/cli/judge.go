@@ -40,7 +40,8 @@ func (a *app) judgeCommand() *cobra.Command {
 		Short: "Judge saved measurements again: ours or OONI's",
 		Long: `Judges saved measurements by today's rules, without sending anything: files of
 govah check -o, or OONI's Web Connectivity as JSON Lines; plain, .gz or .zst,
-or - for standard input. Other tests of OONI are counted and passed over.`,
+or - for standard input. Other tests of OONI are counted and passed over. Of a
+sealed file (.govah) the measurements in it are judged, once it verifies.`,
 		Example: `  govah judge run.jsonl
   zcat 2026*.jsonl.gz | govah judge --json - > verdicts.jsonl`,
 		Args: cobra.MinimumNArgs(1),
@@ -155,7 +156,7 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output, signatures string
 // file is in the account.
 func (r *rejudging) file(path string) (n account, err error) {
 	n.skipped = map[string]int{}
-	in, err := r.a.open(r.a.ctx, path)
+	in, _, err := r.a.openMeasurements(r.a.ctx, path)
 	if err != nil {
 		return n, n.unreadable(r.a.ctx, err)
 	}
@@ -465,10 +466,14 @@ func (n *account) bad(err error) {
 }
 
 // unreadable counts a file that cannot be read at all, unless the person ended
-// that: then it is what ends the command.
+// that, or it is evidence that does not verify: then it is what ends the
+// command.
 func (n *account) unreadable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if h := (*hinted)(nil); errors.As(err, &h) && h.code == exitUnverified {
+		return err
 	}
 	n.bad(err)
 	return nil

@@ -204,7 +204,7 @@ func (a *app) labPlace(o *checkOptions) (*place, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	p := &place{labName: s.Name, client: w.Client.Name, labTime: w.Now().UTC().Format(time.RFC3339),
+	p := &place{labName: s.Name, client: w.Client.Name, labTime: w.Now().UTC().Format(time.RFC3339), tap: w.Tap,
 		close: func() { cancel(); running.Wait(); w.Close() }}
 	p.cfg, err = labConfig(w, seed)
 	if err != nil {

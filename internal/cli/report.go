@@ -3,12 +3,12 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +25,8 @@ func (a *app) reportCommand() *cobra.Command {
 		Short: "Write a measurement file as one HTML page",
 		Long: `Writes a measurement file (from govah check -o) as one self-contained HTML
 page, in the language of --lang, next to it or where -o says; - is standard
-input. Exits with 1 if lines were broken; the page says so too.`,
+input. Exits with 1 if lines were broken; the page says so too. Of a sealed
+file (.govah) the measurements in it are shown, once it verifies.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
@@ -36,7 +37,7 @@ input. Exits with 1 if lines were broken; the page says so too.`,
 				return usage("for example: govah report -o today.html -", "standard input has no name to call the page after")
 			}
 			if output == "" {
-				output = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(args[0], ".gz"), ".zst"), ".jsonl") + ".html"
+				output = withoutEnding(args[0]) + ".html"
 			}
 			if _, err := os.Stat(output); err == nil {
 				return usage("choose another with -o", "%s exists already", output)
@@ -132,8 +133,9 @@ func (a *app) writeHTMLFromFile(ctx context.Context, output, name string, lang i
 	if err := readable(path, instead); err != nil {
 		return broken, err
 	}
-	if st, err := os.Stat(path); path == stdinName || err == nil && !st.Mode().IsRegular() {
-		// It is read more than once, which a pipe cannot be.
+	if st, err := os.Stat(path); path == stdinName || err == nil && !st.Mode().IsRegular() || isSealed(path) {
+		// It is read more than once, which a pipe cannot be, and a sealed one
+		// is verified once.
 		if path, err = a.spool(ctx, path, filepath.Dir(output)); err != nil {
 			return broken, err
 		}
@@ -185,7 +187,10 @@ func (a *app) writeHTMLFromFile(ctx context.Context, output, name string, lang i
 // spool keeps what can be read only once in a file of dir, for the caller to
 // remove.
 func (a *app) spool(ctx context.Context, name, dir string) (path string, err error) {
-	in, err := a.open(ctx, name)
+	in, _, err := a.openMeasurements(ctx, name)
+	if h := (*hinted)(nil); errors.As(err, &h) {
+		return "", err
+	}
 	if err != nil {
 		return "", hint(err, "give a file that `govah check -o` wrote")
 	}
@@ -254,7 +259,7 @@ them may be -, standard input. Exits with 1 if lines were broken.`,
 // verdicts reads the verdicts of a file, and counts what is broken in it.
 func (a *app) verdicts(path string, broken *account) iter.Seq2[*measure.Verdict, error] {
 	return func(yield func(*measure.Verdict, error) bool) {
-		f, err := a.open(a.ctx, path)
+		f, _, err := a.openMeasurements(a.ctx, path)
 		if err != nil {
 			yield(nil, err)
 			return

@@ -64,7 +64,7 @@ func (a *app) askConsent(lang i18n.Lang, o *checkOptions, plan check.Estimate, p
 }
 
 // runCheck measures, writes as results come, and sums up.
-func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *place, targets []measure.Target, skipped int, plan check.Estimate, dir string) (err error) {
+func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *place, targets []measure.Target, skipped int, plan check.Estimate, dir string, s *sealing) (err error) {
 	began := time.Now()
 	table, err := a.identifyTable(o.signatures)
 	if err != nil {
@@ -102,6 +102,12 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 				os.Remove(o.ooni)
 			}
 		}()
+	}
+	if s != nil {
+		if output == "" {
+			output = filepath.Join(s.scratch, "measurements.jsonl")
+		}
+		s.measurements = output
 	}
 	if o.html != "" {
 		if _, err := os.Stat(o.html); err == nil && !o.resume {
@@ -245,10 +251,10 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return err
 		}
 	}
-	s := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(o.output)}
-	defer s.packets.discard()
+	search := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(o.output)}
+	defer search.packets.discard()
 	if o.locate && ctx.Err() == nil {
-		err := a.locateFound(ctx, s, &devices, func(m *measure.Measurement, list []measure.Location) error {
+		err := a.locateFound(ctx, search, &devices, func(m *measure.Measurement, list []measure.Location) error {
 			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
 			if out != nil {
 				if err := writeLocated(out, m, list); err != nil {
@@ -291,17 +297,17 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			}
 			return a.showIdentified(text, id)
 		}
-		if err := a.identifyFound(ctx, s, table, &devices, identified); err != nil {
+		if err := a.identifyFound(ctx, search, table, &devices, identified); err != nil {
 			return err
 		}
 		// Last of all: whoever owns the routers may act on it.
 		if o.banner && ctx.Err() == nil {
-			if err := a.askRouters(ctx, lang, o, s, table, &devices, identified); err != nil {
+			if err := a.askRouters(ctx, lang, o, search, table, &devices, identified); err != nil {
 				return err
 			}
 		}
 	}
-	packets, packetsErr := s.packets.close()
+	packets, packetsErr := search.packets.close()
 	for _, v := range previous {
 		worst = worse(worst, v.Interference)
 	}

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"archive/zip"
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,6 +37,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await": await, "mode": mode, "columns": columns, "garbage": garbage, "lines": lines, "cut": cut, "told": told,
+			"member": member, "flip": flip, "clear": clearOf, "glob": glob,
 		},
 	})
 }
@@ -44,6 +47,42 @@ func told(ts *testscript.TestScript, neg bool, args []string) {
 	text := strings.Join(strings.Fields(ts.ReadFile("stderr")), " ")
 	if regexp.MustCompile(args[0]).MatchString(text) == neg {
 		ts.Fatalf("%s is not told, or should not be, in %s", args[0], text)
+	}
+}
+
+// member FILE NAME OUT takes one file out of a ZIP file, as anybody's tool does.
+func member(ts *testscript.TestScript, neg bool, args []string) {
+	z, err := zip.OpenReader(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer z.Close()
+	data, err := fs.ReadFile(z, args[1])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), data, 0o600))
+}
+
+// flip FILE OUT changes one bit in the middle of it.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	data[len(data)/2] ^= 4
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o600))
+}
+
+// clear DIR: nothing that was needed on the way is left in it.
+func clearOf(ts *testscript.TestScript, neg bool, args []string) {
+	left, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), ".govah-*"))
+	ts.Check(err)
+	if len(left) > 0 {
+		ts.Fatalf("left behind: %v", left)
+	}
+}
+
+// glob PATTERN: there is one file of that name.
+func glob(ts *testscript.TestScript, neg bool, args []string) {
+	found, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%s: %v", args[0], found)
 	}
 }
 

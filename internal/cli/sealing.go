@@ -1,0 +1,352 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"govah/evidence"
+	"govah/evidence/keyring"
+	"govah/internal/i18n"
+	"govah/judge"
+	"govah/record"
+	"govah/report"
+	"govah/wire"
+)
+
+// sealing is a run of which evidence is made. Until that is written, all that
+// it needs is in a folder beside it, which is removed whatever happens.
+type sealing struct {
+	path    string // the file to be
+	scratch string
+	// measurements is the run's file, the user's own or one in scratch; report
+	// its page, if the user wants one too.
+	measurements, report string
+
+	keys       *keyring.Store
+	scope      string
+	ask        keyring.Ask
+	recipients *keyring.Recipients // nil: it is not encrypted
+	checkpoint []byte
+
+	kind  wire.TraceKind
+	file  *os.File
+	buf   *bufio.Writer
+	trace *wire.Trace
+	untap func()
+}
+
+// bundleName is what the evidence of a run is called: after the file of its
+// measurements, or in the folder of a lab's run.
+func bundleName(o *checkOptions, dir, run string) string {
+	name := ""
+	switch {
+	case dir != "":
+		name = filepath.Join(dir, "evidence")
+	case o.output != "":
+		name = withoutEnding(o.output)
+	default:
+		name = fmt.Sprintf("govah-%s-%s", time.Now().UTC().Format(time.DateOnly), run)
+	}
+	name += ".govah"
+	if len(o.recipients) > 0 {
+		name += ".age"
+	}
+	return name
+}
+
+// withoutEnding is the name of a measurement file, sealed or not, without what
+// says so.
+func withoutEnding(path string) string {
+	for _, ending := range []string{".gz", ".zst", ".jsonl", ".govah"} {
+		path = strings.TrimSuffix(path, ending)
+	}
+	return path
+}
+
+// aboutSealing says what is wrong with the flags that go with --seal.
+func (o *checkOptions) aboutSealing() error {
+	for _, x := range []struct {
+		flag string
+		set  bool
+	}{{"--scope", o.scope != ""}, {"--recipient", len(o.recipients) > 0}, {"--checkpoint", o.checkpoint != ""}, {"--log", o.log != ""}} {
+		if x.set && !o.seal {
+			return usage("add --seal, or leave it out", "%s needs --seal", x.flag)
+		}
+	}
+	if o.log == "" {
+		return nil
+	}
+	switch _, err := logURL(o.log); {
+	case err != nil:
+		return err
+	case o.checkpoint != "":
+		return usage("give one of them", "--log and --checkpoint exclude each other")
+	case o.lab != "":
+		return usage("give a file with --checkpoint", "--lab contacts nobody, and --log would")
+	}
+	return nil
+}
+
+// beginSealing prepares to make evidence of a run at p, whose sockets are
+// traced from now on. What can keep it from being made is found out before
+// anything is measured.
+func (a *app) beginSealing(o *checkOptions, p *place, dir string) (s *sealing, err error) {
+	s = &sealing{path: bundleName(o, dir, p.cfg.Run), report: o.html, scope: o.scope, untap: func() {}}
+	if u, uerr := logURL(o.log); uerr == nil {
+		s.checkpoint, err = fetchCheckpoint(a.ctx, u)
+	} else {
+		s.checkpoint, err = checkpoint(o.checkpoint)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(o.recipients) > 0 {
+		if s.recipients, err = keyring.ParseRecipients(o.recipients...); err != nil {
+			return nil, usage("--recipient takes a public key of age, as age1…", "--recipient: %v", err)
+		}
+	}
+	if err := s.findKey(a); err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(s.path); err == nil {
+		return nil, hint(fmt.Errorf("%s exists already and is not overwritten", s.path), "choose another name with -o")
+	}
+	if s.scratch, err = os.MkdirTemp(filepath.Dir(s.path), ".govah-seal-*"); err != nil {
+		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "choose a folder that you can write to")
+	}
+	if err := s.beginTrace(p); err != nil {
+		s.discard()
+		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "is the disk full?")
+	}
+	return s, nil
+}
+
+// findKey finds out whether the scope's key, if it has one, can be used.
+func (s *sealing) findKey(a *app) error {
+	if s.scope == "" {
+		s.scope = keyring.DefaultScope
+	}
+	if err := keyring.CheckScope(s.scope); err != nil {
+		return usage("for example --scope work", "--scope: %v", err)
+	}
+	dir, err := keyring.Dir()
+	if err != nil {
+		return hint(err, "set XDG_DATA_HOME")
+	}
+	s.keys = keyring.Open(dir, nil)
+	k, err := s.keys.Get(s.scope, s.ask)
+	if errors.Is(err, keyring.ErrNoKey) {
+		return nil // the first use makes one
+	}
+	if err != nil {
+		return keyFailed(err)
+	}
+	return k.Close()
+}
+
+// keyFailed says what to do about a key that cannot be used.
+func keyFailed(err error) error {
+	var open *keyring.OpenError
+	if errors.As(err, &open) {
+		return hint(fmt.Errorf("using the key: %w", err), "%s", open.Hint())
+	}
+	return hint(fmt.Errorf("using the key: %w", err), "`govah key` lists the keys; another --scope has another key")
+}
+
+// beginTrace has everything traced that the run sends and receives.
+func (s *sealing) beginTrace(p *place) (err error) {
+	switch {
+	case p.tap != nil:
+		s.kind = wire.TraceTap
+	case p.cfg.Network.View().Capture:
+		s.kind = wire.TraceCapture
+	default:
+		s.kind = wire.TraceKernel
+	}
+	if s.file, err = os.OpenFile(filepath.Join(s.scratch, "trace"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	s.buf = bufio.NewWriterSize(s.file, 1<<16)
+	if s.trace, err = wire.NewTrace(s.buf, s.kind, p.cfg.Run, p.cfg.Trust.Now); err != nil {
+		s.file.Close()
+		return err
+	}
+	if p.tap != nil {
+		p.tap(s.trace.Tap)
+		s.untap = func() { p.tap(nil) }
+	}
+	p.cfg.Network = s.trace.Network(p.cfg.Network)
+	return nil
+}
+
+// stop ends the trace and gives what it holds.
+func (s *sealing) stop() (sum wire.TraceSum, data []byte, err error) {
+	s.untap()
+	sum, err = s.trace.Close()
+	s.trace = nil
+	if err = errors.Join(err, s.buf.Flush(), s.file.Close()); err == nil {
+		data, err = os.ReadFile(s.file.Name())
+	}
+	return sum, data, err
+}
+
+// discard removes what was needed on the way.
+func (s *sealing) discard() {
+	if s == nil {
+		return
+	}
+	if s.trace != nil {
+		s.untap()
+		s.trace.Close()
+		s.file.Close()
+		s.trace = nil
+	}
+	os.RemoveAll(s.scratch)
+}
+
+// sealRun makes evidence of a run that has ended, verifies it, and tells what
+// it is. Nothing of it is there before it is whole, and the measurements stay
+// whatever becomes of it.
+func (a *app) sealRun(lang i18n.Lang, s *sealing) error {
+	stays := "is the disk full? The measurements are whole: `govah seal` makes evidence of a file of -o"
+	sum, traced, err := s.stop()
+	if err != nil {
+		return hint(fmt.Errorf("keeping the packets of the run: %w", err), "%s", stays)
+	}
+	now := time.Now().UTC().Format(time.RFC3339)
+	in := evidence.Sealing{Checkpoint: s.checkpoint,
+		About:   evidence.About{Version: Version(), Rules: judge.Rules, Sealed: now},
+		Custody: []evidence.Event{{Event: evidence.Collected, At: now}}}
+	if s.kind == wire.TraceKernel {
+		in.Connections = traced
+	} else {
+		in.Packets = traced
+	}
+	if in.Measurements, err = plainLines(s.measurements); err != nil {
+		return hint(fmt.Errorf("reading the measurements of the run: %w", err), "%s", stays)
+	}
+	if s.report == "" {
+		s.report = filepath.Join(s.scratch, "report.html")
+		// Also of an interrupted run.
+		if _, err := a.writeHTMLFromFile(context.WithoutCancel(a.ctx), s.report, s.measurements, lang); err != nil {
+			return err
+		}
+	}
+	if in.Report, err = os.ReadFile(s.report); err != nil {
+		return hint(fmt.Errorf("reading the report of the run: %w", err), "%s", stays)
+	}
+	b, size, err := s.seal(in)
+	if err != nil {
+		return err
+	}
+	return a.tellEvidence(lang, s, b, sum, size)
+}
+
+// plainLines is a measurement file, uncompressed.
+func plainLines(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := record.NewReader(f)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	for line, err := range r.Lines() {
+		if err != nil {
+			return nil, err
+		}
+		b.Write(line.Data)
+		b.WriteByte('\n')
+	}
+	return b.Bytes(), nil
+}
+
+// seal signs, verifies, encrypts and writes; in that order, so that no file is
+// there that does not verify. The chain of the key is told last: a crash
+// before that leaves a whole bundle to which the next one does not lead.
+func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err error) {
+	key, err := s.keys.Use(s.scope, s.ask)
+	if err != nil {
+		return nil, 0, keyFailed(err)
+	}
+	defer key.Close()
+	in.Signer, in.Key = key.Signer(), key.Verifier()
+	if last := key.Previous(); len(last) == len(evidence.Hash{}) {
+		h := evidence.Hash(last)
+		in.Previous = &h
+	}
+	data, err := evidence.Seal(in)
+	if err != nil {
+		return nil, 0, hint(err, "the measurements are whole: `govah seal` makes evidence of a file of -o")
+	}
+	if b, err = evidence.Open(data); err != nil {
+		return nil, 0, fmt.Errorf("what was sealed does not verify: %w", err)
+	}
+	if s.recipients != nil {
+		var out bytes.Buffer
+		w, err := keyring.EncryptTo(&out, s.recipients)
+		if err == nil {
+			_, err = w.Write(data)
+		}
+		if err == nil {
+			err = w.Close()
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("encrypting the evidence: %w", err)
+		}
+		data = out.Bytes()
+	}
+	if err := evidence.WriteFile(s.path, data); err != nil {
+		return nil, 0, hint(err, "is the disk full? The measurements are whole: `govah seal` makes evidence of a file of -o")
+	}
+	if err := key.Done(b.Entry[:]); err != nil {
+		return nil, 0, hint(fmt.Errorf("%s is whole, but the key's chain could not be noted: %w", s.path, err), "is the disk full? The next one will not lead to it")
+	}
+	return b, len(data), nil
+}
+
+// tellEvidence says what was made, and how anybody can check it.
+func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum wire.TraceSum, size int) error {
+	if a.json {
+		return a.line(map[string]any{"type": "sealed", "schema": 1, "file": s.path, "bytes": size, "key": b.Key,
+			"entry": b.Entry[:], "packets": sum.Kind, "count": sum.Packets, "cut": sum.Cut, "lost": sum.Lost})
+	}
+	say := func(key string, args ...i18n.Arg) {
+		fmt.Fprintln(a.out, report.Wrap(lang.Text("cli.evidence."+key, args...), 0, 2))
+	}
+	fmt.Fprintln(a.out)
+	say("sealed", i18n.LTR("file", s.path), i18n.Size("size", int64(size)))
+	say("key", i18n.LTR("key", b.Key))
+	if sum.Kind == wire.TraceKernel {
+		say("reports", i18n.Num("n", sum.Packets))
+	} else {
+		say("packets", i18n.Num("n", sum.Packets))
+	}
+	if sum.Lost > 0 {
+		say("lost", i18n.Num("n", sum.Lost))
+	}
+	if s.checkpoint == nil {
+		say("no-checkpoint", i18n.LTR("flag", "--checkpoint"))
+	} else {
+		log, rest, _ := strings.Cut(string(s.checkpoint), "\n")
+		size, _, _ := strings.Cut(rest, "\n")
+		say("checkpoint", i18n.LTR("log", log), i18n.LTR("n", size))
+	}
+	if s.recipients != nil {
+		say("encrypted", i18n.Command("command", "age -d -i KEY "+filepath.Base(s.path)))
+	} else {
+		say("verify", i18n.Command("command", "govah verify "+filepath.Base(s.path)))
+	}
+	return nil
+}
