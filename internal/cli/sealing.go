@@ -97,8 +97,31 @@ func (o *checkOptions) aboutSealing() error {
 // beginSealing prepares to make evidence of a run at p, whose sockets are
 // traced from now on. What can keep it from being made is found out before
 // anything is measured.
-func (a *app) beginSealing(o *checkOptions, p *place, dir string) (s *sealing, err error) {
-	s = &sealing{path: bundleName(o, dir, p.cfg.Run), report: o.html, scope: o.scope, untap: func() {}}
+func (a *app) beginSealing(o *checkOptions, p *place, dir string) (*sealing, error) {
+	s, err := a.prepareSealing(bundleName(o, dir, p.cfg.Run), &sealingOptions{o.scope, o.recipients, o.checkpoint, o.log})
+	if err != nil {
+		return nil, err
+	}
+	s.report = o.html
+	if err := s.beginTrace(p); err != nil {
+		s.discard()
+		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "is the disk full?")
+	}
+	return s, nil
+}
+
+// sealingOptions are what the flags say of any sealing.
+type sealingOptions struct {
+	scope      string
+	recipients []string
+	checkpoint string
+	log        string
+}
+
+// prepareSealing finds the key and whatever else a sealing needs, and makes a
+// folder for what it needs on the way.
+func (a *app) prepareSealing(path string, o *sealingOptions) (s *sealing, err error) {
+	s = &sealing{path: path, scope: o.scope, untap: func() {}}
 	if u, uerr := logURL(o.log); uerr == nil {
 		s.checkpoint, err = fetchCheckpoint(a.ctx, u)
 	} else {
@@ -120,10 +143,6 @@ func (a *app) beginSealing(o *checkOptions, p *place, dir string) (s *sealing, e
 	}
 	if s.scratch, err = os.MkdirTemp(filepath.Dir(s.path), ".govah-seal-*"); err != nil {
 		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "choose a folder that you can write to")
-	}
-	if err := s.beginTrace(p); err != nil {
-		s.discard()
-		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "is the disk full?")
 	}
 	return s, nil
 }
@@ -246,7 +265,7 @@ func (a *app) sealRun(lang i18n.Lang, s *sealing) error {
 	if err != nil {
 		return err
 	}
-	return a.tellEvidence(lang, s, b, sum, size)
+	return a.tellEvidence(lang, s, b, &sum, size)
 }
 
 // plainLines is a measurement file, uncompressed.
@@ -316,24 +335,32 @@ func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err e
 	return b, len(data), nil
 }
 
-// tellEvidence says what was made, and how anybody can check it.
-func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum wire.TraceSum, size int) error {
+// tellEvidence says what was made, and how anybody can check it. sum is of the
+// run's packets, nil if no run was watched.
+func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum *wire.TraceSum, size int) error {
 	if a.json {
-		return a.line(map[string]any{"type": "sealed", "schema": 1, "file": s.path, "bytes": size, "key": b.Key,
-			"entry": b.Entry[:], "packets": sum.Kind, "count": sum.Packets, "cut": sum.Cut, "lost": sum.Lost})
+		line := map[string]any{"type": "sealed", "schema": 1, "file": s.path, "bytes": size, "key": b.Key, "entry": b.Entry[:]}
+		if sum != nil {
+			line["packets"], line["count"], line["cut"], line["lost"] = sum.Kind, sum.Packets, sum.Cut, sum.Lost
+		}
+		return a.line(line)
 	}
 	say := func(key string, args ...i18n.Arg) {
 		fmt.Fprintln(a.out, report.Wrap(lang.Text("cli.evidence."+key, args...), 0, 2))
 	}
-	fmt.Fprintln(a.out)
+	if sum != nil {
+		fmt.Fprintln(a.out)
+	}
 	say("sealed", i18n.LTR("file", s.path), i18n.Size("size", int64(size)))
 	say("key", i18n.LTR("key", b.Key))
-	if sum.Kind == wire.TraceKernel {
+	switch {
+	case sum == nil:
+	case sum.Kind == wire.TraceKernel:
 		say("reports", i18n.Num("n", sum.Packets))
-	} else {
+	default:
 		say("packets", i18n.Num("n", sum.Packets))
 	}
-	if sum.Lost > 0 {
+	if sum != nil && sum.Lost > 0 {
 		say("lost", i18n.Num("n", sum.Lost))
 	}
 	if s.checkpoint == nil {
