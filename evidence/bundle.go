@@ -155,15 +155,7 @@ func (b *Bundle) Withhold(away ...Class) *Bundle {
 			break
 		}
 	}
-	of := func(i int) []byte { return b.values[i] }
-	c := *b
-	c.entries = withhold(b.entries, of, func(e *Entry) bool { return set[e.Class] })
-	c.Files = render(b.Files, c.entries, opened(b.entries, c.entries, of))
-	var err error
-	if c.values, err = place(c.Files, c.entries); err != nil {
-		panic("evidence: what was withheld cannot be read: " + err.Error())
-	}
-	return &c
+	return b.without(func(e *Entry) bool { return set[e.Class] })
 }
 
 // Withheld is how many leaves of each class are withheld.

@@ -5,7 +5,9 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"io"
+	"slices"
 	"sort"
+	"strconv"
 	"unicode/utf16"
 )
 
@@ -14,6 +16,7 @@ import (
 type layer struct {
 	data  []byte
 	spans []span // ordered by at
+	runs  []int  // where each of several contents begins; a zero byte ends it
 	how   string // the decoding; "" of a file itself
 	up    *layer // nil: a file itself
 }
@@ -28,24 +31,52 @@ type span struct {
 // maxLayer bounds what one layer holds: positions are of 32 bits.
 const maxLayer = 1 << 30
 
-// origin is the bytes of the file that data[at:at+n] was made of.
-func (l *layer) origin(at, n int) (from, to int) {
-	for l.up != nil {
-		a, b := l.one(at), l.one(at+n-1)
-		sa, sb := l.spans[a], l.spans[b]
-		start, end := int(sa.from), int(sb.from)+int(sb.num)
-		if sa.den > 0 {
-			start += (at - int(sa.at)) * int(sa.num) / int(sa.den)
+// origin is the bytes of the file that data[at:at+n] was made of: one range, or
+// several where something else stands between them.
+func (l *layer) origin(at, n int) []Range {
+	ranges := []Range{{at, at + n}}
+	for ; l.up != nil; l = l.up {
+		var up []Range
+		for _, r := range ranges {
+			for i := l.one(r.From); i < len(l.spans) && int(l.spans[i].at) < r.To; i++ {
+				up = l.above(up, i, r)
+			}
 		}
-		if sb.den > 0 {
-			k := at + n - int(sb.at)
-			end = int(sb.from) + (k*int(sb.num)+int(sb.den)-1)/int(sb.den)
-		}
-		end = min(end, len(l.up.data))
-		at, n = start, max(1, end-start)
-		l = l.up
+		ranges = up
 	}
-	return at, at + n
+	return ranges
+}
+
+// gap is how many bytes may stand between two parts of one encoded text:
+// separators, line breaks, the head of a chunk.
+const gap = 16
+
+// above adds the part of r that is in span i, in the layer above.
+func (l *layer) above(ranges []Range, i int, r Range) []Range {
+	s := l.spans[i]
+	end := len(l.data)
+	if i+1 < len(l.spans) {
+		end = int(l.spans[i+1].at)
+	}
+	from, to := max(r.From, int(s.at)), min(r.To, end)
+	if from >= to {
+		return ranges
+	}
+	up := Range{int(s.from), int(s.from) + int(s.num)}
+	if s.den > 0 {
+		num, den := int(s.num), int(s.den)
+		up = Range{int(s.from) + (from-int(s.at))*num/den, int(s.from) + ((to-int(s.at))*num+den-1)/den}
+	}
+	up.From = min(up.From, len(l.up.data))
+	up.To = min(up.To, len(l.up.data))
+	if k := len(ranges) - 1; k >= 0 && up.From >= ranges[k].From && up.From <= ranges[k].To+gap {
+		ranges[k].To = max(ranges[k].To, up.To)
+		return ranges
+	}
+	if up.From < up.To {
+		ranges = append(ranges, up)
+	}
+	return ranges
 }
 
 // one is the span that data[i] is in.
@@ -565,6 +596,7 @@ func (l *layer) inflate(b []byte, raw []int, z *inflater, cut func(at int)) {
 		used := len(b) - i - z.src.Len()
 		l.data = out.Bytes()
 		l.spans = append(l.spans, span{int32(start), int32(i), uint32(used), 0})
+		l.runs = append(l.runs, start)
 		l.data = append(l.data, 0)
 		if z.left <= 0 {
 			cut(i)
@@ -581,7 +613,6 @@ func (l *layer) inflate(b []byte, raw []int, z *inflater, cut func(at int)) {
 // deflated, in b and in what was added, and in b those that are encoded as
 // nothing here reads.
 func (l *layer) dechunk(b []byte) (deflated, chunked, opaque []int) {
-	const maxHead = 64 << 10
 	for at := 0; ; {
 		k := bytes.Index(b[at:], []byte("\r\n\r\n"))
 		if k < 0 {
@@ -605,6 +636,7 @@ func (l *layer) dechunk(b []byte) (deflated, chunked, opaque []int) {
 		if !bytes.Contains(headerValue(head, "transfer-encoding"), []byte("chunked")) {
 			continue
 		}
+		l.runs = append(l.runs, len(l.data))
 		if n := len(deflated); n > 0 && deflated[n-1] == end {
 			deflated, chunked = deflated[:n-1], append(chunked, len(l.data))
 		}
@@ -628,9 +660,37 @@ func (l *layer) dechunk(b []byte) (deflated, chunked, opaque []int) {
 	}
 }
 
+// content gives what is a whole of its own around data[at]: the run that it is
+// in, and the body of an HTTP message as far as its length is given or as it
+// goes on.
+func (l *layer) content(at int) (whole [][]byte) {
+	if i, found := slices.BinarySearch(l.runs, at); len(l.runs) > 0 && (found || i > 0) {
+		if !found {
+			i--
+		}
+		end := len(l.data)
+		if i+1 < len(l.runs) {
+			end = l.runs[i+1]
+		}
+		whole = append(whole, bytes.TrimSuffix(l.data[l.runs[i]:end], []byte{0}))
+	}
+	if i := bytes.LastIndex(l.data[:at], []byte("\r\n\r\n")); i >= 0 {
+		body := l.data[i+4:]
+		head := bytes.ToLower(l.data[max(0, i-maxHead) : i+2])
+		if n, err := strconv.Atoi(string(headerValue(head, "content-length"))); err == nil && n >= 0 && n < len(body) {
+			body = body[:n]
+		}
+		whole = append(whole, body)
+	}
+	return whole
+}
+
+// maxHead bounds the head of an HTTP message.
+const maxHead = 64 << 10
+
 // headerValue is the value of the header name in a head in lower case.
 func headerValue(head []byte, name string) []byte {
-	i := bytes.Index(head, []byte("\n"+name+":"))
+	i := bytes.LastIndex(head, []byte("\n"+name+":"))
 	if i < 0 {
 		return nil
 	}

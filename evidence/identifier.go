@@ -37,6 +37,9 @@ type Identifier struct {
 	Text   string
 	Sum    []byte
 	From   string // where it was learnt, in words that hold no identifier
+	// Exact: the network it is in identifies nobody, and no digest is made of
+	// it: a server's, or a router's.
+	Exact bool
 }
 
 // A network of these lengths that is known leaves few enough subscribers to
@@ -111,6 +114,7 @@ func (id Identifier) key() string {
 // spellings collects the patterns of one identifier.
 type spellings struct {
 	who          int
+	exact        bool
 	text, binary []pattern
 }
 
@@ -131,7 +135,7 @@ func (s *spellings) bytes(how string, b ...byte) {
 // by scanAddresses and the decoders.
 func spell(ids []Identifier) (text, binary []pattern) {
 	for i, id := range ids {
-		s := &spellings{who: i}
+		s := &spellings{who: i, exact: id.Exact}
 		switch {
 		case id.Kind == KindAddress && id.Addr.Is4():
 			s.address4(id.Addr)
@@ -178,6 +182,9 @@ func (s *spellings) address4(a netip.Addr) {
 
 // net24 adds the spellings of the /24 that scanAddresses does not read.
 func (s *spellings) net24(b [4]byte) {
+	if s.exact {
+		return
+	}
 	net := fmt.Sprintf("%d.%d.%d", b[0], b[1], b[2])
 	s.number("its network", net+".x", net+".xx", net+".xxx", net+".*", net+".**", net+".***", net+"/24", fmt.Sprintf("%d.%d.%d.in-addr", b[2], b[1], b[0]))
 }
@@ -201,7 +208,7 @@ func (s *spellings) address6(a netip.Addr) {
 	}
 	s.net6(b[:narrow6/8])
 	iid := b[8:]
-	if identifies(iid) {
+	if identifies(iid) && !s.exact {
 		s.bytes("its interface identifier", iid...)
 		if m, ok := macOf(a); ok {
 			s.hardware(m)
@@ -216,6 +223,9 @@ func (s *spellings) address6(a netip.Addr) {
 
 // net6 adds the binary spellings of an IPv6 network of whole bytes.
 func (s *spellings) net6(b []byte) {
+	if s.exact {
+		return
+	}
 	r := slices.Clone(b)
 	s.bytes("its network, binary", r...)
 	slices.Reverse(r)
@@ -314,7 +324,7 @@ func (s *spellings) name(t string) {
 		}
 		s.bytes("UTF-16", le...)
 		s.bytes("UTF-16", be...)
-		if len(latin) >= minText && string(latin) != v {
+		if len(latin) > 4 && string(latin) != v { // shorter is found by chance in what is no text
 			s.bytes("ISO 8859-1", latin...)
 		}
 		s.digests(v, nil)
@@ -324,6 +334,9 @@ func (s *spellings) name(t string) {
 // digests adds what sites print in the belief that it hides an address: of
 // IPv4 all can be tried in a minute.
 func (s *spellings) digests(text string, raw []byte) {
+	if s.exact {
+		return
+	}
 	for _, b := range [][]byte{[]byte(text), raw} {
 		if len(b) == 0 {
 			continue

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -15,9 +16,9 @@ type Document struct {
 	// Withheld are the bytes of Data that only stand for something: they are
 	// not searched. In order.
 	Withheld []Range
-	// Claims: content of others may name the client in it, in a header or
-	// as a resolver repeats it.
-	Claims bool
+	// Client: the client is withheld. Then headers in which content of others
+	// names it count, and what a device can be known by.
+	Client bool
 }
 
 // Range is the bytes [From, To) of a document.
@@ -35,10 +36,14 @@ type Leak struct {
 const (
 	// maxDepth is how many encodings one inside the other are read.
 	maxDepth = 5
-	// What is decoded of a document is bounded by a multiple of it: what is
-	// read in the usual ways is below seven.
-	perByte = 40
-	spare   = 64 << 20
+	// What is inflated, and all that is decoded of a document, is bounded by a
+	// multiple of it. Usual are one and seven.
+	inflated = 16
+	decoded  = 160
+	spare    = 1 << 20
+	// maxContents bounds of how many places in a layer it is looked at what
+	// content they are in, to know it by its digest.
+	maxContents = 16
 	// maxLeaks bounds the list of one search.
 	maxLeaks = 1 << 20
 )
@@ -61,6 +66,9 @@ type Scanner struct {
 	// Learnt are the addresses that content of others gives as the client's
 	// and that were not searched for.
 	Learnt []Identifier
+	// sums are the digests of content that was put together or decoded and
+	// holds an identifier.
+	sums []Hash
 
 	doc    *Document
 	leaks  []Leak
@@ -92,9 +100,12 @@ func NewScanner(ids []Identifier) *Scanner {
 				s.exact4[v4(b)] = i
 			} else {
 				s.exact6[b] = i
-				if identifies(b[8:]) {
+				if identifies(b[8:]) && !id.Exact {
 					s.iids[[8]byte(b[8:])] = i
 				}
+			}
+			if id.Exact {
+				bits = id.Addr.BitLen()
 			}
 			s.net(netip.PrefixFrom(id.Addr, bits).Masked(), i)
 		case KindSubnet:
@@ -113,11 +124,9 @@ func (s *Scanner) net(p netip.Prefix, i int) {
 	}
 	n := p.Bits()
 	if p.Addr().Is4() {
-		for half := range 1 << 16 {
-			v := uint32(half) << 16
-			if have := v4(p.Addr().As16()); (have^v)>>16>>max(0, 16-n) == 0 {
-				s.likely4[half>>6] |= 1 << (half & 63)
-			}
+		first := v4(p.Addr().As16()) >> 16
+		for half := first; half < first+1<<max(0, 16-n); half++ {
+			s.likely4[half>>6] |= 1 << (half & 63)
 		}
 		n += 96
 	}
@@ -184,8 +193,8 @@ func (s *Scanner) names(a netip.Addr, exact bool) (who int, how string, ok bool)
 // Scan searches one document and gives what survives there, in order.
 func (s *Scanner) Scan(d *Document) []Leak {
 	s.doc, s.leaks, s.seen = d, nil, map[Leak]bool{}
-	s.budget = perByte*int64(len(d.Data)) + spare
-	s.zip.left = 8*int64(len(d.Data)) + spare
+	s.budget = decoded*int64(len(d.Data)) + 8*spare
+	s.zip.left = inflated*int64(len(d.Data)) + spare
 	if len(d.Data) > maxLayer {
 		s.leak(0, len(d.Data), -1, encodingUnsearched)
 		return s.leaks
@@ -228,7 +237,7 @@ func (s *Scanner) layer(up *layer, how string) *layer {
 	if n := len(s.free); n > 0 {
 		l, s.free = s.free[n-1], s.free[:n-1]
 	}
-	l.data, l.spans, l.how, l.up = l.data[:0], l.spans[:0], how, up
+	l.data, l.spans, l.runs, l.how, l.up = l.data[:0], l.spans[:0], l.runs[:0], how, up
 	return l
 }
 
@@ -244,21 +253,29 @@ func (s *Scanner) found(l *layer, depth int, deflated []int) {
 func (s *Scanner) walk(l *layer, depth int, deflated []int) {
 	b := l.data
 	if s.budget -= int64(len(b)); s.budget < 0 {
-		from, to := l.origin(0, len(b))
-		s.leak(from, to, -1, encodingUnsearched)
+		for _, r := range l.origin(0, len(b)) {
+			s.leak(r.From, r.To, -1, encodingUnsearched)
+		}
 		return
 	}
 	in := ""
 	if p := l.path(); p != "" {
 		in = ", in " + p
 	}
+	hits := 0
 	hit := func(at, n, who int, how string) {
-		from, to := l.origin(at, n)
-		s.leak(from, to, who, how+in)
+		if hits++; who >= 0 && l.up != nil && hits <= maxContents {
+			for _, c := range l.content(at) {
+				s.sums = append(s.sums, sha256.Sum256(c))
+			}
+		}
+		for _, r := range l.origin(at, n) {
+			s.leak(r.From, r.To, who, how+in)
+		}
 	}
 	s.text.scan(b, func(at int, p *pattern) { hit(at, len(p.bytes), p.who, p.how) })
 	s.binary.scan(b, func(at int, p *pattern) { hit(at, len(p.bytes), p.who, p.how) })
-	if s.doc.Claims {
+	if s.doc.Client {
 		scanClaims(b, func(name string, from, to int) {
 			hit(from, to-from, -1, "a header that names the client ("+name+")")
 			scanAddresses(b[from:to], func(a spelled) {
@@ -269,7 +286,7 @@ func (s *Scanner) walk(l *layer, depth int, deflated []int) {
 		})
 	}
 	var ends []int // of words that say whose address comes next
-	if s.doc.Claims {
+	if s.doc.Client {
 		ends = labelled(b)
 	}
 	if len(ends) > 0 || len(s.nets)+len(s.exact6)+len(s.iids) > 0 {

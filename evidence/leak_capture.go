@@ -271,10 +271,10 @@ func (s *Scanner) packet(h *headers, depth int) {
 		if s.hidden(h.at, min(h.at+int(b[h.at]&15)*4, h.end)) {
 			s.leak(h.sum.From, h.sum.To, -1, "IPv4 header checksum: narrows what is withheld"+where)
 		}
-		if addresses {
+		if s.doc.Client && s.hidden(h.src.From, h.src.To) && !s.hidden(h.dst.From, h.dst.To) { // sent by the device
 			s.leak(h.at+4, h.at+6, -1, "IPv4 identification: may count for the device"+where)
 		}
-	} else if addresses {
+	} else if addresses && s.doc.Client {
 		s.leak(h.at+1, h.at+4, -1, "IPv6 flow label: may be a hash of the address"+where)
 	}
 	if h.l4 == 0 {
@@ -283,10 +283,10 @@ func (s *Scanner) packet(h *headers, depth int) {
 	if h.l4sum.To > 0 && h.l4sum.To <= h.end && (addresses && !h.icmp || s.hidden(h.l4, h.end)) {
 		s.leak(h.l4sum.From, h.l4sum.To, -1, "transport checksum: narrows what is withheld"+where)
 	}
-	if addresses && h.stamps.To > 0 {
+	if addresses && s.doc.Client && h.stamps.To > 0 {
 		s.leak(h.stamps.From, h.stamps.To, -1, "TCP timestamps: the device's clock"+where)
 	}
-	if h.proto == packet.UDP && h.payload < h.end && (slices.Contains(chatty, h.from) || slices.Contains(chatty, h.to)) {
+	if s.doc.Client && h.proto == packet.UDP && h.payload < h.end && (slices.Contains(chatty, h.from) || slices.Contains(chatty, h.to)) {
 		s.leak(h.payload, h.end, -1, "a device speaking of itself (DHCP, mDNS and the like)"+where)
 	}
 	if h.quote > 0 && depth < 2 {
@@ -300,7 +300,7 @@ func (s *Scanner) packet(h *headers, depth int) {
 func (s *Scanner) datagram(h *headers) {
 	payload := s.doc.Data[h.payload:h.end]
 	if h.from == 53 || h.to == 53 {
-		if r, ok := clientSubnet(payload); ok {
+		if r, ok := clientSubnet(payload); ok && s.doc.Client {
 			s.leak(h.payload+r.From, h.payload+r.To, -1, "EDNS client subnet")
 		}
 		return
@@ -326,7 +326,7 @@ func (s *Scanner) datagram(h *headers) {
 func (s *Scanner) stream(segments []headers) {
 	if len(segments) < 2 {
 		if h := segments[0]; h.from == 53 || h.to == 53 {
-			if r, ok := clientSubnet(s.doc.Data[min(h.payload+2, h.end):h.end]); ok {
+			if r, ok := clientSubnet(s.doc.Data[min(h.payload+2, h.end):h.end]); ok && s.doc.Client {
 				s.leak(h.payload+2+r.From, h.payload+2+r.To, -1, "EDNS client subnet")
 			}
 		}

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 )
 
@@ -17,14 +18,15 @@ type pattern struct {
 	alone func(byte) bool
 }
 
-// matcher finds many patterns in one pass: a filter of 65,536 bits over the
-// next q bytes tells where to look closer, so that the cost hardly depends on
-// how many patterns there are.
+// matcher finds many patterns in one pass: a filter over the next q bytes, in
+// which at most one bit of sixteen is set, tells where to look closer, so that
+// the cost hardly depends on how many patterns there are.
 type matcher struct {
 	fold   *[256]byte // nil: bytes are compared as they are
 	q      int        // length of the key, at most 4
 	mask   uint32
-	filter [1 << 10]uint64
+	filter []uint64
+	shift  int // of a key's hash to its bit
 	table  map[uint32][]pattern
 }
 
@@ -50,6 +52,8 @@ func newMatcher(patterns []pattern, fold *[256]byte) *matcher {
 		m.q = min(m.q, len(p.bytes))
 	}
 	m.mask = uint32(1<<(8*m.q) - 1)
+	size := min(max(16, bits.Len(uint(len(patterns)*16))), 26)
+	m.filter, m.shift = make([]uint64, 1<<(size-6)), 32-size
 	for _, p := range patterns {
 		if fold != nil {
 			b := make([]byte, len(p.bytes))
@@ -62,7 +66,7 @@ func newMatcher(patterns []pattern, fold *[256]byte) *matcher {
 		for _, c := range p.bytes[:m.q] {
 			key = key<<8 | uint32(c)
 		}
-		h := key * 0x9e3779b1 >> 16
+		h := key * 0x9e3779b1 >> m.shift
 		m.filter[h>>6] |= 1 << (h & 63)
 		m.table[key] = append(m.table[key], p)
 	}
@@ -81,7 +85,7 @@ func (m *matcher) scan(b []byte, hit func(at int, p *pattern)) {
 		}
 		w = w<<8 | uint32(c)
 		key := w & m.mask
-		h := key * 0x9e3779b1 >> 16
+		h := key * 0x9e3779b1 >> m.shift
 		if m.filter[h>>6]&(1<<(h&63)) == 0 || i < last {
 			continue
 		}

@@ -163,6 +163,9 @@ func (c *cutter) value(t reflect.Type, r rule) error {
 		}
 		from := c.at
 		c.str()
+		if bytes.HasPrefix(c.data[from+1:], []byte(measure.UnknownFailurePrefix)) {
+			r.text = Foreign // goes on in the system's words, which can have addresses in them
+		}
 		c.cut(from+1, c.at-1, r.text)
 	case 't', 'f', 'n':
 		if b != 'n' && t.Kind() != reflect.Bool {
