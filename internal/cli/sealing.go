@@ -141,10 +141,22 @@ func (a *app) prepareSealing(path string, o *sealingOptions) (s *sealing, err er
 	if _, err := os.Lstat(s.path); err == nil {
 		return nil, hint(fmt.Errorf("%s exists already and is not overwritten", s.path), "choose another name with -o")
 	}
-	if s.scratch, err = os.MkdirTemp(filepath.Dir(s.path), ".govah-seal-*"); err != nil {
+	if s.scratch, err = os.MkdirTemp(s.scratchFolder(), ".govah-seal-*"); err != nil {
 		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "choose a folder that you can write to")
 	}
 	return s, nil
+}
+
+// scratchFolder is beside the file to be. What is to be encrypted should not
+// have been on the disk in the clear: it is in memory where the system has a
+// folder for that (XDG_RUNTIME_DIR).
+func (s *sealing) scratchFolder() string {
+	if memory := os.Getenv("XDG_RUNTIME_DIR"); s.recipients != nil && filepath.IsAbs(memory) {
+		if st, err := os.Stat(memory); err == nil && st.IsDir() && st.Mode().Perm()&0o077 == 0 {
+			return memory
+		}
+	}
+	return filepath.Dir(s.path)
 }
 
 // findKey finds out whether the scope's key, if it has one, can be used.
@@ -230,11 +242,32 @@ func (s *sealing) discard() {
 	os.RemoveAll(s.scratch)
 }
 
+// rescue keeps the measurements of a run of which no evidence could be made,
+// unless they were never to be in the clear.
+func (s *sealing) rescue(err error) error {
+	own := filepath.Dir(s.measurements) != s.scratch
+	if err == nil || own || s.recipients != nil {
+		return err
+	}
+	path := withoutEnding(s.path) + ".jsonl"
+	if _, serr := os.Lstat(path); serr == nil {
+		path = s.scratch + ".jsonl"
+	}
+	if rerr := os.Rename(s.measurements, path); rerr != nil {
+		return err
+	}
+	return hint(err, "the measurements are whole, in %s: `govah seal %s` makes evidence of them", path, path)
+}
+
 // sealRun makes evidence of a run that has ended, verifies it, and tells what
 // it is. Nothing of it is there before it is whole, and the measurements stay
 // whatever becomes of it.
 func (a *app) sealRun(lang i18n.Lang, s *sealing) error {
-	stays := "is the disk full? The measurements are whole: `govah seal` makes evidence of a file of -o"
+	return s.rescue(a.sealTraced(lang, s))
+}
+
+func (a *app) sealTraced(lang i18n.Lang, s *sealing) error {
+	const stays = "is the disk full? `govah seal` makes evidence of a file of -o"
 	sum, traced, err := s.stop()
 	if err != nil {
 		return hint(fmt.Errorf("keeping the packets of the run: %w", err), "%s", stays)
@@ -307,7 +340,7 @@ func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err e
 	}
 	data, err := evidence.Seal(in)
 	if err != nil {
-		return nil, 0, hint(err, "the measurements are whole: `govah seal` makes evidence of a file of -o")
+		return nil, 0, hint(err, "`govah seal` makes evidence of a file of -o")
 	}
 	if b, err = evidence.Open(data); err != nil {
 		return nil, 0, fmt.Errorf("what was sealed does not verify: %w", err)
@@ -327,7 +360,7 @@ func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err e
 		data = out.Bytes()
 	}
 	if err := evidence.WriteFile(s.path, data); err != nil {
-		return nil, 0, hint(err, "is the disk full? The measurements are whole: `govah seal` makes evidence of a file of -o")
+		return nil, 0, hint(err, "is the disk full? `govah seal` makes evidence of a file of -o")
 	}
 	if err := key.Done(b.Entry[:]); err != nil {
 		return nil, 0, hint(fmt.Errorf("%s is whole, but the key's chain could not be noted: %w", s.path, err), "is the disk full? The next one will not lead to it")

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"govah/check"
+	"govah/evidence/keyring"
 	"govah/internal/i18n"
 	"govah/measure"
 	"govah/packet"
@@ -151,5 +152,45 @@ func TestCheckpoint(t *testing.T) {
 		if _, err := logURL(bad); err == nil {
 			t.Errorf("%q was taken for the address of a log", bad)
 		}
+	}
+}
+
+// TestMeasurementsStay: where no evidence could be made, the measurements are
+// not lost; those that were to be encrypted are not left in the clear.
+func TestMeasurementsStay(t *testing.T) {
+	failed := errors.New("the disk is full")
+	begin := func(to *keyring.Recipients) *sealing {
+		dir := t.TempDir()
+		s := &sealing{path: filepath.Join(dir, "case.govah"), scratch: filepath.Join(dir, ".govah-seal-1"), recipients: to}
+		s.measurements = filepath.Join(s.scratch, "measurements.jsonl")
+		if err := errors.Join(os.Mkdir(s.scratch, 0o700), os.WriteFile(s.measurements, []byte("{}\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	files := func(s *sealing, err error) (names []string) {
+		if s.discard(); !errors.Is(err, failed) {
+			t.Errorf("%v", err)
+		}
+		list, err := os.ReadDir(filepath.Dir(s.path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	s := begin(nil)
+	if got := files(s, s.rescue(failed)); !slices.Equal(got, []string{"case.jsonl"}) {
+		t.Errorf("left: %v", got)
+	}
+	to, err := keyring.ParseRecipients("age1cy0su9fwf3gf9mw868g5yut09p6nytfmmnktexz2ya5uqg9vl9sss4euqm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = begin(to)
+	if got := files(s, s.rescue(failed)); len(got) != 0 {
+		t.Errorf("in the clear: %v", got)
 	}
 }
