@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await": await, "mode": mode, "columns": columns, "garbage": garbage, "lines": lines, "cut": cut, "told": told,
-			"member": member, "flip": flip, "clear": clearOf, "glob": glob,
+			"member": member, "flip": flip, "clear": clearOf, "glob": glob, "nowhere": nowhere,
 		},
 	})
 }
@@ -83,6 +83,25 @@ func glob(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if len(found) != 1 {
 		ts.Fatalf("%s: %v", args[0], found)
+	}
+}
+
+// nowhere REGEXP DIR: no file in it, nor below it, has it.
+func nowhere(ts *testscript.TestScript, neg bool, args []string) {
+	re, files := regexp.MustCompile(args[0]), 0
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[1]), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files++
+		data, err := os.ReadFile(path)
+		if re.Match(data) {
+			ts.Fatalf("%s has it", path)
+		}
+		return err
+	}))
+	if files == 0 {
+		ts.Fatalf("there is no file in %s", args[1])
 	}
 }
 
