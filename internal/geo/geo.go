@@ -2,8 +2,9 @@
 // table that is part of the program, so that nobody has to be asked.
 //
 // The table comes from DB-IP's free databases (see Credit) and is written by
-// ./gen. It is read where it lies: nothing is unpacked at the start, and a
-// program that never asks pays no memory for it.
+// ./gen. Nothing is unpacked at the start, and a program that never asks pays
+// no memory for it; a look-up unpacks the pages that it needs, of which the
+// last 1 MB is kept.
 package geo
 
 //go:generate go run ./gen -o dbip.bin
@@ -33,8 +34,8 @@ type Info struct {
 
 // Lookup finds an address. It is false for addresses that are not of the
 // public internet and for those that the table does not have. IPv4-mapped
-// addresses are looked up as IPv4. It takes about a microsecond and is safe
-// for concurrent use.
+// addresses are looked up as IPv4. It takes microseconds, or half a
+// millisecond where pages must be unpacked, and is safe for concurrent use.
 func Lookup(a netip.Addr) (Info, bool) {
 	a = a.Unmap().WithZone("")
 	if !a.IsValid() || reserved(a) {
@@ -53,7 +54,7 @@ func Lookup(a netip.Addr) (Info, bool) {
 	if place == 0 {
 		return Info{}, false
 	}
-	v := be32(table.places, int(place-1)*4)
+	v := table.place(int(place - 1))
 	info := Info{Country: strings.TrimRight(table.countries[int(v&0xff)*2:][:2], " ")}
 	if as := int(v >> 8); as != 0 {
 		info.ASN, info.Org = table.system(as - 1)

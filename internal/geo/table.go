@@ -1,8 +1,13 @@
 package geo
 
 import (
+	"compress/flate"
 	_ "embed"
+	"io"
 	"math/bits"
+	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // The table's layout; ./gen writes it. All integers are big-endian.
@@ -12,9 +17,14 @@ import (
 //	          v6 ranges, places, countries, systems index, systems, and then
 //	          words index and words
 //
+// Ranges, places and systems are in pages, of whole blocks where they have
+// blocks: uint32 count, that many uint32 ends, and then the pages, each of at
+// most PageSize bytes and deflated (RFC 1951). A place in them is a uint32: the
+// page's number in the upper half, the offset in it in the lower.
+//
 // Ranges cover the whole space of their family; each begins where the one
 // before ended. They lie in blocks of BlockSize. An index entry is the first
-// address of a block (4 or 16 bytes) and the block's offset (uint32). A range
+// address of a block (4 or 16 bytes) and where the block is. A range
 // is one byte - bit 7: the step is not a power of two; bit 6: the place is
 // that of the range before the last; bits 0 to 5: the code of the step's
 // trailing zeros - and then, as needed, the trailing zeros themselves (1 byte
@@ -26,11 +36,12 @@ import (
 // index of the AS (0 none) in the upper 24 bits, index of the country in the
 // lower 8. Countries are two letters each. Systems are (ASN step, length,
 // name) in blocks of BlockSize; the index entry is the ASN before the block
-// and the offset. In a name the bytes 1 to 31 begin a two-byte code of a word.
+// and where it is. In a name the bytes 1 to 31 begin a two-byte code of a word.
 const (
 	Magic     = "govahgeo"
-	Layout    = 1
+	Layout    = 2
 	BlockSize = 32
+	PageSize  = 8 << 10
 
 	FlagStep = 0x80 // the step is not a power of two
 	FlagBack = 0x40 // the place is that of the range before the last
@@ -44,42 +55,92 @@ var packed string
 var table = open(packed)
 
 type tables struct {
-	version              string
-	v4, v6               family
-	places, countries    string
-	systemIndex, systems string
-	wordIndex, words     string
+	version          string
+	v4, v6           family
+	places           pages
+	countries        string
+	systemIndex      string
+	systems          pages
+	wordIndex, words string
 }
 
 // family is the ranges of one address family.
 type family struct {
-	index, ranges string
-	bytes         int // of an address
-	top           int // zeros = top-code; negative: zeros = code
+	index  string
+	ranges pages
+	bytes  int // of an address
+	top    int // zeros = top-code; negative: zeros = code
 }
+
+// pages is a section that is inflated a page at a time, of which the last few
+// are kept: at most 256 KB.
+type pages struct {
+	ends, data string
+	kept       [32]atomic.Pointer[page]
+}
+
+type page struct {
+	number int
+	text   string
+}
+
+var inflaters = sync.Pool{New: func() any { return flate.NewReader(strings.NewReader("")) }}
+
+// cut finds the ends of a section's pages.
+func (p *pages) cut(section string) {
+	n := int(be32(section, 0))
+	p.ends, p.data = section[4:4+4*n], section[4+4*n:]
+}
+
+// page is one page, which must not be changed. It panics where the table is
+// damaged, as it would where an index leads outside.
+func (p *pages) page(n int) string {
+	slot := &p.kept[n%len(p.kept)]
+	if k := slot.Load(); k != nil && k.number == n {
+		return k.text
+	}
+	from := 0
+	if n > 0 {
+		from = int(be32(p.ends, 4*(n-1)))
+	}
+	r := inflaters.Get().(io.ReadCloser)
+	defer inflaters.Put(r)
+	r.(flate.Resetter).Reset(strings.NewReader(p.data[from:be32(p.ends, 4*n)]), nil)
+	var b strings.Builder
+	b.Grow(PageSize)
+	if _, err := io.Copy(&b, r); err != nil {
+		panic("geo: the table is damaged: " + err.Error())
+	}
+	slot.Store(&page{n, b.String()})
+	return b.String()
+}
+
+// at is the page that holds a place, and the offset in it.
+func (p *pages) at(place uint32) (string, int) { return p.page(int(place >> 16)), int(place & 0xffff) }
 
 // open finds the sections. The table is part of the program, and a test says
 // that it is whole; one of another layout is empty, so that ./gen, which
 // imports this package, can replace it.
-func open(s string) tables {
+func open(s string) *tables {
+	t := &tables{}
 	if len(s) < len(Magic)+2 || s[:len(Magic)] != Magic || s[len(Magic)] != Layout {
-		return tables{}
+		return t
 	}
 	n := int(s[len(Magic)+1])
 	s = s[len(Magic)+2:]
-	var t tables
 	t.version, s = s[:n], s[n:]
 	next := func() (section string) {
 		n := be32(s, 0)
 		section, s = s[4:4+n], s[4+n:]
 		return section
 	}
-	t.v4 = family{bytes: 4, top: -1}
-	t.v4.index, t.v4.ranges = next(), next()
-	t.v6 = family{bytes: 16, top: Top6}
-	t.v6.index, t.v6.ranges = next(), next()
-	t.places, t.countries = next(), next()
-	t.systemIndex, t.systems = next(), next()
+	t.v4.bytes, t.v4.top, t.v4.index = 4, -1, next()
+	t.v4.ranges.cut(next())
+	t.v6.bytes, t.v6.top, t.v6.index = 16, Top6, next()
+	t.v6.ranges.cut(next())
+	t.places.cut(next())
+	t.countries, t.systemIndex = next(), next()
+	t.systems.cut(next())
 	t.wordIndex, t.words = next(), next()
 	return t
 }
@@ -107,16 +168,16 @@ func (f *family) find(key u128) uint64 {
 		return 0
 	}
 	block := low - 1
-	at := int(be32(f.index, block*(f.bytes+4)+f.bytes))
+	ranges, at := f.ranges.at(be32(f.index, block*(f.bytes+4)+f.bytes))
 	start := f.start(block)
 	var place, last, before uint64
-	for i := 0; i < BlockSize && at < len(f.ranges); i++ {
-		head := f.ranges[at]
+	for i := 0; i < BlockSize && at < len(ranges); i++ {
+		head := ranges[at]
 		at++
 		if i > 0 {
 			zeros := int(head & Escape)
 			if zeros == Escape {
-				zeros = int(f.ranges[at])
+				zeros = int(ranges[at])
 				at++
 			} else if f.top >= 0 {
 				zeros = f.top - zeros
@@ -124,7 +185,7 @@ func (f *family) find(key u128) uint64 {
 			step := u128{lo: 1}
 			if head&FlagStep != 0 {
 				var n int
-				step, n = uvarint(f.ranges[at:])
+				step, n = uvarint(ranges[at:])
 				at += n
 				step = step.shift(1)
 				step.lo |= 1
@@ -137,7 +198,7 @@ func (f *family) find(key u128) uint64 {
 		if head&FlagBack != 0 {
 			place = before
 		} else {
-			p, n := uvarint(f.ranges[at:])
+			p, n := uvarint(ranges[at:])
 			at += n
 			place = p.lo
 		}
@@ -146,19 +207,25 @@ func (f *family) find(key u128) uint64 {
 	return place
 }
 
+// place is the AS and country that a place has, packed in a uint32.
+func (t *tables) place(i int) uint32 {
+	const perPage = PageSize / 4
+	return be32(t.places.page(i/perPage), i%perPage*4)
+}
+
 // system is the number and the name of an AS by its index.
 func (t *tables) system(i int) (asn int, name string) {
 	block := i / BlockSize
 	asn = int(be32(t.systemIndex, block*8))
-	at := int(be32(t.systemIndex, block*8+4))
+	systems, at := t.systems.at(be32(t.systemIndex, block*8+4))
 	for k := 0; ; k++ {
-		step, n := uvarint(t.systems[at:])
+		step, n := uvarint(systems[at:])
 		at += n
 		asn += int(step.lo)
-		length, n := uvarint(t.systems[at:])
+		length, n := uvarint(systems[at:])
 		at += n
 		if k == i%BlockSize {
-			return asn, t.expand(t.systems[at : at+int(length.lo)])
+			return asn, t.expand(systems[at : at+int(length.lo)])
 		}
 		at += int(length.lo)
 	}

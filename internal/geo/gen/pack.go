@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"compress/flate"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func clean(s string) string {
 }
 
 // pack writes the layout that package geo describes.
-func (d *database) pack() ([]byte, error) {
+func (d *database) pack() (_ []byte, err error) {
 	// Frequent places get short numbers; 0 is the empty one.
 	delete(d.places, place{})
 	order := make([]place, 0, len(d.places))
@@ -165,17 +166,68 @@ func (d *database) pack() ([]byte, error) {
 	codes, wordIndex, words := d.dictionary()
 	systemIndex, list := packSystems(systems, d.names, codes)
 
+	var cut [4][]byte
+	for i, p := range []*paged{ranges4, ranges6, pagedEvery(places), list} {
+		if cut[i], err = p.section(); err != nil {
+			return nil, err
+		}
+	}
 	out := append([]byte(geo.Magic), geo.Layout, byte(len(d.version)))
 	out = append(out, d.version...)
-	for _, section := range [][]byte{index4, ranges4, index6, ranges6, places,
-		[]byte(strings.Join(countries, "")), systemIndex, list, wordIndex, words} {
+	for _, section := range [][]byte{index4, cut[0], index6, cut[1], cut[2],
+		[]byte(strings.Join(countries, "")), systemIndex, cut[3], wordIndex, words} {
 		out = binary.BigEndian.AppendUint32(out, uint32(len(section)))
 		out = append(out, section...)
 	}
 	return out, nil
 }
 
-func packRanges(list []span, number map[place]uint64, size int) (index, out []byte) {
+// paged is a section in pages of whole blocks.
+type paged struct{ pages [][]byte }
+
+// add appends a block and is where it stands.
+func (p *paged) add(block []byte) uint32 {
+	n := len(p.pages)
+	if n == 0 || len(p.pages[n-1])+len(block) > geo.PageSize {
+		p.pages = append(p.pages, nil)
+		n++
+	}
+	at := uint32(n-1)<<16 | uint32(len(p.pages[n-1]))
+	p.pages[n-1] = append(p.pages[n-1], block...)
+	return at
+}
+
+// pagedEvery cuts at each full page.
+func pagedEvery(b []byte) *paged {
+	return &paged{slices.Collect(slices.Chunk(b, geo.PageSize))}
+}
+
+// section writes the pages as package geo describes.
+func (p *paged) section() ([]byte, error) {
+	out := binary.BigEndian.AppendUint32(nil, uint32(len(p.pages)))
+	var data bytes.Buffer
+	for _, page := range p.pages {
+		if len(page) > geo.PageSize {
+			return nil, fmt.Errorf("a block has %d bytes, more than a page", len(page))
+		}
+		w, err := flate.NewWriter(&data, flate.BestCompression)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(page); err != nil {
+			return nil, err
+		}
+		if err := w.Close(); err != nil {
+			return nil, err
+		}
+		out = binary.BigEndian.AppendUint32(out, uint32(data.Len()))
+	}
+	return append(out, data.Bytes()...), nil
+}
+
+func packRanges(list []span, number map[place]uint64, size int) (index []byte, out *paged) {
+	out = &paged{}
+	var block []byte
 	var before, last uint64
 	for i, s := range list {
 		n := number[s.place]
@@ -183,8 +235,7 @@ func packRanges(list []span, number map[place]uint64, size int) (index, out []by
 		var body []byte
 		if i%geo.BlockSize == 0 {
 			index = append(index, s.start.FillBytes(make([]byte, size))...)
-			index = binary.BigEndian.AppendUint32(index, uint32(len(out)))
-			before, last = 0, 0
+			block, before, last = nil, 0, 0
 		} else {
 			step := new(big.Int).Sub(s.start, list[i-1].start)
 			zeros := int(step.TrailingZeroBits())
@@ -209,7 +260,10 @@ func packRanges(list []span, number map[place]uint64, size int) (index, out []by
 			body = binary.AppendUvarint(body, n)
 		}
 		before, last = last, n
-		out = append(append(out, head), body...)
+		block = append(append(block, head), body...)
+		if i%geo.BlockSize == geo.BlockSize-1 || i == len(list)-1 {
+			index = binary.BigEndian.AppendUint32(index, out.add(block))
+		}
 	}
 	return index, out
 }
@@ -223,12 +277,14 @@ func appendUvarint(b []byte, v *big.Int) []byte {
 	return append(b, byte(v.Uint64()))
 }
 
-func packSystems(systems []uint32, names map[uint32]string, codes map[string][]byte) (index, out []byte) {
+func packSystems(systems []uint32, names map[uint32]string, codes map[string][]byte) (index []byte, out *paged) {
+	out = &paged{}
+	var block []byte
 	var last uint32
 	for i, asn := range systems {
 		if i%geo.BlockSize == 0 {
 			index = binary.BigEndian.AppendUint32(index, last)
-			index = binary.BigEndian.AppendUint32(index, uint32(len(out)))
+			block = nil
 		}
 		var name []byte
 		for _, w := range split(names[asn]) {
@@ -238,10 +294,13 @@ func packSystems(systems []uint32, names map[uint32]string, codes map[string][]b
 				name = append(name, w...)
 			}
 		}
-		out = binary.AppendUvarint(out, uint64(asn-last))
-		out = binary.AppendUvarint(out, uint64(len(name)))
-		out = append(out, name...)
+		block = binary.AppendUvarint(block, uint64(asn-last))
+		block = binary.AppendUvarint(block, uint64(len(name)))
+		block = append(block, name...)
 		last = asn
+		if i%geo.BlockSize == geo.BlockSize-1 || i == len(systems)-1 {
+			index = binary.BigEndian.AppendUint32(index, out.add(block))
+		}
 	}
 	return index, out
 }
