@@ -166,3 +166,28 @@ func TestKinds(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnDoing: what is done on this device or in its own network, under a root
+// that was put here, is called that; what is known for interception is not, nor
+// what is done elsewhere as well.
+func TestOwnDoing(t *testing.T) {
+	own := measure.Finding{Method: measure.TLSInterception, Interference: measure.InterferenceConfirmed, Trusted: true, Scope: measure.ScopeDevice}
+	company, far, state, untrusted := own, own, own, own
+	company.Scope = measure.ScopeLAN
+	far.Scope = measure.ScopeUnknown
+	state.Match = &measure.Match{Row: "kz.qaznet", Kind: "interception-root", How: measure.HowFamily}
+	untrusted.Trusted = false
+	blocked := measure.Finding{Method: measure.TLSReset, Interference: measure.InterferenceConfirmed}
+	for i, c := range []struct {
+		findings []measure.Finding
+		own      bool
+	}{
+		{[]measure.Finding{own}, true}, {[]measure.Finding{company}, true}, {[]measure.Finding{own, company}, true},
+		{[]measure.Finding{far}, false}, {[]measure.Finding{state}, false}, {[]measure.Finding{untrusted}, false}, {[]measure.Finding{own, blocked}, false}, {nil, false},
+	} {
+		v := measure.Verdict{Target: "https://bank.example/", Interference: measure.InterferenceConfirmed, Findings: c.findings}
+		if got := stateWords(&v); (got == "state.own") != c.own {
+			t.Errorf("%d: %s", i, got)
+		}
+	}
+}

@@ -284,10 +284,12 @@ func stranger(l i18n.Lang, id *measure.Identification) account {
 			head("also", shares(l, rest).as("list"))
 		}
 		a.not = []sentence{say("identification.interceptor.limit.product")}
+		a.next = []sentence{say("identification.interceptor.next")}
 	case measure.BehaviourKnown:
 		first := id.Behaviours[0]
 		head("interceptor.behaviour", candidate(first.Name, first.Country).as("behaviour"), i18n.Word("share", share(l, first.PerMille)))
-		a.not = []sentence{say("identification.interceptor.limit.product")}
+		a.not = []sentence{say("identification.interceptor.limit.authority")}
+		a.next = []sentence{say("next.content")} // what is known for interception is not called harmless
 	default:
 		if id.Cluster != "" {
 			head("interceptor.unknown", i18n.LTR("id", clip(id.Cluster, 60)))
@@ -296,6 +298,7 @@ func stranger(l i18n.Lang, id *measure.Identification) account {
 			head("interceptor.unknown-plain")
 		}
 		a.not = []sentence{say("identification.interceptor.limit.unknown")}
+		a.next = []sentence{say("identification.next.compare", commandsFor("identify", id.Target)...)}
 	}
 	for _, name := range told {
 		for _, p := range properties(id) {
@@ -308,7 +311,6 @@ func stranger(l i18n.Lang, id *measure.Identification) account {
 	for _, w := range id.Unknown[:min(len(id.Unknown), maxWhys)] {
 		a.open = append(a.open, why(l, w))
 	}
-	a.next = []sentence{say("identification.interceptor.next")}
 	return a
 }
 

@@ -456,8 +456,11 @@ func (d *document) grid(length int64, height i18n.Markup) {
 // axis writes the times under a picture.
 func (d *document) axis(length int64) {
 	d.raw(`<div class="lane axis"><b></b><div><div class="row"><span class="who"></span><svg role="img" aria-label="`, plainText(d.l.Text("html.seconds")), `">`)
-	s := span{0, length}
-	for t, by := int64(0), step(length); t <= length; t += by {
+	s, by := span{0, length}, step(length)
+	if d.l == i18n.Persian && length/by > 2 {
+		by *= 2 // its words for units are long: five times would overlap
+	}
+	for t := int64(0); t <= length; t += by {
 		at := s.at(t)
 		anchor := i18n.Markup("middle")
 		switch {

@@ -55,6 +55,8 @@ func StateOf(v *measure.Verdict) State {
 func stateWords(v *measure.Verdict) string {
 	s := StateOf(v)
 	switch {
+	case s == StateConfirmed && ownDoing(v):
+		return "state.own"
 	case v.Target != measure.LineTarget || s != StateFine:
 		return "state." + string(s)
 	case len(v.Findings) > 0:
@@ -140,6 +142,20 @@ func reads(m measure.Method) bool {
 // near says whether a finding is about this device or its own network.
 func near(f measure.Finding) bool {
 	return !f.Method.Benign() && (f.Scope == measure.ScopeDevice || f.Scope == measure.ScopeLAN)
+}
+
+// ownDoing says that all that was confirmed is done on this device or in its
+// own network, under a root that was put here: that is no accusation.
+func ownDoing(v *measure.Verdict) bool {
+	any := false
+	for _, f := range v.Findings {
+		if f.Interference == measure.InterferenceConfirmed && !f.Method.Benign() {
+			if any = true; !near(f) || !openly(f) {
+				return false
+			}
+		}
+	}
+	return any
 }
 
 // openly says whether a root that was put on this device may be somebody's open
@@ -531,8 +547,12 @@ func addedHeader(m *measure.Match) (string, bool) {
 // command is the one that measured.
 func commandsFor(command, target string) []i18n.Arg {
 	if target == measure.LineTarget {
+		again := "govah check --set interception"
+		if command == "identify" {
+			again += " --identify"
+		}
 		return []i18n.Arg{
-			i18n.Command("again", "govah check --set interception"),
+			i18n.Command("again", again),
 			i18n.Command("diff", "govah diff OLD NEW"),
 			i18n.Command("helper", "govah check --set interception --helper URL"),
 		}
