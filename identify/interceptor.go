@@ -42,6 +42,7 @@ type stranger struct {
 	table       *Table
 	id          *measure.Identification
 	said        map[string]map[string][]string // by property and value, the observations
+	operators   map[string]map[string]bool     // of resolvers that show a property's value
 	claims      []claim
 	authorities []claim
 }
@@ -64,7 +65,7 @@ func (t *Table) Interceptors(m *measure.Measurement, v *measure.Verdict) (out []
 		}
 		s := list[payload]
 		if s == nil {
-			s = &stranger{table: t, said: map[string]map[string][]string{}, id: &measure.Identification{Type: "identification", Schema: 1, Rules: Rules,
+			s = &stranger{table: t, said: map[string]map[string][]string{}, operators: map[string]map[string]bool{}, id: &measure.Identification{Type: "identification", Schema: 1, Rules: Rules,
 				Run: m.Run, Measurement: m.ID, Target: m.Target, Family: f.Family, Payload: payload, Trigger: f.Trigger, Method: f.Method}}
 			list[payload] = s
 		}
@@ -132,17 +133,25 @@ func (s *stranger) take(m *measure.Measurement, f *measure.Finding, byID map[str
 			continue
 		}
 		if s.id.Payload == Web {
-			s.web(o, byID[o.Control])
+			port := "80"
+			if f.Trigger.Kind == "port" {
+				port = f.Trigger.Value
+			}
+			s.web(o, byID[o.Control], port)
 		} else {
 			s.resolver(o, byID[o.Control])
 		}
 	}
 }
 
+// bounded is foreign text as it is kept.
+func bounded(text string) string {
+	return strings.TrimSpace(strings.ToValidUTF8(text[:min(len(text), maxShown)], ""))
+}
+
 // say notes what an observation shows.
 func (s *stranger) say(o *measure.Observation, property, value string) {
-	value = strings.TrimSpace(strings.ToValidUTF8(value[:min(len(value), maxShown)], ""))
-	if value == "" {
+	if value = bounded(value); value == "" {
 		return
 	}
 	if s.said[property] == nil {
@@ -225,9 +234,9 @@ func (s *stranger) certificate(o *measure.Observation, f *measure.Finding) {
 
 // web reads what stands for plain HTTP: its own answers where nobody lives and
 // to lines that no server understands, and what it adds to others'.
-func (s *stranger) web(o, c *measure.Observation) {
+func (s *stranger) web(o, c *measure.Observation, port string) {
 	h := o.HTTP
-	if h == nil || !strings.HasSuffix(o.Remote, ":80") || h.Status == 0 {
+	if h == nil || !strings.HasSuffix(o.Remote, ":"+port) || h.Status == 0 {
 		return
 	}
 	headers := h.Headers
@@ -285,16 +294,22 @@ func (s *stranger) resolver(o, c *measure.Observation) {
 		return
 	}
 	for _, a := range d.Replies[0].Answers {
-		switch text := strings.Trim(a.Value, `"`); {
+		property, value := "", strings.Trim(a.Value, `"`)
+		switch {
 		case o.Experiment == measure.ExpOperator && a.Type == "TXT" && strings.EqualFold(strings.TrimSuffix(d.Name, "."), "version.bind"):
-			s.say(o, "version", text)
+			property = "version"
 		case o.Experiment == measure.ExpOperator && a.Type == "TXT" && !d.Expected:
-			s.say(o, "name", text)
+			property = "name"
 		case o.Experiment == measure.ExpExit && a.ASN != 0 && c != nil:
-			s.say(o, "exit", "AS"+strconv.Itoa(a.ASN))
+			property, value = "exit", "AS"+strconv.Itoa(a.ASN)
 		default:
 			continue
 		}
+		value = bounded(value)
+		if s.say(o, property, value); s.operators[property+value] == nil {
+			s.operators[property+value] = map[string]bool{}
+		}
+		s.operators[property+value][d.Operator] = true
 		return
 	}
 }
@@ -333,9 +348,9 @@ func (s *stranger) conclude() {
 	id := s.id
 	if id.Payload == Naming {
 		// Each of the resolvers that it stands for may have answered by itself;
-		// what several say is its own.
+		// what those of two operators say is its own.
 		for _, name := range []string{"version", "name", "exit"} {
-			maps.DeleteFunc(s.said[name], func(_ string, by []string) bool { return len(by) < 2 })
+			maps.DeleteFunc(s.said[name], func(value string, _ []string) bool { return len(s.operators[name+value]) < 2 })
 			if len(s.said[name]) == 0 {
 				delete(s.said, name)
 			}

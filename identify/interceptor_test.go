@@ -61,6 +61,8 @@ func TestInterceptors(t *testing.T) {
 		{"a page of nobody's", measure.LineTarget, measure.Finding{Method: measure.HTTPProxy}, []measure.Observation{web(measure.ExpNobody, measure.HTTP{Status: 504, Title: "Gateway Timeout"})}, Web, measure.UnknownDevice, "", "page=504 Gateway Timeout"},
 		{"dnsmasq for two resolvers", measure.LineTarget, measure.Finding{Method: measure.DNSInterception}, []measure.Observation{chaos("one", "version.bind", "dnsmasq-2.90"), chaos("two", "version.bind", "dnsmasq-2.90")}, Naming, measure.ProductNamed, "dnsmasq", "version=dnsmasq-2.90"},
 		{"one resolver's own dnsmasq", measure.LineTarget, measure.Finding{Method: measure.DNSInterception}, []measure.Observation{chaos("one", "version.bind", "dnsmasq-2.90"), chaos("two", "version.bind", "other")}, Naming, measure.UnknownDevice, "", ""},
+		{"one resolver that gives one name twice", measure.LineTarget, measure.Finding{Method: measure.DNSInterception}, []measure.Observation{chaos("one", "id.server", "box"), chaos("one", "hostname.bind", "box")}, Naming, measure.UnknownDevice, "", "!name"},
+		{"two that give one name", measure.LineTarget, measure.Finding{Method: measure.DNSInterception}, []measure.Observation{chaos("one", "id.server", "box"), chaos("two", "hostname.bind", "box")}, Naming, measure.UnknownDevice, "", "name=box"},
 		{"a firewall that inspects mail", "smtp://mail.example:587", measure.Finding{Method: measure.StartTLSStrip}, []measure.Observation{{Step: measure.StepMail, Role: measure.RoleTest, Mail: &measure.Mail{Protocol: "smtp", Greeting: "220 ****", Before: []string{"SIZE", "XXXXXXXA"}}}}, Mail, measure.ProductNamed, "ASA or PIX (inspect esmtp)", "mask=XXXXXXXA"},
 		{"somebody who ends mail's TLS", "smtp://mail.example:587", measure.Finding{Method: measure.MailInterception}, []measure.Observation{{Step: measure.StepMail, Role: measure.RoleTest, Mail: &measure.Mail{Protocol: "smtp", Greeting: "220 ready"}, TLS: signedBy("CN=Box").TLS}}, Mail, measure.UnknownDevice, "", "issuer=CN=Box"},
 		{"a router that answers for an SSH server", "ssh://git.example", measure.Finding{Method: measure.SSHInterception}, []measure.Observation{{Step: measure.StepSSH, Role: measure.RoleTest, SSH: &measure.SSH{Identification: "SSH-2.0-ROSSSH", KeyType: "ssh-rsa", Fingerprint: "SHA256:x"}}}, SSH, measure.ProductNamed, "RouterOS", "software=SSH-2.0-ROSSSH"},
@@ -90,7 +92,11 @@ func TestInterceptors(t *testing.T) {
 			if id.Payload != c.payload || id.Outcome != c.outcome || named != c.named || id.Method != c.finding.Method || id.Probes != 0 {
 				t.Errorf("%+v", id)
 			}
-			if name, value, _ := strings.Cut(c.says, "="); name != "" && !slices.ContainsFunc(id.Properties, func(p measure.Property) bool { return p.Name == name && p.Value == value }) {
+			if not, no := strings.CutPrefix(c.says, "!"); no {
+				if slices.ContainsFunc(id.Properties, func(p measure.Property) bool { return p.Name == not }) {
+					t.Errorf("%s in %+v", not, id.Properties)
+				}
+			} else if name, value, _ := strings.Cut(c.says, "="); name != "" && !slices.ContainsFunc(id.Properties, func(p measure.Property) bool { return p.Name == name && p.Value == value }) {
 				t.Errorf("no %s in %+v", c.says, id.Properties)
 			}
 			if again := table.Interceptors(m, v); !reflect.DeepEqual(ids, again) {

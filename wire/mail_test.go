@@ -56,10 +56,11 @@ func FuzzMail(f *testing.F) {
 	f.Add([]byte("* PREAUTH hello\r\na1 BAD\r\n"), uint8(1))
 	f.Add([]byte("+OK ready\r\n+OK\r\nTOP\r\nSTLS\r\n.\r\n+OK go\r\n\x15\x03\x03\x00\x02\x02\x28"), uint8(2))
 	f.Add(bytes.Repeat([]byte("250-x\r\n"), 3000), uint8(0))
+	f.Add([]byte("220 mail.example ESMTP\r\n\x16\x03\x03\x00\x02ab"), uint8(128))
 	f.Fuzz(func(t *testing.T, said []byte, which uint8) {
 		conn := &script{r: bytes.NewReader(said)}
 		protocol := []string{"smtp", "imap", "pop3"}[which%3]
-		o := Mail(context.Background(), NewLog(time.Now(), nil), Meta{}, conn, MailSpec{Protocol: protocol, Name: "mail.example", Inject: true}, nil)
+		o := Mail(context.Background(), NewLog(time.Now(), nil), Meta{}, conn, MailSpec{Protocol: protocol, Implicit: which >= 128, Name: "mail.example", Inject: true}, nil)
 		m := o.Mail
 		if len(m.Lines) > maxMailLines || len(m.Before) > maxMailCaps || m.EarlyBytes > maxEarly+8<<10 || o.Failure == measure.NoFailure && m.StartTLS == "ready" {
 			t.Errorf("%d lines, %d capabilities, %d early bytes, failure %q", len(m.Lines), len(m.Before), m.EarlyBytes, o.Failure)
