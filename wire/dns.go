@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +27,8 @@ const (
 	maxStrays = 256
 	// udpSize is what we say we can take (RFC 6891): it passes every path.
 	udpSize = 1232
+	// expiredEvery is how often it is looked whether a question has expired.
+	expiredEvery = 50 * time.Millisecond
 )
 
 // LookupSystem asks the operating system's resolver for A and AAAA. What it
@@ -94,6 +97,9 @@ type Question struct {
 	Operator string
 	// TTL is that of the packets sent, 0 the system's default.
 	TTL int
+	// Expired is how long to listen on, over UDP and where the network tells,
+	// once a router said that the TTL was used up; 0: as long as otherwise.
+	Expired time.Duration
 }
 
 // message is the question as it is sent.
@@ -270,6 +276,7 @@ func firstFailure(d *measure.DNS) measure.Failure {
 
 var (
 	errSilent  = fmt.Errorf("no answer: %w", context.DeadlineExceeded)
+	errExpired = fmt.Errorf("no answer, and a router said that the TTL was used up: %w", context.DeadlineExceeded)
 	errWrongID = errors.New("only answers with a wrong query id came")
 )
 
@@ -291,6 +298,7 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 		ids      []uint16
 		answered uint16
 		wrongID  bool
+		expired  bool
 		strays   int
 		next     time.Time // try
 		deadline time.Time // once nothing more is sent
@@ -317,7 +325,9 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 		}
 		wait := deadline
 		if len(d.Replies) == 0 {
-			wait = next
+			if wait = next; q.Expired > 0 && !expired && wait.Sub(now) > expiredEvery {
+				wait = now.Add(expiredEvery)
+			}
 		}
 		pc.SetReadDeadline(wait)
 		if ctx.Err() != nil {
@@ -334,8 +344,14 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 				return err
 			}
 			if len(d.Replies) == 0 {
-				if e := refusal(pc.PathErrors(), q.Server.Addr()); e != nil && len(ids) > 0 {
+				list := pc.PathErrors()
+				if e := refusal(list, q.Server.Addr()); e != nil && len(ids) > 0 {
 					return e
+				}
+				if q.Expired > 0 && !expired && slices.ContainsFunc(list, func(e PathError) bool { return e.Expired(q.Server.Addr()) }) {
+					expired, q.Tries = true, len(ids)
+					next = at.Add(q.Expired)
+					deadline = next
 				}
 			}
 			if !at.Before(deadline) && (len(ids) == q.Tries || len(d.Replies) > 0) {
@@ -392,6 +408,9 @@ func askUDP(ctx context.Context, n Network, l *Log, o *measure.Observation, q Qu
 		o.Failure = measure.DNSReplyWrongID
 		o.Detail = errWrongID.Error()
 		return nil
+	}
+	if expired {
+		return errExpired
 	}
 	return errSilent
 }
