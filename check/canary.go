@@ -84,7 +84,12 @@ func (c *canaries) bytes() (int64, int64) {
 }
 
 // run makes one step to each of up to three canaries at once.
-func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet {
+func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet { return c.visit(ctx, k, nil) }
+
+// visit is run over TLS that begins a run: inside may go on in each
+// connection after the observation of its handshake, and what became of the
+// connects counts by itself.
+func (c *canaries) visit(ctx context.Context, k canaryKey, inside func(h *canaryHost, tc *wire.TLSConn, after string)) bracketSet {
 	var hosts []*canaryHost
 	c.mu.Lock()
 	for i := range c.hosts {
@@ -103,23 +108,29 @@ func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet {
 		mu  sync.Mutex
 		set = bracketSet{began: time.Now()}
 	)
-	networks := map[int]bool{}
-	good := 0
+	networks, reached := map[int]bool{}, map[int]bool{}
+	good, connected := 0, 0
 	for _, h := range hosts {
 		wg.Go(func() {
-			o := c.one(ctx, h, k)
+			o := c.one(ctx, h, k, inside)
 			if o == nil {
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			set.obs = append(set.obs, *o)
-			if o.Failure == measure.NoFailure {
-				good++
+			if o.Failure == measure.NoFailure || inside != nil && o.After != "" {
 				c.mu.Lock()
 				h.worked = true
 				c.mu.Unlock()
+			}
+			if o.Failure == measure.NoFailure {
+				good++
 				networks[o.ASN] = true
+			}
+			if o.After != "" {
+				connected++
+				reached[o.ASN] = true
 			}
 		})
 	}
@@ -136,20 +147,28 @@ func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet {
 		return set
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count(k, len(set.obs), good, len(networks))
+	if inside != nil {
+		c.count(canaryKey{step: measure.StepTCP, family: k.family}, len(set.obs), connected, len(reached))
+	}
+	c.last[k] = set
+	return set
+}
+
+// count adds to the tally of a step; its caller holds the lock.
+func (c *canaries) count(k canaryKey, runs, good, networks int) {
 	t := c.tally[k]
 	if t == nil {
 		t = &measure.Canary{Step: k.step, Family: k.family}
 		c.tally[k] = t
 	}
-	t.Runs += len(set.obs)
-	t.Failures += len(set.obs) - good
-	t.Networks = max(t.Networks, len(networks))
-	c.last[k] = set
-	c.mu.Unlock()
-	return set
+	t.Runs += runs
+	t.Failures += runs - good
+	t.Networks = max(t.Networks, networks)
 }
 
-func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey) *measure.Observation {
+func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey, inside func(*canaryHost, *wire.TLSConn, string)) *measure.Observation {
 	addr, _ := h.addr(k.family)
 	meta := wire.Meta{Role: measure.RoleCanary, Stage: measure.StageBracket}
 	if c.r.pacer.wait(ctx) != nil {
@@ -176,6 +195,9 @@ func (c *canaries) one(ctx context.Context, h *canaryHost, k canaryKey) *measure
 	case measure.StepTLS:
 		tc, ho := wire.Handshake(ctx, c.log, meta, conn, wire.HandshakeSpec{SNI: h.Name, Verify: h.Name, Hello: c.hello}, c.r.trust)
 		if tc != nil {
+			if inside != nil {
+				inside(h, tc, ho.ID)
+			}
 			tc.Close()
 		}
 		return ho
@@ -216,18 +238,39 @@ func (c *canaries) bracket(ctx context.Context, k canaryKey, since time.Time) br
 	}
 }
 
-// dropDead leaves out canaries that never worked here while others did: one
-// that is blocked or down says nothing about the network.
-func (c *canaries) dropDead() {
+// dropDead leaves out canaries that never worked here while others did, and
+// says whether there were any: one that is blocked or down says nothing about
+// the network, and what was counted with it is forgotten.
+func (c *canaries) dropDead() bool {
 	alive := c.working()
 	if len(alive) == 0 || len(alive) == len(c.hosts) {
-		return
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hosts = alive
 	clear(c.tally)
 	clear(c.last)
+	return true
+}
+
+// forget leaves out what was counted of a step.
+func (c *canaries) forget(step measure.Step) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.tally {
+		if k.step == step {
+			delete(c.tally, k)
+			delete(c.last, k)
+		}
+	}
+}
+
+// speaksH3 notes that a canary answers HTTP/3.
+func (c *canaries) speaksH3(h *canaryHost) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h.H3 = true
 }
 
 // any says whether a canary has worked in this run.

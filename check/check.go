@@ -142,8 +142,8 @@ func Plan(cfg Config, targets []measure.Target) Estimate {
 	}
 	p := cfg.Pace.limits()
 	per := time.Second
-	if p.perSecond > 0 {
-		per = time.Duration(6 / p.perSecond * float64(time.Second))
+	if p.flows.perSecond > 0 {
+		per = time.Duration(6 / p.flows.perSecond * float64(time.Second))
 		e.Duration = per * time.Duration(n)
 	} else {
 		e.Duration = per * time.Duration(1+n/p.screens)
@@ -213,11 +213,12 @@ type runner struct {
 	ssh      sshControls
 	helpers  []vantage
 	alone    sync.Mutex // held by a throttling test
-	// webProxy: at a canary, something nearer than the server accepts
-	// connections to port 80.
-	webProxy bool
-	// redirected: an address without a resolver answered a harmless question.
-	redirected bool
+	// webProxy says whether at a canary something nearer than the server
+	// accepts connections to port 80, and redirected whether an address without
+	// a resolver answered a harmless question. Both wait until that is known;
+	// background is what finds it out.
+	webProxy, redirected func() bool
+	background           sync.WaitGroup
 }
 
 // Run measures every target and hands each result to emit, one at a time, in
@@ -282,6 +283,9 @@ func Run(ctx context.Context, cfg Config, targets []measure.Target, emit func(Re
 			deliver(j.runLine(ctx))
 		})
 	}
+	if len(targets) > 0 {
+		r.rehearse(ctx)
+	}
 	for _, i := range order {
 		select {
 		case screens <- struct{}{}:
@@ -304,6 +308,7 @@ func Run(ctx context.Context, cfg Config, targets []measure.Target, emit func(Re
 	if ctx.Err() != nil {
 		summaryInterrupted(&mu, &summary)
 	}
+	r.background.Wait()
 	s, v := r.canaries.bytes()
 	summary.Sent += s
 	summary.Received += v
@@ -373,6 +378,10 @@ type job struct {
 	hello    *wire.Hello
 	stage    measure.Stage // of the visit under way: screen, or isolate when it is made again
 	brackets map[string]measure.Observation
+	// background is what the verdict waits for and no step does.
+	background sync.WaitGroup
+	// redirected: an address without a resolver answered the line's question.
+	redirected atomic.Bool
 
 	mu       sync.Mutex
 	suspects []suspect
@@ -416,6 +425,7 @@ func (j *job) run(ctx context.Context, screened func()) Result {
 		}
 		j.r.suspects.Add(-1)
 	}
+	j.background.Wait()
 	m := j.snapshot()
 	m.Complete = ctx.Err() == nil
 	j.r.bytes.Add(m.BytesSent + m.BytesReceived)

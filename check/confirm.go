@@ -323,7 +323,7 @@ func (j *job) confirmNames(ctx context.Context, s suspect) {
 		}
 		hit := false
 		ask := func(name string, server netip.AddrPort, meta wire.Meta, nowhere bool) *measure.Observation {
-			if r.pacer.wait(ctx) != nil {
+			if r.pacer.waitAsk(ctx) != nil {
 				return j.interrupted(measure.StepDNS, meta)
 			}
 			q := wire.Question{Name: name, Type: "A", Server: server, Transport: "udp", Timeout: lookupTimeout, Linger: lingerDNS, NoResolver: nowhere}

@@ -84,9 +84,6 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 		}
 	}
 	ask := func(meta wire.Meta, q wire.Question) *measure.Observation {
-		if j.r.pacer.wait(ctx) != nil {
-			return nil
-		}
 		q.Name, q.Type = name, "A"
 		return j.put(ctx, meta, q)
 	}
@@ -104,6 +101,9 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 			meta := confirmMeta(measure.RoleTest, measure.ExpRedirect, i+1)
 			meta.Differs = []string{"resolver"}
 			tests[i] = ask(meta, wire.Question{Server: netip.AddrPortFrom(a, 53), NoResolver: true})
+			if replied(tests[i]) {
+				j.redirected.Store(true)
+			}
 		})
 	}
 	wg.Wait()
@@ -114,20 +114,24 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 		if c != nil {
 			j.log.Link(t, c.ID)
 		}
-		if t.DNS == nil || len(t.DNS.Replies) == 0 || !j.r.view.SetTTL {
+		if !replied(t) || !j.r.view.SetTTL {
 			continue
 		}
 		server, err := netip.ParseAddrPort(t.Remote)
 		if err != nil {
 			continue
 		}
-		nearest(func(ttl int) {
+		nearest(func(ttl int) bool {
 			meta := confirmMeta(measure.RoleTest, measure.ExpRedirect, t.Pair)
 			meta.Differs, meta.After = []string{"resolver"}, t.ID
-			ask(meta, wire.Question{Server: server, NoResolver: true, Tries: 3, Timeout: 1500 * time.Millisecond, TTL: ttl})
+			return replied(ask(meta, wire.Question{Server: server, NoResolver: true, Tries: 3, Timeout: 1500 * time.Millisecond, TTL: ttl}))
 		})
 		return
 	}
+}
+
+func replied(o *measure.Observation) bool {
+	return o != nil && o.DNS != nil && len(o.DNS.Replies) > 0
 }
 
 // maxDead bounds the addresses of a family at which nobody is looked for.
@@ -137,14 +141,33 @@ const maxDead = 2
 // operator's own devices are farther away.
 const farthest = 16
 
-// nearest makes a step with every TTL up to the farthest, side by side: the
-// lowest that is answered tells how near the answering device is.
-func nearest(step func(ttl int)) {
-	var wg sync.WaitGroup
-	for ttl := 1; ttl <= farthest; ttl++ {
-		wg.Go(func() { step(ttl) })
+// nearest finds the lowest TTL up to the farthest at which a step is answered,
+// by powers of two and then what lies between, each side by side, for most wait
+// in vain: that TTL tells how near the answering device is.
+func nearest(step func(ttl int) bool) {
+	var (
+		mu  sync.Mutex
+		low = farthest + 1
+	)
+	try := func(list ...int) {
+		var wg sync.WaitGroup
+		for _, ttl := range list {
+			wg.Go(func() {
+				if step(ttl) {
+					mu.Lock()
+					low = min(low, ttl)
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
+	try(1, 2, 4, 8, farthest)
+	var between []int
+	for ttl := low/2 + 1; ttl < low && low <= farthest; ttl++ {
+		between = append(between, ttl)
+	}
+	try(between...)
 }
 
 // nobody connects to where nobody lives, on the ports of the web and on one
@@ -162,6 +185,8 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 	var (
 		wg   sync.WaitGroup
 		list = make([]visit, 0, 3*len(dead))
+		// The ports at which something accepted.
+		followed sync.Map
 	)
 	canary, name := netip.Addr{}, ""
 	for _, h := range j.r.canaries.working() {
@@ -171,18 +196,16 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 		}
 	}
 	for i, a := range dead {
-		// Nobody is there to be disturbed: an address has its turn once.
-		turn := sync.OnceValue(func() error { return j.r.pacer.wait(ctx) })
 		for _, port := range []int{80, 443, otherPort} {
 			list = append(list, visit{port: port})
 			v := &list[len(list)-1]
 			wg.Go(func() {
-				if turn() != nil {
+				if j.r.pacer.wait(ctx) != nil {
 					return
 				}
 				meta := confirmMeta(measure.RoleTest, measure.ExpNobody, i+1)
 				meta.Differs = []string{"address"}
-				v.t = j.knock(ctx, meta, netip.AddrPortFrom(a, uint16(port)), name)
+				v.t = j.knock(ctx, meta, netip.AddrPortFrom(a, uint16(port)), name, func(o *measure.Observation) { j.acceptsNear(ctx, o, &followed) })
 			})
 			if i == 0 && canary.IsValid() && port != otherPort {
 				wg.Go(func() {
@@ -191,7 +214,7 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 					}
 					meta := confirmMeta(measure.RoleControl, measure.ExpNobody, 1)
 					meta.ControlKind = measure.ControlCanary
-					v.c = j.knock(ctx, meta, netip.AddrPortFrom(canary, uint16(port)), "")
+					v.c = j.knock(ctx, meta, netip.AddrPortFrom(canary, uint16(port)), "", nil)
 				})
 			}
 		}
@@ -203,31 +226,25 @@ func (j *job) nobody(ctx context.Context, f measure.Family) {
 			control[v.port] = v.c.ID
 		}
 	}
-	followed := map[int]bool{}
 	for _, v := range list {
-		if v.t == nil {
-			continue
-		}
-		if id := control[v.port]; id != "" {
+		if id := control[v.port]; v.t != nil && id != "" {
 			j.log.Link(v.t, id)
 		}
-		if v.t.Failure != measure.NoFailure || followed[v.port] || !j.r.view.SetTTL {
-			continue
-		}
-		followed[v.port] = true
-		at, err := netip.ParseAddrPort(v.t.Remote)
-		if err != nil {
-			continue
-		}
-		wg.Go(func() {
-			nearest(func(ttl int) {
-				meta := confirmMeta(measure.RoleTest, measure.ExpNobody, v.t.Pair)
-				meta.Differs, meta.After = []string{"address"}, v.t.ID
-				j.r.syn(ctx, j.log, meta, at, ttl)
-			})
-		})
 	}
-	wg.Wait()
+}
+
+// acceptsNear finds how near what accepts for nobody at a port is, once.
+func (j *job) acceptsNear(ctx context.Context, accepted *measure.Observation, followed *sync.Map) {
+	at, err := netip.ParseAddrPort(accepted.Remote)
+	if err != nil || !j.r.view.SetTTL {
+		return
+	}
+	if _, was := followed.LoadOrStore(at.Port(), true); was {
+		return
+	}
+	meta := confirmMeta(measure.RoleTest, measure.ExpNobody, accepted.Pair)
+	meta.Differs, meta.After = []string{"address"}, accepted.ID
+	nearest(connects(func(ttl int) string { return j.syn(ctx, meta, at, ttl) }))
 }
 
 // nearConnect finds how near connections to the web's ports end, at canaries
@@ -249,35 +266,63 @@ func (j *job) nearConnect(ctx context.Context) {
 			return // one where both ports end alike is enough to know
 		}
 		networks[asn] = true
-		step := func(role measure.Role, port uint16) func(int) bool {
+		step := func(role measure.Role, port uint16) func(int) string {
 			meta := confirmMeta(role, measure.ExpNearConnect, len(networks))
 			if role == measure.RoleTest {
 				meta.Differs = []string{"port"}
 			} else {
 				meta.ControlKind = measure.ControlPort
 			}
-			return func(ttl int) bool {
-				return came(j.r.syn(ctx, j.log, meta, netip.AddrPortFrom(a, port), ttl), "connected")
-			}
+			return func(ttl int) string { return j.syn(ctx, meta, netip.AddrPortFrom(a, port), ttl) }
 		}
 		web, tls := step(measure.RoleTest, 80), step(measure.RoleControl, 443)
-		n := lowest(ctx, tls)
+		n := lowest(ctx, connects(tls))
 		// Two steps tell whether the other port is as near.
-		if differs = n > 2 && web(n-2) || n > 0 && !web(n); differs {
+		if differs = n > 2 && web(n-2) == "connected" || n > 0 && web(n) != "connected"; differs {
 			// And the router that is there for who goes on.
-			if k := lowest(ctx, web); k < n {
-				tls(k)
+			if k := lowest(ctx, connects(again(web))); k < n {
+				again(tls)(k)
 			} else {
-				web(n)
+				again(web)(n)
 			}
 		}
+	}
+}
+
+// syn sends a SYN with a TTL and says what came of it, as measure.Path has it;
+// "" if it was not sent.
+func (j *job) syn(ctx context.Context, meta wire.Meta, at netip.AddrPort, ttl int) string {
+	if o := j.r.syn(ctx, j.log, meta, at, ttl); o != nil && o.Path != nil {
+		return o.Path.Outcome
+	}
+	return ""
+}
+
+func connects(syn func(ttl int) string) func(ttl int) bool {
+	return func(ttl int) bool { return syn(ttl) == "connected" }
+}
+
+// again sends a second SYN where nothing came back, for much hangs on it and
+// silence tells nothing.
+func again(syn func(ttl int) string) func(ttl int) string {
+	return func(ttl int) string {
+		outcome := syn(ttl)
+		if outcome == "silent" {
+			outcome = syn(ttl)
+		}
+		return outcome
 	}
 }
 
 // lowest finds the lowest TTL, up to twice the farthest, at which a step is
 // answered, 0 if there is none; its steps are on record.
 func lowest(ctx context.Context, step func(ttl int) bool) int {
-	low, high := 0, 2*farthest
+	low, high := 0, farthest
+	if !step(farthest) {
+		if low, high = farthest, 2*farthest; ctx.Err() != nil || !step(high) {
+			return 0
+		}
+	}
 	for high-low > 1 {
 		mid := (low + high) / 2
 		if step(mid) {
@@ -286,21 +331,23 @@ func lowest(ctx context.Context, step func(ttl int) bool) int {
 			return 0
 		}
 	}
-	if high == 2*farthest {
-		return 0
-	}
 	return high
 }
 
 // knock connects and, with a name, speaks the port's protocol to what accepts:
 // a device that only passes bytes on has nothing to say for an address where
-// nobody lives, one that reads them does.
-func (j *job) knock(ctx context.Context, meta wire.Meta, at netip.AddrPort, name string) *measure.Observation {
+// nobody lives, one that reads them does. accepted, if any, is done meanwhile.
+func (j *job) knock(ctx context.Context, meta wire.Meta, at netip.AddrPort, name string, accepted func(*measure.Observation)) *measure.Observation {
 	conn, o := wire.Connect(ctx, j.r.cfg.Network, j.log, meta, wire.ConnectSpec{Remote: at, Timeout: deadTimeout})
 	if conn == nil {
 		return o
 	}
 	defer conn.Abort()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if accepted != nil {
+		wg.Go(func() { accepted(o) })
+	}
 	meta.After = o.ID
 	switch {
 	case name == "":

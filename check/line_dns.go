@@ -61,14 +61,16 @@ func (j *job) lineDNS(ctx context.Context) {
 	wg.Wait()
 }
 
-// put asks one question of the line. Its caller waits for its turn: a few
-// questions to one resolver are as quiet as one.
+// put asks one question of the line, when its turn has come.
 func (j *job) put(ctx context.Context, meta wire.Meta, q wire.Question) *measure.Observation {
-	if ctx.Err() != nil {
-		return nil
-	}
+	turn := j.r.pacer.waitAsk
 	if q.Transport == "" {
 		q.Transport = "udp"
+	} else {
+		turn = j.r.pacer.wait
+	}
+	if turn(ctx) != nil {
+		return nil
 	}
 	if q.Tries == 0 {
 		q.Tries, q.Timeout = lineTries, lineWait
@@ -85,6 +87,39 @@ func (j *job) putTo(ctx context.Context, d *wire.DoH, meta wire.Meta, q wire.Que
 	return d.Put(ctx, j.log, meta, q)
 }
 
+// nextDoH is how long an encrypted resolver is waited for alone.
+const nextDoH = 1200 * time.Millisecond
+
+// firstTo asks the encrypted resolvers until one answers, the next where one
+// has failed or been silent for a while; nil: none has.
+func (j *job) firstTo(ctx context.Context, meta wire.Meta, q wire.Question) (answer *measure.Observation) {
+	var (
+		wg  sync.WaitGroup
+		got = make(chan *measure.Observation, len(j.r.doh))
+		due = 0
+	)
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for begun := 0; begun < len(j.r.doh) || due > 0; {
+		var wait <-chan time.Time
+		if begun < len(j.r.doh) {
+			d := j.r.doh[begun]
+			begun, due = begun+1, due+1
+			wg.Go(func() { got <- j.putTo(ctx, d, meta, q) })
+			wait = time.After(nextDoH)
+		}
+		select {
+		case o := <-got:
+			if due--; o.Failure == measure.NoFailure {
+				return o
+			}
+		case <-wait:
+		}
+	}
+	return nil
+}
+
 // pairUp makes c the control of t.
 func (j *job) pairUp(t, c *measure.Observation) {
 	if t != nil && c != nil {
@@ -94,115 +129,147 @@ func (j *job) pairUp(t, c *measure.Observation) {
 
 // operator asks a resolver what it is.
 func (j *job) operator(ctx context.Context, a asked) {
-	if j.r.pacer.wait(ctx) != nil {
-		return
-	}
+	var wg sync.WaitGroup
 	for i, name := range chaosNames {
-		o := j.put(ctx, confirmMeta(measure.RoleTest, measure.ExpOperator, i+1),
-			wire.Question{Name: name, Type: "TXT", Server: a.at, Chaos: true, Operator: a.Operator})
-		if o == nil || a.Identity == nil || name == "version.bind" || o.DNS == nil || len(o.DNS.Replies) == 0 || len(o.DNS.Replies[0].Answers) == 0 {
-			continue
-		}
-		fits := a.Identity.MatchString(strings.Trim(o.DNS.Replies[0].Answers[0].Value, `"`))
-		j.log.Amend(func() {
-			d := *o.DNS
-			d.Expected, d.Unlike = fits, !fits
-			o.DNS = &d
+		wg.Go(func() {
+			o := j.put(ctx, confirmMeta(measure.RoleTest, measure.ExpOperator, i+1),
+				wire.Question{Name: name, Type: "TXT", Server: a.at, Chaos: true, Operator: a.Operator})
+			if a.Identity == nil || name == "version.bind" || !replied(o) || len(o.DNS.Replies[0].Answers) == 0 {
+				return
+			}
+			fits := a.Identity.MatchString(strings.Trim(o.DNS.Replies[0].Answers[0].Value, `"`))
+			j.log.Amend(func() {
+				d := *o.DNS
+				d.Expected, d.Unlike = fits, !fits
+				o.DNS = &d
+			})
 		})
 	}
+	wg.Wait()
 }
 
 // exit asks in two ways for the address that a resolver asks from.
 func (j *job) exit(ctx context.Context, a asked) {
+	var wg sync.WaitGroup
 	for i, name := range j.r.cfg.Controls.Whoami {
-		meta := confirmMeta(measure.RoleControl, measure.ExpExit, i+1)
-		meta.ControlKind = measure.ControlKnown
-		c := j.putTo(ctx, a.doh, meta, wire.Question{Name: name, Type: "A", Operator: a.Operator})
-		if j.r.pacer.wait(ctx) != nil {
-			return
-		}
-		meta = confirmMeta(measure.RoleTest, measure.ExpExit, i+1)
-		meta.Differs = []string{"transport"}
-		j.pairUp(j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Operator: a.Operator}), c)
+		wg.Go(func() {
+			var c *measure.Observation
+			var control sync.WaitGroup
+			control.Go(func() {
+				meta := confirmMeta(measure.RoleControl, measure.ExpExit, i+1)
+				meta.ControlKind = measure.ControlKnown
+				c = j.putTo(ctx, a.doh, meta, wire.Question{Name: name, Type: "A", Operator: a.Operator})
+			})
+			meta := confirmMeta(measure.RoleTest, measure.ExpExit, i+1)
+			meta.Differs = []string{"transport"}
+			t := j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Operator: a.Operator})
+			control.Wait()
+			j.pairUp(t, c)
+		})
 	}
+	wg.Wait()
 }
 
-// nearAnswer finds the lowest TTL at which port 53 answers, and at which the
-// address itself does.
+// nearExpired is how long an answer may come after a router further on has
+// said that the question expired there.
+const nearExpired = 600 * time.Millisecond
+
+// nearAnswer finds the lowest TTL at which port 53 answers, and whether the
+// address itself is farther. Where an address without a resolver has answered,
+// this would tell nothing new.
 func (j *job) nearAnswer(ctx context.Context, a asked) {
-	if !j.r.view.SetTTL {
-		return
-	}
 	name := j.knownName()
-	if name == "" {
+	if name == "" || !j.r.view.SetTTL {
 		return
 	}
-	reaches := func(ttl int) bool {
-		meta := confirmMeta(measure.RoleControl, measure.ExpNearAnswer, 1)
-		meta.ControlKind = measure.ControlPort
-		return came(j.r.syn(ctx, j.log, meta, netip.AddrPortFrom(a.at.Addr(), 443), ttl), "connected", "reset")
-	}
-	n := lowest(ctx, reaches)
 	answers := func(ttl int) bool {
-		if j.r.pacer.wait(ctx) != nil {
+		if j.redirected.Load() {
 			return false
 		}
 		meta := confirmMeta(measure.RoleTest, measure.ExpNearAnswer, 1)
 		meta.Differs = []string{"protocol"}
-		o := j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Tries: 2, Timeout: 1200 * time.Millisecond, TTL: ttl, Operator: a.Operator})
-		return o != nil && len(o.DNS.Replies) > 0
+		return replied(j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Tries: 2, Timeout: 1200 * time.Millisecond, TTL: ttl, Expired: nearExpired, Operator: a.Operator}))
 	}
-	// One question tells whether anything nearer answers.
-	if n > 2 && answers(n-2) {
-		if k := lowest(ctx, answers); k > 0 {
-			reaches(k) // and the router that is there for who goes on
-		}
+	meta := confirmMeta(measure.RoleControl, measure.ExpNearAnswer, 1)
+	meta.ControlKind = measure.ControlPort
+	syn := func(ttl int) string { return j.syn(ctx, meta, netip.AddrPortFrom(a.at.Addr(), 443), ttl) }
+	reached := func(outcome string) bool { return outcome == "connected" || outcome == "reset" }
+	// One connection tells whether the address is as near as what answers.
+	n := lowest(ctx, answers)
+	if n == 0 || j.redirected.Load() {
+		return
 	}
+	switch outcome := syn(n + 1); {
+	case reached(outcome):
+		return
+	case outcome == "silent" && !reached(syn(2*farthest)):
+		return // nobody there takes connections
+	}
+	lowest(ctx, func(ttl int) bool { return reached(again(syn)(ttl)) })
+	again(syn)(n) // and the router that is there for who goes on
 }
 
-// encrypted asks over TLS and over HTTPS, beside UDP.
+// encrypted asks over TLS and over HTTPS, beside UDP. What fails once may be
+// the line's own doing, and is tried again where both fail: one that gets
+// through settles it, and so does a certificate that no public root verifies.
 func (j *job) encrypted(ctx context.Context, a asked) {
 	name := j.knownName()
 	if name == "" {
 		return
 	}
-	if j.r.pacer.wait(ctx) != nil {
-		return
-	}
-	meta := confirmMeta(measure.RoleControl, measure.ExpEncrypted, 1)
-	meta.ControlKind = measure.ControlKnown
-	c := j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Operator: a.Operator})
-	meta = confirmMeta(measure.RoleTest, measure.ExpEncrypted, 1)
-	meta.Differs = []string{"transport"}
-	// What fails once may be the line's own doing.
-	twice := func(ask func() *measure.Observation) {
-		for range 2 {
-			o := ask()
-			j.pairUp(o, c)
-			if o == nil || o.Failure == measure.NoFailure || ctx.Err() != nil {
-				return
-			}
-			if at, err := netip.ParseAddrPort(o.Remote); err == nil && o.TLS != nil && o.TLS.Public == measure.VerifyUnknownCA {
-				j.firstHop(ctx, at.Addr(), int(at.Port()))
-				return // a certificate is no matter of loss
-			}
-		}
-	}
-	var wg sync.WaitGroup
+	var (
+		wg      sync.WaitGroup
+		mu      sync.Mutex
+		c       *measure.Observation
+		tests   []*measure.Observation
+		settled bool
+	)
 	wg.Go(func() {
-		twice(func() *measure.Observation {
+		meta := confirmMeta(measure.RoleControl, measure.ExpEncrypted, 1)
+		meta.ControlKind = measure.ControlKnown
+		c = j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: a.at, Operator: a.Operator})
+	})
+	meta := confirmMeta(measure.RoleTest, measure.ExpEncrypted, 1)
+	meta.Differs = []string{"transport"}
+	both := func() {
+		var pair sync.WaitGroup
+		ask := func(put func() *measure.Observation) {
+			pair.Go(func() {
+				o := put()
+				if o == nil {
+					return
+				}
+				// A certificate is no matter of loss.
+				at, err := netip.ParseAddrPort(o.Remote)
+				shown := err == nil && o.TLS != nil && o.TLS.Public == measure.VerifyUnknownCA
+				if shown {
+					j.firstHop(ctx, at.Addr(), int(at.Port()))
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				tests = append(tests, o)
+				settled = settled || shown || o.Failure == measure.NoFailure
+			})
+		}
+		ask(func() *measure.Observation {
 			return j.putTo(ctx, a.doh, meta, wire.Question{Name: name, Type: "A", Operator: a.Operator})
 		})
-	})
-	if a.Name != "" && j.r.pacer.wait(ctx) == nil {
-		wg.Go(func() {
-			twice(func() *measure.Observation {
+		if a.Name != "" {
+			ask(func() *measure.Observation {
 				return j.put(ctx, meta, wire.Question{Name: name, Type: "A", Server: netip.AddrPortFrom(a.at.Addr(), 853), Transport: "tls", ServerName: a.Name,
 					Tries: 1, Timeout: dohTimeout, Operator: a.Operator})
 			})
-		})
+		}
+		pair.Wait()
+	}
+	both()
+	if a.doh != nil && a.Name != "" && !settled && ctx.Err() == nil {
+		both()
 	}
 	wg.Wait()
+	for _, o := range tests {
+		j.pairUp(o, c)
+	}
 }
 
 // kept is a question whose answer holds something that could be left out, and
@@ -225,14 +292,10 @@ func (j *job) leftOut(ctx context.Context, list []asked) {
 		wg.Go(func() {
 			meta := confirmMeta(measure.RoleControl, e, pair)
 			meta.ControlKind = measure.ControlKnown
-			for _, d := range j.r.doh {
-				c := j.putTo(ctx, d, meta, q)
-				if c.Failure == measure.NoFailure {
-					mu.Lock()
-					all = append(all, kept{confirmMeta(measure.RoleTest, e, pair), q, c})
-					mu.Unlock()
-					return
-				}
+			if c := j.firstTo(ctx, meta, q); c != nil {
+				mu.Lock()
+				all = append(all, kept{confirmMeta(measure.RoleTest, e, pair), q, c})
+				mu.Unlock()
 			}
 		})
 	}
@@ -244,18 +307,13 @@ func (j *job) leftOut(ctx context.Context, list []asked) {
 	}
 	wg.Wait()
 	ask := func(at netip.AddrPort, operator, differs string) {
-		wg.Go(func() {
-			if j.r.pacer.wait(ctx) != nil {
-				return
-			}
-			for _, k := range all {
-				wg.Go(func() {
-					k.meta.Differs = []string{differs}
-					k.q.Server, k.q.Operator = at, operator
-					j.pairUp(j.put(ctx, k.meta, k.q), k.c)
-				})
-			}
-		})
+		for _, k := range all {
+			wg.Go(func() {
+				k.meta.Differs = []string{differs}
+				k.q.Server, k.q.Operator = at, operator
+				j.pairUp(j.put(ctx, k.meta, k.q), k.c)
+			})
+		}
 	}
 	if s := j.r.cfg.Surroundings.Resolvers; len(s) > 0 {
 		ask(s[0], "", "resolver")

@@ -32,11 +32,14 @@ func (j *job) lineHTTP(ctx context.Context, v vantage) {
 		return
 	}
 	p := &plainHelper{j: j, v: v, at: addrs[0], host: host}
-	if !p.echo(ctx) {
+	t := p.echo(ctx)
+	if t == nil {
 		return
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { p.pages(ctx) })
+	wg.Go(func() { p.echoOverTLS(ctx, t) })
+	wg.Go(func() { p.plain(ctx) })
+	wg.Go(func() { p.fresh(ctx) })
 	wg.Go(func() { p.odd(ctx) })
 	wg.Go(func() { j.firstHop(ctx, p.at, p.port) })
 	wg.Wait()
@@ -108,15 +111,14 @@ func withoutForeign(seen, sent *measure.Head) *measure.Head {
 	return seen
 }
 
-// echo asks the helper what it saw, on port 80 if it answers there, and says
-// whether it answered in the clear.
-func (p *plainHelper) echo(ctx context.Context) bool {
+// echo asks the helper what it saw, on port 80 if it answers there; nil if it
+// did not answer in the clear.
+func (p *plainHelper) echo(ctx context.Context) *measure.Observation {
 	j, token := p.j, newToken()
 	ports := []int{80}
 	if p.v.port != 80 {
 		ports = append(ports, int(p.v.port))
 	}
-	var t *measure.Observation
 	for _, port := range ports {
 		meta := confirmMeta(measure.RoleTest, measure.ExpEcho, 1)
 		meta.Differs = []string{"tls"}
@@ -135,14 +137,17 @@ func (p *plainHelper) echo(ctx context.Context) bool {
 			continue
 		}
 		p.record(o, sent, withoutForeign(seen, sent))
-		t, p.port = o, port
-		break
+		p.port = port
+		return o
 	}
-	if t == nil {
-		return false
-	}
+	return nil
+}
+
+// echoOverTLS asks the helper the same where nobody on the way can change it.
+func (p *plainHelper) echoOverTLS(ctx context.Context, t *measure.Observation) {
+	j := p.j
 	if j.r.pacer.wait(ctx) != nil {
-		return false
+		return
 	}
 	meta := confirmMeta(measure.RoleControl, measure.ExpEcho, 1)
 	meta.ControlKind = measure.ControlKnown
@@ -159,7 +164,6 @@ func (p *plainHelper) echo(ctx context.Context) bool {
 		p.record(c, sent, withoutForeign(seen, sent))
 	}
 	j.pairUp(t, c)
-	return true
 }
 
 func (p *plainHelper) record(o *measure.Observation, sent, seen *measure.Head) {
@@ -170,39 +174,54 @@ func (p *plainHelper) record(o *measure.Observation, sent, seen *measure.Head) {
 	})
 }
 
-// pages fetches the helper's fixed page, and the changing one twice.
-func (p *plainHelper) pages(ctx context.Context) {
+// page fetches one of the helper's pages in the clear; nil if nobody accepted.
+func (p *plainHelper) page(ctx context.Context, e measure.Experiment, pair int, path string) *measure.Observation {
+	meta := confirmMeta(measure.RoleTest, e, pair)
+	meta.Differs = []string{"tls"}
+	conn, meta := p.connect(ctx, meta, p.port)
+	if conn == nil {
+		return nil
+	}
+	defer conn.Abort()
+	authority := p.authority(p.port)
+	o, _ := wire.Fetch(ctx, p.j.log, meta, conn, wire.Request{URL: "http://" + authority + "/" + path, Host: authority, MaxBody: 16 << 10, Timeout: fetchTimeout, Stall: stallTimeout})
+	return o
+}
+
+// pageOverTLS is its control.
+func (p *plainHelper) pageOverTLS(ctx context.Context, e measure.Experiment, pair int, path string) *measure.Observation {
 	j := p.j
-	fetch := func(e measure.Experiment, pair int, path string) *measure.Observation {
-		meta := confirmMeta(measure.RoleTest, e, pair)
-		meta.Differs = []string{"tls"}
-		conn, meta := p.connect(ctx, meta, p.port)
-		if conn == nil {
-			return nil
-		}
-		defer conn.Abort()
-		authority := p.authority(p.port)
-		o, _ := wire.Fetch(ctx, j.log, meta, conn, wire.Request{URL: "http://" + authority + "/" + path, Host: authority, MaxBody: 16 << 10, Timeout: fetchTimeout, Stall: stallTimeout})
-		return o
+	if j.r.pacer.wait(ctx) != nil {
+		return nil
 	}
-	control := func(e measure.Experiment, pair int, path string) *measure.Observation {
-		if j.r.pacer.wait(ctx) != nil {
-			return nil
-		}
-		meta := confirmMeta(measure.RoleControl, e, pair)
-		meta.ControlKind = measure.ControlKnown
-		o, _ := wire.HelperPage(ctx, j.r.cfg.Network, j.log, meta, p.v.url, p.at, wire.Request{URL: path, MaxBody: 16 << 10}, j.r.trust)
-		return o
-	}
-	j.pairUp(fetch(measure.ExpPlain, 1, "plain"), control(measure.ExpPlain, 1, "plain"))
+	meta := confirmMeta(measure.RoleControl, e, pair)
+	meta.ControlKind = measure.ControlKnown
+	o, _ := wire.HelperPage(ctx, j.r.cfg.Network, j.log, meta, p.v.url, p.at, wire.Request{URL: path, MaxBody: 16 << 10}, j.r.trust)
+	return o
+}
+
+// plain fetches the helper's fixed page in both ways.
+func (p *plainHelper) plain(ctx context.Context) {
+	var (
+		wg sync.WaitGroup
+		c  *measure.Observation
+	)
+	wg.Go(func() { c = p.pageOverTLS(ctx, measure.ExpPlain, 1, "plain") })
+	t := p.page(ctx, measure.ExpPlain, 1, "plain")
+	wg.Wait()
+	p.j.pairUp(t, c)
+}
+
+// fresh fetches the helper's changing page twice.
+func (p *plainHelper) fresh(ctx context.Context) {
 	path := "fresh?" + newToken()
-	first, second := fetch(measure.ExpFresh, 1, path), fetch(measure.ExpFresh, 2, path)
+	first, second := p.page(ctx, measure.ExpFresh, 1, path), p.page(ctx, measure.ExpFresh, 2, path)
 	if first == nil || second == nil || first.HTTP == nil || second.HTTP == nil || first.HTTP.BodySHA256 != second.HTTP.BodySHA256 {
 		return // nothing to compare
 	}
 	path = "fresh?" + newToken()
-	j.pairUp(first, control(measure.ExpFresh, 1, path))
-	j.pairUp(second, control(measure.ExpFresh, 2, path))
+	p.j.pairUp(first, p.pageOverTLS(ctx, measure.ExpFresh, 1, path))
+	p.j.pairUp(second, p.pageOverTLS(ctx, measure.ExpFresh, 2, path))
 }
 
 // odd sends request lines that no server understands (those of OONI's test of
@@ -210,9 +229,6 @@ func (p *plainHelper) pages(ctx context.Context) {
 // refuses the others.
 func (p *plainHelper) odd(ctx context.Context) {
 	token := newToken()
-	if p.j.r.pacer.wait(ctx) != nil {
-		return
-	}
 	var wg sync.WaitGroup
 	for i, x := range []struct{ name, line string }{
 		{"odd-method", strings.ToUpper("q"+token[:3]) + " / HTTP/1.1\n\r"},
@@ -222,13 +238,10 @@ func (p *plainHelper) odd(ctx context.Context) {
 		{"cache-manager", "GET cache_object://localhost/ HTTP/1.0\n\r"},
 	} {
 		wg.Go(func() {
-			// They go to one's own helper: one turn for all.
-			meta := confirmMeta(measure.RoleTest, measure.ExpOdd, i+1)
-			conn, o := wire.Connect(ctx, p.j.r.cfg.Network, p.j.log, wire.Meta{Role: meta.Role, Stage: meta.Stage}, wire.ConnectSpec{Remote: netip.AddrPortFrom(p.at, uint16(p.port))})
+			conn, meta := p.connect(ctx, confirmMeta(measure.RoleTest, measure.ExpOdd, i+1), p.port)
 			if conn == nil {
 				return
 			}
-			meta.After = o.ID
 			defer conn.Abort()
 			wire.SayOdd(ctx, p.j.log, meta, conn, x.name, []byte(x.line+"\n\r\n"), oddWait)
 		})

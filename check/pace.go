@@ -31,26 +31,77 @@ func ParsePace(s string) (Pace, error) {
 	return "", fmt.Errorf("%q is no pace; it is gentle or fast", s)
 }
 
-// GentleRate is how many new connections and UDP sockets a second a gentle
-// run opens at most, and GentleBurst how many at once after a rest.
+// GentleRate is how many new connections a second a gentle run opens at most,
+// and GentleBurst how many at once after a rest. Questions over UDP open
+// nothing at the other end and are counted by themselves: GentleAsks a second
+// and GentleAsksAtOnce, less than one page of a browser asks for.
 const (
-	GentleRate  = 4.0
-	GentleBurst = 8
+	GentleRate       = 4.0
+	GentleBurst      = 8
+	GentleAsks       = 8.0
+	GentleAsksAtOnce = 8
 )
 
 type limits struct {
 	screens, confirms int
-	perSecond         float64 // new flows, 0 unlimited
-	burst             float64
+	flows, asks       rate
 	shuffle           bool
 }
+
+// rate is how many a second, 0 without limit, and how many at once.
+type rate struct{ perSecond, burst float64 }
 
 func (p Pace) limits() limits {
 	if p == PaceFast {
 		return limits{screens: 48, confirms: 400, shuffle: true}
 	}
-	return limits{screens: 4, confirms: 8, perSecond: GentleRate, burst: GentleBurst, shuffle: true}
+	return limits{screens: 4, confirms: 8, flows: rate{GentleRate, GentleBurst}, asks: rate{GentleAsks, GentleAsksAtOnce}, shuffle: true}
 }
+
+// bucket is a token bucket.
+type bucket struct {
+	rate
+
+	mu     sync.Mutex
+	tokens float64
+	filled time.Time
+}
+
+// take takes a token and says how long to wait for it.
+func (b *bucket) take() time.Duration {
+	if b.perSecond == 0 {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if b.filled.IsZero() {
+		b.tokens = b.burst
+	} else {
+		b.tokens = min(b.burst, b.tokens+now.Sub(b.filled).Seconds()*b.perSecond)
+	}
+	b.filled = now
+	b.tokens--
+	if b.tokens >= 0 {
+		return 0
+	}
+	return time.Duration(-b.tokens / b.perSecond * float64(time.Second))
+}
+
+// pacer keeps a run within its pace. It is asked before a step begins, so
+// that waiting for one's turn is never part of what is timed.
+type pacer struct{ flows, asks bucket }
+
+func newPacer(p Pace) *pacer {
+	l := p.limits()
+	return &pacer{flows: bucket{rate: l.flows}, asks: bucket{rate: l.asks}}
+}
+
+// wait blocks until one more connection is within the pace.
+func (p *pacer) wait(ctx context.Context) error { return wire.Sleep(ctx, p.flows.take()) }
+
+// waitAsk blocks until one more question over UDP is within the pace.
+func (p *pacer) waitAsk(ctx context.Context) error { return wire.Sleep(ctx, p.asks.take()) }
 
 // synWait is how long the answer to a SYN with a TTL may take.
 const synWait = 1500 * time.Millisecond
@@ -66,39 +117,6 @@ func (r *runner) syn(ctx context.Context, log *wire.Log, meta wire.Meta, at neti
 // came says whether a SYN had one of these outcomes.
 func came(o *measure.Observation, outcomes ...string) bool {
 	return o != nil && o.Path != nil && slices.Contains(outcomes, o.Path.Outcome)
-}
-
-// pacer keeps a run within its pace. It is asked before a step begins, so
-// that waiting for one's turn is never part of what is timed.
-type pacer struct {
-	limits limits
-
-	mu     sync.Mutex
-	tokens float64
-	filled time.Time
-}
-
-func newPacer(p Pace) *pacer {
-	l := p.limits()
-	return &pacer{limits: l, tokens: l.burst, filled: time.Now()}
-}
-
-// wait blocks until one more flow is within the pace.
-func (p *pacer) wait(ctx context.Context) error {
-	if p.limits.perSecond == 0 {
-		return ctx.Err()
-	}
-	p.mu.Lock()
-	now := time.Now()
-	p.tokens = min(p.limits.burst, p.tokens+now.Sub(p.filled).Seconds()*p.limits.perSecond)
-	p.filled = now
-	p.tokens--
-	delay := time.Duration(0)
-	if p.tokens < 0 {
-		delay = time.Duration(-p.tokens / p.limits.perSecond * float64(time.Second))
-	}
-	p.mu.Unlock()
-	return wire.Sleep(ctx, delay)
 }
 
 // keyring remembers which addresses have been triggered and when, so that a

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +30,7 @@ func (r *runner) preflight(ctx context.Context) {
 	for _, d := range r.cfg.Controls.DoH {
 		if doh, err := wire.NewDoH(r.cfg.Network, d.URL, d.Addrs, r.trust); err == nil {
 			r.doh = append(r.doh, doh)
+			r.pacer.flows.take() // for its connection, whenever that is opened
 		}
 	}
 	var wg sync.WaitGroup
@@ -46,57 +46,81 @@ func (r *runner) preflight(ctx context.Context) {
 	wg.Go(func() { r.findHelpers(ctx) })
 	wg.Wait()
 
-	// The clock comes from the canaries' answers, and their certificates are
-	// only good if the clock is: so ask without insisting first.
-	r.clock(ctx)
-	if r.vantage.ClockOffsetMS/1000 > 60 || r.vantage.ClockOffsetMS/1000 < -60 {
-		r.trust.Offset = time.Duration(r.vantage.ClockOffsetMS) * time.Millisecond
-	}
 	r.v4, r.v6 = !r.cfg.Only6 && r.view.IPv4, !r.cfg.Only4 && r.view.IPv6
-	probe := func(f measure.Family, on *bool) {
-		if !*on {
-			return
-		}
-		set := r.canaries.run(ctx, canaryKey{step: measure.StepTCP, family: f})
-		if len(set.obs) == 0 {
-			*on = f == measure.IPv4 // no canary of this family: nothing known
-			return
-		}
-		any := false
-		for _, o := range set.obs {
-			any = any || o.Failure == measure.NoFailure
-		}
-		if f == measure.IPv6 {
-			*on = any // a broken IPv6 is a fact about this place, not about a target
-		}
-	}
-	wg.Go(func() { probe(measure.IPv4, &r.v4) })
-	wg.Go(func() { probe(measure.IPv6, &r.v6) })
-	wg.Wait()
+	// The clock comes from the canaries' answers, and their certificates are
+	// only good if the clock is: where it is not, they are asked again.
+	again := r.clock(r.families(ctx))
 	if !r.v4 && !r.v6 {
 		r.v4 = !r.cfg.Only6
 		r.v6 = r.cfg.Only6
 	}
-	families := []measure.Family{}
+	if c.dropDead() || again {
+		c.forget(measure.StepTLS)
+		r.each(func(f measure.Family) { c.run(ctx, canaryKey{step: measure.StepTLS, family: f}) })
+	}
+}
+
+// each does something for every family that works, side by side.
+func (r *runner) each(do func(measure.Family)) {
+	var wg sync.WaitGroup
 	if r.v4 {
-		families = append(families, measure.IPv4)
+		wg.Go(func() { do(measure.IPv4) })
 	}
 	if r.v6 {
-		families = append(families, measure.IPv6)
-	}
-	r.canaries.dropDead()
-	if f := r.anyFamily(); r.view.SYNHop && r.view.SetTTL && len(r.canaries.hosts) > 0 && r.canaries.hosts[0].worked {
-		if a, ok := r.canaries.hosts[0].addr(f); ok {
-			wg.Go(func() { r.webProxy = r.terminator(ctx, r.canaries.log, a, 80, 443) })
-		}
-	}
-	wg.Go(func() { r.redirected = r.answeredNowhere(ctx) })
-	for _, f := range families {
-		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepTLS, family: f}) })
-		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepQUIC, family: f}) })
-		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepHTTP, family: f, plain: true}) })
+		wg.Go(func() { do(measure.IPv6) })
 	}
 	wg.Wait()
+}
+
+// families finds out which families work, by canaries over TLS, and returns
+// how far their Date headers are from this device's time.
+func (r *runner) families(ctx context.Context) (offsets []time.Duration) {
+	var mu sync.Mutex
+	broken6 := false
+	r.each(func(f measure.Family) {
+		set := r.canaries.visit(ctx, canaryKey{step: measure.StepTLS, family: f}, func(h *canaryHost, tc *wire.TLSConn, after string) {
+			if d, ok := r.date(ctx, h, tc, after); ok {
+				mu.Lock()
+				offsets = append(offsets, d)
+				mu.Unlock()
+			}
+		})
+		if f == measure.IPv6 && !slices.ContainsFunc(set.obs, func(o measure.Observation) bool { return o.After != "" }) {
+			broken6 = true // a fact about this place, not about a target
+		}
+	})
+	if broken6 {
+		r.v6 = false
+	}
+	return offsets
+}
+
+// rehearse makes with canaries the other steps that targets are screened with,
+// and begins to find out what else a target's verdict depends on.
+func (r *runner) rehearse(ctx context.Context) {
+	later := func(find func() bool) func() bool {
+		found := sync.OnceValue(find)
+		r.background.Go(func() { found() })
+		return found
+	}
+	r.webProxy = later(func() bool {
+		if !r.view.SYNHop || !r.view.SetTTL {
+			return false
+		}
+		for _, h := range r.canaries.working() {
+			if a, ok := h.addr(r.anyFamily()); ok {
+				return r.terminator(ctx, r.canaries.log, a, 80, 443)
+			}
+		}
+		return false
+	})
+	r.redirected = later(func() bool { return r.answeredNowhere(ctx) })
+	r.each(func(f measure.Family) {
+		var wg sync.WaitGroup
+		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepQUIC, family: f}) })
+		wg.Go(func() { r.canaries.run(ctx, canaryKey{step: measure.StepHTTP, family: f, plain: true}) })
+		wg.Wait()
+	})
 }
 
 func (r *runner) resolveCanary(ctx context.Context, name string) []netip.Addr {
@@ -120,6 +144,9 @@ func (r *runner) captive(ctx context.Context) bool {
 		addrs = addresses(wire.LookupSystem(ctx, r.cfg.Network, r.canaries.log, meta, u.Hostname(), lookupTimeout))
 	}
 	for _, a := range addrs {
+		if r.pacer.wait(ctx) != nil {
+			return false
+		}
 		conn, _ := wire.Connect(ctx, r.cfg.Network, r.canaries.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(a, 80)})
 		if conn == nil {
 			continue
@@ -173,70 +200,45 @@ func (r *runner) untranslate(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte(b[12:]))
 }
 
-// clock estimates the true time as the median of the Date headers of several
-// canaries over TLS.
-func (r *runner) clock(ctx context.Context) {
-	var (
-		wg      sync.WaitGroup
-		mu      sync.Mutex
-		offsets []time.Duration
-	)
-	for i, h := range r.canaries.hosts {
-		if i == 3 {
-			break
+// date reads the time from a canary's answer over TLS, as far as it is from
+// this device's, and whether the canary speaks HTTP/3.
+func (r *runner) date(ctx context.Context, h *canaryHost, tc *wire.TLSConn, after string) (offset time.Duration, ok bool) {
+	meta := wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight, After: after}
+	o, _ := wire.Fetch(ctx, r.canaries.log, meta, tc, wire.Request{URL: "https://" + h.Name + "/", Method: "HEAD", Host: h.Name})
+	if o.HTTP == nil {
+		return 0, false
+	}
+	if o.HTTP.H3 != "" {
+		r.canaries.speaksH3(h)
+	}
+	for _, hd := range o.HTTP.Headers {
+		if strings.EqualFold(hd.Name, "Date") {
+			if t, err := time.Parse(time.RFC1123, hd.Value); err == nil {
+				offset, ok = t.Sub(r.trust.Now()), true
+			}
 		}
-		wg.Go(func() {
-			f := measure.IPv4
-			if !r.view.IPv4 || r.cfg.Only6 {
-				f = measure.IPv6
-			}
-			addr, ok := h.addr(f)
-			if !ok {
-				return
-			}
-			meta := wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight}
-			if r.pacer.wait(ctx) != nil {
-				return
-			}
-			conn, o := wire.Connect(ctx, r.cfg.Network, r.canaries.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, 443)})
-			if conn == nil {
-				return
-			}
-			defer conn.Abort()
-			meta.After = o.ID
-			tc, _ := wire.Handshake(ctx, r.canaries.log, meta, conn, wire.HandshakeSpec{SNI: h.Name, Verify: h.Name, Hello: r.canaries.hello}, r.trust)
-			if tc == nil {
-				return
-			}
-			ho, _ := wire.Fetch(ctx, r.canaries.log, meta, tc, wire.Request{URL: "https://" + h.Name + "/", Method: "HEAD", Host: h.Name})
-			if ho.HTTP == nil {
-				return
-			}
-			if ho.HTTP.H3 != "" {
-				h.H3 = true // nobody else touches this host now
-			}
-			for _, hd := range ho.HTTP.Headers {
-				if strings.EqualFold(hd.Name, "Date") {
-					if t, err := time.Parse(time.RFC1123, hd.Value); err == nil {
-						mu.Lock()
-						offsets = append(offsets, t.Sub(r.trust.Now()))
-						mu.Unlock()
-					}
-				}
-			}
-		})
 	}
-	wg.Wait()
+	return offset, ok
+}
+
+// clock estimates the true time as the median of what several canaries say,
+// and says whether certificates are to be judged by it.
+func (r *runner) clock(offsets []time.Duration) bool {
 	if len(offsets) == 0 {
-		return
+		return false
 	}
-	sort.Slice(offsets, func(i, j int) bool { return offsets[i] < offsets[j] })
+	slices.Sort(offsets)
 	median := offsets[len(offsets)/2]
 	r.vantage.ClockSource = "https-date"
 	// The header has whole seconds: what is below two is no offset.
 	if median > 2*time.Second || median < -2*time.Second {
 		r.vantage.ClockOffsetMS = median.Milliseconds()
 	}
+	if s := r.vantage.ClockOffsetMS / 1000; s > 60 || s < -60 {
+		r.trust.Offset = time.Duration(r.vantage.ClockOffsetMS) * time.Millisecond
+		return true
+	}
+	return false
 }
 
 // nowhere is an address without a resolver, of a family that works here.
@@ -253,7 +255,7 @@ func (r *runner) nowhere() (netip.AddrPort, bool) {
 // answers redirects all of port 53.
 func (r *runner) answeredNowhere(ctx context.Context) bool {
 	at, ok := r.nowhere()
-	if !ok || len(r.cfg.Controls.Canaries) == 0 || r.pacer.wait(ctx) != nil {
+	if !ok || len(r.cfg.Controls.Canaries) == 0 || r.pacer.waitAsk(ctx) != nil {
 		return false
 	}
 	o := wire.Ask(ctx, r.cfg.Network, r.canaries.log, wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight}, wire.Question{

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"govah/measure"
 	"govah/wire"
@@ -35,9 +36,12 @@ func Resolve(ctx context.Context, cfg Config, log *wire.Log, name string) []neti
 // encrypted asks resolvers for both kinds of address until one answers.
 func encrypted(ctx context.Context, servers []*wire.DoH, log *wire.Log, meta wire.Meta, name string) (out []netip.Addr) {
 	for _, d := range servers {
-		for _, kind := range []string{"A", "AAAA"} {
-			out = append(out, addresses(d.Ask(ctx, log, meta, name, kind, dohTimeout))...)
-		}
+		var v4, v6 *measure.Observation
+		var wg sync.WaitGroup
+		wg.Go(func() { v4 = d.Ask(ctx, log, meta, name, "A", dohTimeout) })
+		wg.Go(func() { v6 = d.Ask(ctx, log, meta, name, "AAAA", dohTimeout) })
+		wg.Wait()
+		out = append(addresses(v4), addresses(v6)...)
 		if len(out) > 0 {
 			break
 		}

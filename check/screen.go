@@ -84,7 +84,7 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 	var wg sync.WaitGroup
 	if r.view.Lookup {
 		wg.Go(func() {
-			if r.pacer.wait(ctx) == nil {
+			if r.pacer.waitAsk(ctx) == nil {
 				res.system = wire.LookupSystem(ctx, r.cfg.Network, j.log, test, name, lookupTimeout)
 			}
 		})
@@ -96,7 +96,7 @@ func (j *job) resolve(ctx context.Context, name string) *resolution {
 		// system cannot be asked and all depends on this question.
 		go func() {
 			defer close(res.heard)
-			if r.pacer.wait(ctx) == nil {
+			if r.pacer.waitAsk(ctx) == nil {
 				res.direct = wire.Ask(ctx, r.cfg.Network, j.log, test, wire.Question{
 					Name: name, Type: "A", Server: r.cfg.Surroundings.Resolvers[0], Transport: "udp",
 					Timeout: lookupTimeout, Linger: lingerDNS}, r.trust)
@@ -255,9 +255,11 @@ func (j *job) screen(ctx context.Context) {
 	}
 	list := j.candidates(res)
 	var wg sync.WaitGroup
-	if j.r.redirected {
-		wg.Go(func() { j.askNowhere(ctx, host) })
-	}
+	j.background.Go(func() { // that nothing answers takes its time, and nothing here waits for it
+		if j.r.redirected() {
+			j.askNowhere(ctx, host)
+		}
+	})
 	primary := map[bool]bool{}
 	for _, c := range list {
 		body := !primary[c.system]
@@ -304,7 +306,7 @@ func (j *job) askNowhere(ctx context.Context, host string) {
 		return
 	}
 	ask := func(meta wire.Meta, name string) *measure.Observation {
-		if j.r.pacer.wait(ctx) != nil {
+		if j.r.pacer.waitAsk(ctx) != nil {
 			return j.interrupted(measure.StepDNS, meta)
 		}
 		return wire.Ask(ctx, j.r.cfg.Network, j.log, meta, wire.Question{Name: name, Type: "A", Server: at, Transport: "udp",
@@ -613,7 +615,7 @@ func (j *job) plain(ctx context.Context, rawURL string, c candidate, port int, s
 		j.suspect(suspect{layer: measure.StepHTTP, family: wire.FamilyOf(c.addr), host: host, addr: c.addr, port: port, url: rawURL, seen: seen})
 	}
 	j.helperPlain(ctx, c.addr)
-	if j.r.webProxy {
+	if j.r.webProxy() {
 		j.r.terminator(ctx, j.log, c.addr, 80, 443)
 	}
 }
