@@ -113,6 +113,14 @@ func oneRouter(w *lab.World) kernel.Link {
 // written to, and a line of its own. The environment is this process's and env.
 func onKernelIn(t *testing.T, w *lab.World, dir string, link kernel.Link, command string, targets []string, env ...string) string {
 	t.Helper()
+	out, _ := onKernelDated(t, w, dir, link, command, targets, env...)
+	return out
+}
+
+// onKernelDated is onKernelIn, and when each line was written, counted from
+// the first: that of the run, before anything is sent.
+func onKernelDated(t *testing.T, w *lab.World, dir string, link kernel.Link, command string, targets []string, env ...string) (string, []time.Duration) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var running sync.WaitGroup
@@ -138,12 +146,30 @@ func onKernelIn(t *testing.T, w *lab.World, dir string, link kernel.Link, comman
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, targets...)...)
 	cmd.Env = append(append(os.Environ(), asGovah+"=1", "HOME="+dir), env...)
-	var stdout, stderr bytes.Buffer
+	var stdout dated
+	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := kernel.Run(ctx, link, cmd); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}
-	return stdout.String()
+	at := make([]time.Duration, len(stdout.ended))
+	for i, end := range stdout.ended {
+		at[i] = end.Sub(stdout.ended[0])
+	}
+	return stdout.text.String(), at
+}
+
+// dated keeps what is written, and when each line of it ended.
+type dated struct {
+	text  bytes.Buffer
+	ended []time.Time
+}
+
+func (d *dated) Write(b []byte) (int, error) {
+	for range bytes.Count(b, []byte("\n")) {
+		d.ended = append(d.ended, time.Now())
+	}
+	return d.text.Write(b)
 }
 
 // TestKernelIdentify: what is found out about a device is the same in the lab

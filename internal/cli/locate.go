@@ -703,6 +703,7 @@ type found struct {
 	payload locate.Payload
 	method  measure.Method
 	family  measure.Family
+	trigger string               // its kind
 	seen    *measure.Observation // the test's plain answer, or its failure
 	places  []measure.Location   // where its device was located
 	// sensitive says that the target is of a category that it is risky to be
@@ -763,7 +764,7 @@ func (l *locatable) add(r check.Result) {
 			t.Host = f.Trigger.Value
 		}
 		key := string(f.Method) + " " + string(f.Family)
-		one := &found{target: t, addr: addr, payload: payload, method: f.Method, family: f.Family, seen: seen, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
+		one := &found{target: t, addr: addr, payload: payload, method: f.Method, family: f.Family, trigger: f.Trigger.Kind, seen: seen, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
 		l.put(key, one)
 	}
 }
@@ -798,7 +799,7 @@ func (l *locatable) addLine(r check.Result) {
 			if err != nil || terr != nil || ap.Port() != 80 {
 				continue
 			}
-			l.put(string(f.Method)+" "+string(f.Family), &found{target: t, addr: ap.Addr().Unmap(), payload: locate.HTTP, method: f.Method, family: f.Family, line: true})
+			l.put(string(f.Method)+" "+string(f.Family), &found{target: t, addr: ap.Addr().Unmap(), payload: locate.HTTP, method: f.Method, family: f.Family, trigger: f.Trigger.Kind, line: true})
 			break
 		}
 	}
@@ -842,48 +843,89 @@ func carrier(f measure.Finding) (locate.Payload, bool) {
 	return "", false
 }
 
-// locateFound looks for the devices behind a run's findings, side by side.
-func (a *app) locateFound(ctx context.Context, s *search, l *locatable, took func(*measure.Measurement, []measure.Location) error) error {
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		first error
-	)
-	atOnce := make(chan struct{}, 4)
-	for i, key := range l.order {
-		f := l.list[key]
-		wg.Go(func() {
-			atOnce <- struct{}{}
-			defer func() { <-atOnce }()
+// locator looks for the devices behind a run's findings, side by side.
+type locator struct {
+	s     *search
+	found *locatable
+	// took is given what each search found, one at a time.
+	took func(*measure.Measurement, []measure.Location) error
+
+	running sync.WaitGroup
+	atOnce  chan struct{}
+	begun   map[string]bool // guarded by found.mu
+	mu      sync.Mutex
+	first   error
+}
+
+func newLocator(s *search, l *locatable, took func(*measure.Measurement, []measure.Location) error) *locator {
+	return &locator{s: s, found: l, took: took, atOnce: make(chan struct{}, 4), begun: map[string]bool{}}
+}
+
+// early looks for those that take a whole protocol, whatever the name, while
+// other targets are still measured: nothing that is sent to them lingers for
+// another name. It is for runs in haste; a gentle one does one thing at a time.
+func (o *locator) early(ctx context.Context) {
+	o.begin(ctx, func(f *found) bool {
+		return (f.trigger == "port" || f.trigger == "tls") && !f.sensitive // a less sensitive name may come
+	})
+}
+
+// rest looks for all others, and waits.
+func (o *locator) rest(ctx context.Context) error {
+	o.begin(ctx, func(*found) bool { return true })
+	o.running.Wait()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.first
+}
+
+func (o *locator) begin(ctx context.Context, which func(*found) bool) {
+	o.found.mu.Lock()
+	defer o.found.mu.Unlock()
+	for i, key := range o.found.order {
+		f := o.found.list[key]
+		if o.begun[key] || !which(f) {
+			continue
+		}
+		o.begun[key] = true
+		o.running.Go(func() {
+			o.atOnce <- struct{}{}
+			defer func() { <-o.atOnce }()
 			if ctx.Err() != nil {
 				return
 			}
-			id := fmt.Sprintf("l%d", i+1)
-			log := s.log(id)
-			at := netip.AddrPortFrom(f.addr, 0)
-			switch {
-			case f.method == measure.DNSSECStrip || f.method == measure.ECHStrip:
-				at = netip.AddrPortFrom(f.addr, 53) // the one that strips
-			case f.payload == locate.DNS || f.payload == locate.Resolver:
-				var ok bool
-				if at, ok = s.resolver(false); !ok {
-					return
+			if err := o.locate(ctx, i, f); err != nil {
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				if o.first == nil {
+					o.first = err
 				}
-			}
-			spec := s.towards(at, f.target, f.payload)
-			spec.Seed += uint64(i)
-			m, list, err := s.find(ctx, log, id, f.target.URL, spec)
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				f.places = list
-				err = took(m, list)
-			}
-			if first == nil {
-				first = err
 			}
 		})
 	}
-	wg.Wait()
-	return first
+}
+
+// locate looks for the device of one finding, the i-th.
+func (o *locator) locate(ctx context.Context, i int, f *found) error {
+	id := fmt.Sprintf("l%d", i+1)
+	at := netip.AddrPortFrom(f.addr, 0)
+	switch {
+	case f.method == measure.DNSSECStrip || f.method == measure.ECHStrip:
+		at = netip.AddrPortFrom(f.addr, 53) // the one that strips
+	case f.payload == locate.DNS || f.payload == locate.Resolver:
+		var ok bool
+		if at, ok = o.s.resolver(false); !ok {
+			return nil
+		}
+	}
+	spec := o.s.towards(at, f.target, f.payload)
+	spec.Seed += uint64(i)
+	m, list, err := o.s.find(ctx, o.s.log(id), id, f.target.URL, spec)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f.places = list
+	return o.took(m, list)
 }

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"govah/lab"
 	"govah/lab/kernel"
@@ -78,6 +82,34 @@ func isIdentified(t *testing.T, out, payload, product string) {
 	}
 }
 
+// productTime is how long after the start of a run a device may be unknown:
+// until it is found, named where it has a name, and located. Beside the other
+// tests of this package all takes longer.
+var productTime = flag.Duration("product-time", 15*time.Second, "how long TestProduct… may take to know a device; 5s where nothing runs beside it")
+
+// inTime holds a run against that; named says of a verdict that the device is
+// found and named in it.
+func inTime(t *testing.T, out string, at []time.Duration, named func(measure.Verdict) bool) {
+	t.Helper()
+	var known, located time.Duration
+	for i, line := range strings.Split(strings.TrimSuffix(out, "\n"), "\n") {
+		var v measure.Verdict
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case v.Type == "verdict" && known == 0 && named(v):
+			known = at[i]
+		case v.Type == "location" && located == 0:
+			located = at[i]
+		}
+	}
+	t.Logf("found and named after %.2f s, located after %.2f s", known.Seconds(), located.Seconds())
+	if known == 0 || located == 0 || max(known, located) > *productTime {
+		t.Errorf("more than %s, or never", *productTime)
+	}
+}
+
 // TestProductTLS: programs that end TLS themselves on the second router, with
 // a root that the client's system trusts and one that it does not.
 func TestProductTLS(t *testing.T) {
@@ -112,7 +144,12 @@ func TestProductTLS(t *testing.T) {
 					env[1] = "SSL_CERT_DIR=" + dir // the program's own root is there
 				}
 				targets := []string{"https://news.example/", "https://old.example/"}
-				out := onKernelIn(t, w, dir, onSecondRouter(w, program, product.web, product.tls), "check", append([]string{"-4", "--locate", "--identify"}, targets...), env...)
+				out, at := onKernelDated(t, w, dir, onSecondRouter(w, program, product.web, product.tls), "check", append([]string{"-4", "--locate", "--identify"}, targets...), env...)
+				inTime(t, out, at, func(v measure.Verdict) bool {
+					return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
+						return f.Method == measure.TLSInterception && (product.vendor == "" || f.Match != nil)
+					})
+				})
 				seen := 0
 				for _, v := range ofType[measure.Verdict](t, out, "verdict") {
 					t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
@@ -146,7 +183,10 @@ func TestProductDnsmasq(t *testing.T) {
 	link := onSecondRouter(w, kernel.Program{
 		Args: []string{"dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file", "--server=" + w.Client.Resolver, "--log-facility=-"},
 	}, redirect{"udp", "53", "53"}, redirect{"tcp", "53", "53"})
-	out := onKernelIn(t, w, t.TempDir(), link, "check", []string{"-4", "--locate", "--identify", "https://news.example/"})
+	out, at := onKernelDated(t, w, t.TempDir(), link, "check", []string{"-4", "--locate", "--identify", "https://news.example/"})
+	inTime(t, out, at, func(v measure.Verdict) bool {
+		return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method == measure.DNSInterception && f.Match != nil })
+	})
 	verdicts := ofType[measure.Verdict](t, out, "verdict")
 	if len(verdicts) != 2 {
 		t.Errorf("%d verdicts", len(verdicts))

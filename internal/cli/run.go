@@ -188,8 +188,40 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		devices   locatable
 		strangers strangers
 	)
+	// What came of a target and of a search for a device may come at one time.
+	var writing sync.Mutex
+	var searchedSent, searchedReceived int64
+	search := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(o.output)}
+	defer search.packets.discard()
+	places := newLocator(search, &devices, func(m *measure.Measurement, list []measure.Location) error {
+		writing.Lock()
+		defer writing.Unlock()
+		searchedSent += m.BytesSent
+		searchedReceived += m.BytesReceived
+		if out != nil {
+			if err := writeLocated(out, m, list); err != nil {
+				return hint(err, "is the disk full?")
+			}
+		}
+		if a.json {
+			if err := a.line(m); err != nil {
+				return err
+			}
+		}
+		progressMu.Lock()
+		defer progressMu.Unlock()
+		progress.Clear()
+		return a.showLocated(text, list)
+	})
+	searching, stop := context.WithCancel(ctx)
+	defer func() {
+		stop()
+		places.running.Wait()
+	}()
 	asked := map[string]int{} // helpers, and how often each answered
 	emit := func(r check.Result) error {
+		writing.Lock()
+		defer writing.Unlock()
 		measured++
 		for i := range r.Measurement.Observations {
 			if ob := &r.Measurement.Observations[i]; ob.Step == measure.StepHelper && ob.Failure != measure.Interrupted {
@@ -204,6 +236,9 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		}
 		if o.identify {
 			strangers.add(r, table.Interceptors(r.Measurement, &r.Verdict))
+		}
+		if o.locate && p.cfg.Pace == check.PaceFast {
+			defer places.early(searching) // what it shows comes after the verdict
 		}
 		if out != nil {
 			for _, b := range r.Bodies {
@@ -251,26 +286,11 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			return err
 		}
 	}
-	search := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(o.output)}
-	defer search.packets.discard()
-	if o.locate && ctx.Err() == nil {
-		err := a.locateFound(ctx, search, &devices, func(m *measure.Measurement, list []measure.Location) error {
-			sum.Sent, sum.Received = sum.Sent+m.BytesSent, sum.Received+m.BytesReceived
-			if out != nil {
-				if err := writeLocated(out, m, list); err != nil {
-					return hint(err, "is the disk full?")
-				}
-			}
-			if a.json {
-				if err := a.line(m); err != nil {
-					return err
-				}
-			}
-			return a.showLocated(text, list)
-		})
-		if err != nil {
+	if o.locate {
+		if err := places.rest(searching); err != nil {
 			return err
 		}
+		sum.Sent, sum.Received = sum.Sent+searchedSent, sum.Received+searchedReceived
 	}
 	for _, id := range strangers.sorted() {
 		if out != nil {
