@@ -283,6 +283,10 @@ func (j *job) nearConnect(ctx context.Context) {
 			if k := lowest(ctx, connects(again(web))); k < n {
 				again(tls)(k)
 			} else {
+				// A lost answer made the search end too far.
+				for n > 1 && ctx.Err() == nil && again(tls)(n-1) == "connected" {
+					n--
+				}
 				again(web)(n)
 			}
 		}
