@@ -335,6 +335,9 @@ func (k *Client) check(i int, c *checker) {
 	}
 	c.within(where, "hops", k.Hops, 1, 20)
 	c.within(where, "ways", k.Ways, 0, 16)
+	for _, h := range k.Brief {
+		c.within(where, "brief", h, 1, k.Hops)
+	}
 	for _, h := range k.Equal {
 		c.within(where, "equal", h, 2, k.Hops)
 	}

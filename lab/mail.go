@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"govah/lab/box"
 	"govah/packet"
 	"govah/wire"
 )
@@ -42,10 +43,12 @@ type MailDevice struct {
 	// Terminates: it accepts connections by itself, so that one with a TTL
 	// that does not reach the server succeeds. Else it is a bump in the wire.
 	Terminates bool `toml:"terminates"`
+	// InPath: it changes segments as they pass and ends no connection.
+	InPath bool `toml:"in-path"`
 }
 
 // MailActs are what a MailDevice can do.
-var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer", "undress"}
+var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer", "undress", "mask-offer", "swallow"}
 
 func mailProtocol(port int) string {
 	switch port {
@@ -64,6 +67,14 @@ func (d *MailDevice) check(where string, c *checker) {
 	}
 	for _, what := range d.Does {
 		c.oneOf(where, "does", what, MailActs...)
+	}
+	for _, what := range d.Does {
+		if d.InPath != slices.Contains([]string{"mask-offer", "swallow"}, what) && what != "mask" && what != "refuse" {
+			c.failf("%s: does %q needs in-path = %v", where, what, !d.InPath)
+		}
+	}
+	if d.InPath && d.Terminates {
+		c.failf("%s: what is in-path terminates nothing", where)
 	}
 	if d.Ports == nil {
 		d.Ports = []int{25, 110, 143, 587}
@@ -119,12 +130,44 @@ func (w *World) serveMail(c *serverConn, t *Site, m *MailService) {
 	s.Serve(w.ctx, c, time.Minute)
 }
 
+// refusal is what is answered to the command in a protocol.
+func (d *MailDevice) refusal(protocol, tag string) string {
+	reply := d.Reply
+	if reply == "" {
+		reply = map[string]string{"smtp": "502 5.5.1 Command not implemented", "imap": "BAD Unknown command", "pop3": "-ERR Unknown command"}[protocol]
+	}
+	if tag != "" {
+		reply = tag + " " + reply
+	}
+	return reply + "\r\n"
+}
+
+// inPath is the device as a box.
+func (d *MailDevice) inPath(w *World) *box.Mail {
+	b := &box.Mail{Ports: d.Ports, Does: d.Does, Reply: func(line string) string {
+		// IMAP alone has tags.
+		if tag, rest, ok := strings.Cut(line, " "); ok && strings.HasPrefix(strings.ToUpper(rest), "STARTTLS") {
+			return d.refusal("imap", tag)
+		}
+		if strings.HasPrefix(strings.ToUpper(line), "STLS") {
+			return d.refusal("pop3", "")
+		}
+		return d.refusal("smtp", "")
+	}}
+	if len(d.Names) > 0 {
+		b.Names = func(a netip.Addr) bool {
+			return slices.ContainsFunc(w.owners[a], func(s *Site) bool { return wants(d.Names, s.Name) })
+		}
+	}
+	return b
+}
+
 // wantsMail says whether the device meddles with a packet.
 func (t *terminator) wantsMail(p *packet.Packet) bool {
-	if t.mail == nil || !slices.Contains(t.mail.Ports, int(p.DstPort)) {
+	if t.mail == nil || t.mail.InPath || !slices.Contains(t.mail.Ports, int(p.DstPort)) {
 		return false
 	}
-	if len(t.mail.Names) > 0 && !slices.ContainsFunc(t.w.owners[p.Dst], func(s *Site) bool { return t.wants(t.mail.Names, s.Name) }) {
+	if len(t.mail.Names) > 0 && !slices.ContainsFunc(t.w.owners[p.Dst], func(s *Site) bool { return wants(t.mail.Names, s.Name) }) {
 		return false
 	}
 	if t.mail.Terminates {
@@ -197,14 +240,7 @@ func (m *meddling) relay(c, up net.Conn) {
 		verb, _, _ = strings.Cut(strings.ToUpper(verb), " ")
 		starts := verb == "STARTTLS" || verb == "STLS"
 		if starts && m.d.does("refuse") {
-			reply := m.d.Reply
-			if reply == "" {
-				reply = map[string]string{"smtp": "502 5.5.1 Command not implemented", "imap": "BAD Unknown command", "pop3": "-ERR Unknown command"}[m.protocol]
-			}
-			if tag != "" {
-				reply = tag + " " + reply
-			}
-			if _, err := io.WriteString(c, reply+"\r\n"); err != nil {
+			if _, err := io.WriteString(c, m.d.refusal(m.protocol, tag)); err != nil {
 				return
 			}
 			continue

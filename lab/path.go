@@ -2,6 +2,7 @@ package lab
 
 import (
 	"container/heap"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ type element struct {
 	delay  time.Duration
 	v4, v6 []netip.Addr // of a router; more than one: equal-cost siblings
 	silent bool
+	brief  bool // it quotes 8 bytes behind the header of IP (RFC 792)
 	errors *allowance
 	box    box.Box
 	term   *terminator
@@ -84,6 +86,9 @@ func (w *World) lay() error {
 			}
 			w.elements = append(w.elements, element{box: f})
 		}
+		if c.Mail != nil && c.Mail.At == hop && c.Mail.InPath {
+			w.elements = append(w.elements, element{box: c.Mail.inPath(w)})
+		}
 		if c.Redirect != nil && c.Redirect.At == hop {
 			r, err := newRedirector(w, c.Redirect, len(w.elements))
 			if err != nil {
@@ -93,7 +98,7 @@ func (w *World) lay() error {
 			w.elements = append(w.elements, element{box: r})
 		}
 		if c.Intercept != nil && c.Intercept.At == hop || c.WebProxy != nil && c.WebProxy.At == hop || c.TCPProxy != nil && c.TCPProxy.At == hop ||
-			c.Mail != nil && c.Mail.At == hop || c.SSH != nil && c.SSH.At == hop || c.Captive && hop == 0 {
+			c.Mail != nil && c.Mail.At == hop && !c.Mail.InPath || c.SSH != nil && c.SSH.At == hop || c.Captive && hop == 0 {
 			t, err := newTerminator(w, len(w.elements), hop)
 			if err != nil {
 				return err
@@ -107,7 +112,7 @@ func (w *World) lay() error {
 	}
 	b4, b6 := c.v4.As4(), c.v6.As16()
 	for h := 1; h <= c.Hops; h++ {
-		e := element{silent: slices.Contains(c.Silent, h), errors: newAllowance(c.ICMPRate)}
+		e := element{silent: slices.Contains(c.Silent, h), brief: slices.Contains(c.Brief, h), errors: newAllowance(c.ICMPRate)}
 		if h == 1 {
 			e.v4 = []netip.Addr{netip.AddrFrom4([4]byte{192, 168, 1, 1})}
 		} else {
@@ -162,6 +167,20 @@ func (w *World) lay() error {
 		w.beyond[n] = list
 	}
 	return nil
+}
+
+// brief cuts what an error quotes to 8 bytes behind the header of IP, as a
+// router does that goes by RFC 792 and not by RFC 1812, 4.3.2.3.
+func brief(b []byte) []byte {
+	if b[0]>>4 == 4 {
+		b = b[:min(len(b), 20+8+20+8)]
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	} else {
+		b = b[:min(len(b), 40+8+40+8)]
+		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40))
+	}
+	packet.FixChecksums(b)
+	return b
 }
 
 // allowance is how many ICMP errors a router may send (RFC 1812, 4.3.2.8).
@@ -376,6 +395,9 @@ func (w *World) step(e event) {
 				back, err := packet.BuildICMPError(packet.TimeExceeded, list[flowHash(e.pkt)%uint32(len(list))], e.pkt, 0)
 				if err != nil {
 					return
+				}
+				if el.brief {
+					back = brief(back)
 				}
 				next := e.at - 1
 				if e.dir == box.In {

@@ -53,6 +53,7 @@ type Client struct {
 	Address6  string        `toml:"address6"`
 	Hops      int           `toml:"hops"` // routers from the home router to the border
 	Silent    []int         `toml:"silent"`
+	Brief     []int         `toml:"brief"`    // routers that quote 8 bytes of a packet that died, not most of it
 	Equal     []int         `toml:"equal"`    // hops with equal-cost siblings
 	Ways      int           `toml:"ways"`     // how many, 0 is 2
 	Delay     string        `toml:"delay"`    // one way, to the border

@@ -233,7 +233,7 @@ func (t *terminator) wantsSSH(server netip.Addr) bool {
 		return false
 	}
 	for _, s := range t.w.owners[server] {
-		if t.wants(t.ssh.Names, s.Name) {
+		if wants(t.ssh.Names, s.Name) {
 			return true
 		}
 	}

@@ -222,7 +222,7 @@ func (t *terminator) intercept(c *serverConn, server netip.AddrPort) {
 	}
 	defer up.Close()
 	up.SetDeadline(time.Now().Add(60 * time.Second))
-	if hello == nil || !t.wants(t.tls.Names, hello.SNI) {
+	if hello == nil || !wants(t.tls.Names, hello.SNI) {
 		up.Write(head)
 		splice(c, up)
 		return
@@ -281,7 +281,7 @@ func (w *World) proves(chain []*x509.Certificate, name string) bool {
 	return err == nil
 }
 
-func (t *terminator) wants(names []string, name string) bool {
+func wants(names []string, name string) bool {
 	if len(names) == 0 {
 		return true
 	}
@@ -325,7 +325,7 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
-		mine, last := t.wants(t.web.Names, host), req.Close
+		mine, last := wants(t.web.Names, host), req.Close
 		if mine && t.web.Page != "" {
 			io.Copy(io.Discard, io.LimitReader(req.Body, 1<<20))
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nServer: nginx\r\nContent-Length: %d\r\n\r\n%s", len(t.web.Page), t.web.Page)

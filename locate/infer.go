@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"govah/measure"
+	"govah/wire"
 )
 
 // Rules is the version of the rules by which Infer concludes.
@@ -139,6 +140,7 @@ type evidence struct {
 	// sightings are the triggers of which it told.
 	proof     *measure.Observation
 	sightings []*measure.Observation
+	quotes    []*measure.Observation // harmless bytes
 	ways      []*measure.Observation // of ExpWays
 	foreign   bool                   // the control went to another network
 	reacted   bool                   // a test was reacted to, or swallowed
@@ -159,6 +161,10 @@ func infer(list []*measure.Observation) measure.Location {
 		}
 		return l
 	}
+	if l.Payload == string(Mail) && len(e.nearer) >= 2 {
+		e.terminator(&l)
+		return l
+	}
 	if l.Payload == string(Resolver) {
 		e.whoAnswers(&l)
 		return l
@@ -168,7 +174,7 @@ func infer(list []*measure.Observation) measure.Location {
 		return l
 	}
 	p := posterior(e)
-	if p.none > 1-claim && e.redirects(&l) {
+	if p.none > 1-claim && (e.redirects(&l) || e.alters(&l)) {
 		return l
 	}
 	if p.none > 1-claim && len(e.nearer) >= 2 {
@@ -184,6 +190,8 @@ func infer(list []*measure.Observation) measure.Location {
 			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyFewPairs}
 		case e.server > 0 && !slices.ContainsFunc(e.tests, e.reaches):
 			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyInterrupted}
+		case l.Payload == string(Mail):
+			l.Unknown = e.unseen()
 		}
 		return l
 	}
@@ -274,6 +282,11 @@ func describe(l *measure.Location, list []*measure.Observation) {
 			continue
 		}
 		l.Payload, l.Family = o.Payload, o.Family
+		if o.Mail != nil {
+			starts, harmless := wire.MailCommands(o.Mail.Protocol)
+			l.Remote, l.Trigger = o.Remote, measure.Trigger{Kind: "command", Value: starts, Control: harmless}
+			continue
+		}
 		name := o.SNI + o.Host
 		if o.DNS != nil {
 			name = o.DNS.Name
@@ -373,6 +386,9 @@ func gather(list []*measure.Observation) *evidence {
 				e.far = max(e.far, o.TTL)
 			}
 			continue
+		}
+		if p.Probe == "data" && o.Role == measure.RoleControl {
+			e.quotes = append(e.quotes, o)
 		}
 		if o.Experiment == measure.ExpLocate && (o.TTL == 0 || e.server > 0 && o.TTL >= e.server) && !triggered {
 			e.mute = p.Outcome == "silent"

@@ -45,12 +45,15 @@ const (
 	Raw  Payload = "raw"  // any first bytes of a TCP connection
 	// Connect carries nothing: it is only asked who ends the connection.
 	Connect Payload = "connect"
+	// Mail is a dialogue with a mail server, the trigger its command to begin
+	// encryption. Nobody logs in and nothing is sent.
+	Mail Payload = "mail"
 	// Resolver carries a harmless question: it is only asked who answers.
 	Resolver Payload = "resolver"
 )
 
 // Payloads are all of them.
-var Payloads = []Payload{TLS, HTTP, DNS, QUIC, TCP, Raw, Connect, Resolver}
+var Payloads = []Payload{TLS, HTTP, DNS, QUIC, TCP, Raw, Connect, Mail, Resolver}
 
 // Control is a harmless token that takes the trigger's place.
 type Control struct {
@@ -67,6 +70,8 @@ type Spec struct {
 	Path    string // of an HTTP request; "" is /
 	// RawTest and RawControl are first bytes for Raw, of the same length.
 	RawTest, RawControl []byte
+	// Protocol is smtp, imap or pop3, for Mail.
+	Protocol string
 	// Controls are tried in order until one draws an answer.
 	Controls []Control
 	// OtherPort is a port of the same server that answers, to tell residual
@@ -185,7 +190,7 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 	ctx = log.About(ctx, nil)
 	defer r.overhearing(ctx)()
 	switch spec.Payload {
-	case TLS, HTTP, Raw:
+	case TLS, HTTP, Raw, Mail:
 		return r.overTCP(ctx)
 	case DNS, QUIC:
 		return r.overUDP(ctx)
@@ -321,6 +326,8 @@ func (r *run) payload(role measure.Role, id uint16, marker []byte) ([]byte, erro
 		return wire.DNSPayload(name, "A", id)
 	case QUIC:
 		return wire.QUICPayload(name)
+	case Mail:
+		return wire.MailPayload(r.spec.Protocol, role == measure.RoleTest), nil
 	}
 	if role == measure.RoleTest {
 		return r.spec.RawTest, nil
@@ -355,6 +362,8 @@ func (r *run) name(o *measure.Observation, role measure.Role) {
 		}
 	case HTTP:
 		o.Host = r.token(role)
+	case Mail:
+		o.Mail = &measure.Mail{Protocol: r.spec.Protocol}
 	case DNS, Resolver:
 		o.DNS = &measure.DNS{Name: r.token(role), Type: "A", Transport: "udp", Resolver: r.spec.Remote.String()}
 	}
@@ -370,6 +379,8 @@ func (r *run) differs() string {
 		return "address"
 	case Raw:
 		return "payload"
+	case Mail:
+		return "command"
 	}
 	return "sni"
 }

@@ -61,7 +61,7 @@ func (r *run) own(c wire.Packet) bool {
 
 // overheard is what a capture shows after a sending of n bytes from a port:
 // the TTL of the first answer, and the ICMP error that quotes that sending.
-func (r *run) overheard(port uint16, since time.Time, n int) (ttl int, icmp *measure.ICMP) {
+func (r *run) overheard(port uint16, since time.Time, sent []byte) (ttl int, icmp *measure.ICMP) {
 	for _, c := range r.capture.Packets() {
 		if c.Sent || c.At.Before(since) {
 			continue
@@ -75,10 +75,10 @@ func (r *run) overheard(port uint16, since time.Time, n int) (ttl int, icmp *mea
 			// A device may send packets in our name, and they may die on the
 			// way as well: what is quoted must be as long as what we sent.
 			q, err := packet.ParseQuote(p.Quoted)
-			if err != nil || q.Src.Port() != port || q.Dst != r.spec.Remote || quotedLength(p.Quoted) < n || icmp != nil {
+			if err != nil || q.Src.Port() != port || q.Dst != r.spec.Remote || quotedLength(p.Quoted) < len(sent) || icmp != nil {
 				continue
 			}
-			icmp = &measure.ICMP{From: p.Src.String(), Type: int(p.Type), Code: int(p.Code), AtUS: r.log.Since(c.At), ASN: r.log.ASN(p.Src.String())}
+			icmp = &measure.ICMP{From: p.Src.String(), Type: int(p.Type), Code: int(p.Code), AtUS: r.log.Since(c.At), ASN: r.log.ASN(p.Src.String()), Quoted: compare(p.Quoted, sent)}
 		case p.Proto == packet.TCP && p.DstPort == port && (len(p.Payload) > 0 || p.Flags&(packet.RST|packet.FIN) != 0):
 			if ttl == 0 && netip.AddrPortFrom(p.Src, p.SrcPort) == r.spec.Remote {
 				ttl = int(p.TTL)
@@ -107,7 +107,7 @@ func (s *sweeping) listen(ctx context.Context, reacted bool) {
 		return
 	}
 	for {
-		ttl, icmp := r.overheard(s.port, s.sent.Add(-3*tick), len(s.bytes))
+		ttl, icmp := r.overheard(s.port, s.sent.Add(-3*tick), s.bytes)
 		p := s.now.Path
 		p.Captured, p.ArrivedTTL = true, ttl
 		if icmp != nil {

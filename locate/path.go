@@ -125,15 +125,18 @@ func (r *run) siblings(ctx context.Context, low, high int) {
 // terminated asks whether what answered at the lowest TTL is the server. A
 // lost answer makes that TTL look one higher than it is: so where it is not the
 // server, the one below is tried once more, in flows of their own.
-func (r *run) terminated(ctx context.Context) {
+func (r *run) terminated(ctx context.Context) (nearer bool) {
 	if r.spec.OtherPort == 0 || r.server == 0 {
-		return
+		return false
 	}
-	for r.passedBy(ctx) && r.server > 1 {
+	for r.passedBy(ctx) {
+		if nearer = true; r.server == 1 {
+			break
+		}
 		below := false
 		for range 2 {
 			if r.pace(ctx) != nil {
-				return
+				return nearer
 			}
 			o := r.synAt(ctx, r.spec.Remote, r.newPort(), r.server-1, max(300*time.Millisecond, r.patience(r.server)))
 			if below = o.Path.Outcome == "connected"; below || o.Path.Outcome == "expired" {
@@ -141,10 +144,11 @@ func (r *run) terminated(ctx context.Context) {
 			}
 		}
 		if !below {
-			return
+			return nearer
 		}
 		r.server--
 	}
+	return nearer
 }
 
 // passedBy says whether a packet to another port of the same address, with the

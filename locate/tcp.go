@@ -42,7 +42,10 @@ func (r *run) overTCP(ctx context.Context) error {
 	if r.server == 0 {
 		return nil // no connection, no first bytes
 	}
-	r.terminated(ctx)
+	ended := r.terminated(ctx)
+	if ended && r.spec.Payload == Mail {
+		return nil // it says and hears all: there is nothing farther to follow
+	}
 	test, control := &flow{port: r.port}, &flow{port: r.newPort()}
 	if !r.chooseControl(ctx, control) {
 		return nil
@@ -87,6 +90,11 @@ func (r *run) overTCP(ctx context.Context) error {
 			r.residualKey(ctx, test)
 			r.routed(ctx, r.newPort(), from-1)
 			r.siblings(ctx, from-size, from-1)
+			return nil
+		}
+		if k := r.alteredAt(t); k > 0 {
+			halt()
+			r.confirmAltered(ctx, test, control, k)
 			return nil
 		}
 		if k := r.difference(t); k > 0 && !r.chance(ctx, t) {
@@ -224,6 +232,18 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 		conn.Abort()
 		f.used = time.Now()
 	}()
+	if r.spec.Payload == Mail {
+		if err := wire.MailReady(ctx, r.log, conn, r.spec.Protocol); err != nil {
+			o := r.begin(measure.ExpLocate, role, ttls[0], "data", f.port)
+			o.Path.Outcome = "unconnected"
+			o.Failure, o.Detail = wire.Classify(err)
+			r.log.End(o)
+			return append(list, o)
+		}
+		if wire.Sleep(ctx, acknowledged) != nil {
+			return list
+		}
+	}
 	if minTTL > 0 && conn.SetMinTTL(minTTL) != nil {
 		return list
 	}
@@ -234,7 +254,11 @@ func (r *run) sweep(ctx context.Context, f *flow, role measure.Role, minTTL int,
 		arrived <- incoming{n, err, begins(buf[:n])}
 	}()
 	conn.PathErrors() // of the handshake
-	s := &sweeping{r: r, port: f.port, conn: conn, role: role, bytes: bytes, minTTL: minTTL, arrived: arrived}
+	again := 0
+	if info, err := conn.Info(); err == nil && r.spec.Payload == Mail {
+		again = info.Retransmits // of what was said before
+	}
+	s := &sweeping{again: again, r: r, port: f.port, conn: conn, role: role, bytes: bytes, minTTL: minTTL, arrived: arrived}
 	if conn.SetTTL(orDefault(ttls[0])) != nil {
 		return list
 	}
@@ -284,6 +308,12 @@ func (r *run) answering(ttl int) int {
 	}
 	return 0
 }
+
+// acknowledged is how long the last words of a server may wait for their
+// acknowledgement: sent with a low TTL, it would die on the way and draw the
+// word of a router that is waited for. Linux delays it 40 to 200 ms (RFC 9293,
+// 3.8.6.3: at most 500).
+const acknowledged = 250 * time.Millisecond
 
 // reopen is how long a port rests before it is used again: the server must
 // have dealt with the reset that ended its last connection.

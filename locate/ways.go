@@ -1,12 +1,10 @@
 package locate
 
 import (
-	"cmp"
 	"context"
 	"math"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -368,20 +366,14 @@ func (e *evidence) redirects(l *measure.Location) bool {
 		l.Nearer = true
 	}
 	l.Outcome, l.Kind, l.Position, l.Because = measure.Located, measure.Redirects, measure.InPath, because
-	l.Set = nil
-	n := high - low
-	for k := high - 1; k >= low; k-- {
-		p := measure.Place{Low: k, PerMille: int(math.Floor(1000 * (1 - chance) / float64(n)))}
-		p.From, p.FromASN = followed(l.Hops, k)
-		p.To, p.ToASN = followed(l.Hops, k+1)
+	l.Set = evenly(l, low, high, chance)
+	for i := range l.Set {
 		for _, o := range e.ways { // where others go on, if that router has no name
-			if p.To == "" && side(o) == 1 && o.TTL == k+1 && o.Path.Outcome == "expired" && o.Path.ICMP != nil {
+			if p := &l.Set[i]; p.To == "" && side(o) == 1 && o.TTL == p.Low+1 && o.Path.Outcome == "expired" && o.Path.ICMP != nil {
 				p.To, p.ToASN = o.Path.ICMP.From, o.Path.ICMP.ASN
 			}
 		}
-		l.Set = append(l.Set, p)
 	}
-	slices.SortStableFunc(l.Set, func(a, b measure.Place) int { return cmp.Compare(b.PerMille, a.PerMille) })
 	return true
 }
 

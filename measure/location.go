@@ -106,6 +106,7 @@ const (
 	Injects    Kind = "injects"    // answers in the server's place
 	Drops      Kind = "drops"      // swallows
 	Terminates Kind = "terminates" // ends every connection itself and makes its own
+	Alters     Kind = "alters"     // changes what is said in passing
 	Redirects  Kind = "redirects"  // leads what is meant for the server to another one
 )
 

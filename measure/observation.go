@@ -401,6 +401,10 @@ type ICMP struct {
 	// To is the destination that the router quotes, where it is another than
 	// the packet was sent to: it was redirected on the way.
 	To string `json:"to,omitempty" class:"network"`
+	// Quoted says, of a captured error about one of our segments, whether it
+	// quotes the data as we sent them (whole) or others (altered); "" if it
+	// quotes too little to tell.
+	Quoted string `json:"quoted,omitempty" class:"none"`
 }
 
 // Verification is the outcome of verifying a chain for a name at a time.

@@ -227,5 +227,11 @@ const (
 	WhyKeyRotation     Why = "key-rotation"   // the server may have got another host key
 	WhyKeyRetired      Why = "key-retired"    // the host key is one that its operator has withdrawn
 	WhyNoKnownKey      Why = "no-known-key"   // no host key is known to compare with
+	// WhyNoQuotes: what routers quote of a packet that died shows what was
+	// altered on the way; it could not be seen, or too little was quoted.
+	WhyNoQuotes Why = "no-quotes"
+	// WhyWayBack: what is altered on the way from the server leaves no trace
+	// on the way to it.
+	WhyWayBack     Why = "way-back"
 	WhyKnownKeyOld     Why = "known-key-old"  // the user's known_hosts has an older key than the operator publishes
 )

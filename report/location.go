@@ -209,7 +209,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 	}
 	what := say("location.what.other", trigger.as("trigger"))
 	switch loc.Kind {
-	case measure.Injects, measure.Drops, measure.Terminates, measure.Redirects:
+	case measure.Injects, measure.Drops, measure.Terminates, measure.Redirects, measure.Alters:
 		what = say("location.what."+string(loc.Kind), trigger.as("trigger"))
 	}
 	if loc.Payload == "resolver" && loc.Kind == measure.Terminates {
@@ -283,13 +283,21 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		a.not = []sentence{say("location.limit.itself"), say("location.limit.way")}
 		a.next = []sentence{say("location.next.resolver")}
 	case measure.NoDifference:
-		if loc.Payload == "connect" {
+		switch {
+		case loc.Payload == "connect":
 			head("location.outcome.ends-there")
-		} else {
+		case loc.Payload == "mail" && loc.Trigger.Value != "":
+			head("location.outcome.commands-alike", i18n.LTR("value", clip(loc.Trigger.Value, 40)))
+		default:
 			head("location.outcome.no-difference")
 		}
 		a.not = []sentence{say("location.limit.no-difference"), say("location.limit.way")}
 		a.next = []sentence{say("location.next.again", commands...)}
+		for _, w := range []measure.Why{measure.WhyWayBack, measure.WhyNoQuotes} {
+			if slices.Contains(loc.Unknown, w) {
+				a.next = append(a.next, say("why."+string(w)+".next"))
+			}
+		}
 	case measure.NotLocated:
 		found = true
 		head("location.outcome.not-located")

@@ -134,7 +134,7 @@ func noPath() *measure.Location {
 }
 
 func locations() []*measure.Location {
-	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself()}
+	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself(), altered(), commandsAlike()}
 }
 
 // redirected is a resolver whose questions are led to another one, here or
@@ -148,6 +148,23 @@ func redirected() *measure.Location {
 			{TTL: 2, Sent: 1, Answered: 1, Routers: []measure.Router{{Address: "198.51.100.2", ASN: 64496, Country: "IR", RTTUS: 8_000}}},
 			{TTL: 3, Sent: 1, Answered: 1, Routers: []measure.Router{{Address: "198.51.100.77", ASN: 64496, Country: "IR", RTTUS: 9_000}}},
 			{TTL: 4, Sent: 1, Answered: 1, Server: true}}}
+}
+
+// altered is a command of mail that is changed in passing.
+func altered() *measure.Location {
+	l := redirected()
+	l.Measurement, l.Target, l.Remote, l.Payload = "l3", "smtp://mail.example.org:587", "192.0.2.25:587", "mail"
+	l.Trigger = measure.Trigger{Kind: "command", Value: "STARTTLS", Control: "NOOP"}
+	l.Kind, l.Nearer, l.Triggers, l.Residual = measure.Alters, false, 2, ""
+	return l
+}
+
+// commandsAlike is a dialogue of mail in which nothing was seen from here.
+func commandsAlike() *measure.Location {
+	l := altered()
+	l.Measurement, l.Outcome, l.Kind, l.Set, l.Triggers, l.Position = "l4", measure.NoDifference, "", nil, 0, measure.PositionUnknown
+	l.Unknown = []measure.Why{measure.WhyWayBack, measure.WhyNoQuotes}
+	return l
 }
 
 // answersItself is a resolver in whose place nobody answers.
@@ -229,7 +246,7 @@ func TestTextSummaryCountsLocations(t *testing.T) {
 		return b.String()
 	}
 	alone := end(nil, locations())
-	if !strings.HasPrefix(alone, "The place of what interferes was found on 4 of 8 paths followed.\n5 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
+	if !strings.HasPrefix(alone, "The place of what interferes was found on 5 of 10 paths followed.\n6 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
 		t.Errorf("without verdicts the summary is\n%s", alone)
 	}
 	both := end([]Entry{sampleTLSReset()}, locations()[:1])
@@ -359,8 +376,8 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 	for _, l := range i18n.Langs {
 		page := htmlOf(t, l, sourceWith(samples(), locations()))
 		s := checkPage(t, page)
-		if s.elements["article"] != 10+8 || s.elements["figure"] != 12+8 || strings.Count(page, `class="route"`) != 8 {
-			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, eight without, and one without a path",
+		if s.elements["article"] != 10+10 || s.elements["figure"] != 12+10 || strings.Count(page, `class="route"`) != 10 {
+			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, ten without, and one without a path",
 				l, s.elements["article"], s.elements["figure"], strings.Count(page, `class="route"`))
 		}
 		start := strings.Index(page, `id="t1" class="card confirmed"`)
@@ -376,7 +393,7 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 		}
 	}
 	page := checkedAlone(t, i18n.English, locations()...)
-	if !strings.Contains(page, "<h1>The place of what interferes was found on 4 of 8 paths followed.</h1>") {
+	if !strings.Contains(page, "<h1>The place of what interferes was found on 5 of 10 paths followed.</h1>") {
 		t.Error("a file without verdicts has no heading of its own")
 	}
 	same := locatedInjector()
@@ -554,7 +571,7 @@ func TestEveryLocationConstantHasWords(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{"sni", "host", "path", "qname", "address", "port"} { // what package locate varies
+	for _, kind := range []string{"sni", "host", "path", "qname", "address", "port", "command"} { // what package locate varies
 		if !i18n.English.Has("location.trigger." + kind) {
 			t.Errorf("no words for the trigger %q of a search", kind)
 		}

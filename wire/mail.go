@@ -82,6 +82,52 @@ func Mail(ctx context.Context, l *Log, m Meta, conn Conn, spec MailSpec, trust *
 	return o
 }
 
+// MailReady speaks with a mail server up to where a client would begin
+// encryption: it reads the greeting and asks for the capabilities. What is
+// said is not kept.
+func MailReady(ctx context.Context, l *Log, conn Conn, protocol string) error {
+	clear := &meter{Conn: conn}
+	d := &dialogue{l: l, o: &measure.Observation{}, m: &measure.Mail{}, spec: MailSpec{Protocol: protocol}, conn: clear, meter: clear}
+	end := clear.begin(ctx, limits{total: mailTotal, silence: greetPatience, patience: greetPatience})
+	defer end()
+	if err := d.greeting(); err != nil {
+		return err
+	}
+	if d.m.Away {
+		return fmt.Errorf("the server turned this client away: %w", io.EOF)
+	}
+	_, err := d.capabilities()
+	return err
+}
+
+// MailCommands are the command by which a client begins encryption, and a
+// harmless one in its place.
+func MailCommands(protocol string) (starts, harmless string) {
+	switch protocol {
+	case "pop3":
+		return "STLS", "CAPA"
+	}
+	return "STARTTLS", "NOOP"
+}
+
+// MailPayload is one of them as a line of a dialogue that MailReady began; both
+// are of one length (RFC 5321, 4.1.1.9: NOOP may have an argument).
+func MailPayload(protocol string, starts bool) []byte {
+	command, harmless := MailCommands(protocol)
+	if !starts {
+		command = harmless
+	}
+	switch {
+	case protocol == "imap" && starts:
+		command = "b2 " + command
+	case protocol == "imap":
+		command = "b22222 " + command
+	case protocol == "smtp" && !starts:
+		command += " abc"
+	}
+	return []byte(command + "\r\n")
+}
+
 // dialogue is a mail dialogue under way.
 type dialogue struct {
 	l     *Log

@@ -53,6 +53,9 @@ more often than --budget says.
 
   govah locate https://example.org              what reacts to the TLS name
   govah locate --payload dns example.org        what answers the question
+  govah locate smtp://mail.example.org          what holds back, answers or
+                                                alters STARTTLS, or ends
+                                                connections; no login, no mail
   govah locate --payload resolver example.org   who answers all questions: the
                                                 resolver asked, or something
                                                 on the way to it
@@ -86,7 +89,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic or tcp; connect: only ask who ends connections, resolver: who answers questions (default: by the URL)")
+	f.StringVar(&o.payload, "payload", "", "what carries the trigger: tls, http, dns, quic, tcp or mail; connect: only ask who ends connections, resolver: who answers questions (default: by the URL)")
 	f.StringVar(&o.test, "first-bytes", "", "send the bytes of this file first, as the trigger; needs --control-bytes")
 	f.StringVar(&o.harmless, "control-bytes", "", "with --first-bytes: harmless bytes of the same length")
 	f.StringVar(&o.address, "address", "", "follow the path to this address instead of the name's")
@@ -111,13 +114,26 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 	return cmd
 }
 
+// spokenTo says whether a target is a mail server that clients speak to in the
+// clear before TLS. Port 25 is spoken to at one's own helper alone, where
+// nothing is located by commands.
+func spokenTo(t measure.Target) bool {
+	return (t.Scheme == "smtp" || t.Scheme == "imap" || t.Scheme == "pop3") && t.Port != 25
+}
+
 // payloadOf is what carries the trigger of a target by default.
 func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 	if given != "" {
 		if p := locate.Payload(given); p != locate.Raw && slices.Contains(locate.Payloads, p) {
+			if p == locate.Mail && !spokenTo(t) {
+				return "", usage("for example: govah locate smtp://mail.example.org", "--payload mail needs a target smtp://, imap:// or pop3://, and not port 25")
+			}
 			return p, nil
 		}
-		return "", usage("it is tls, http, dns, quic, tcp, connect or resolver", "--payload %q is not known", given)
+		return "", usage("it is tls, http, dns, quic, tcp, mail, connect or resolver", "--payload %q is not known", given)
+	}
+	if spokenTo(t) {
+		return locate.Mail, nil
 	}
 	if wire.MailPorts[t.Scheme] != 0 || t.Scheme == "ssh" {
 		return locate.Connect, nil // the server does not wait for the client there
@@ -303,7 +319,7 @@ func (o *locateOptions) checkHelper(payload locate.Payload) error {
 	case o.helper == "":
 		o.helpers = []string{"none"}
 		return nil
-	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect || payload == locate.Resolver:
+	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect || payload == locate.Resolver || payload == locate.Mail:
 		return usage("it goes with --payload tls, http or quic", "a helper is a web server: nothing is learned from it with the payload %s", payload)
 	case o.address != "":
 		return usage("leave --address out: the path is followed to the helper", "--helper and --address exclude each other")
@@ -636,7 +652,7 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 		}
 	case locate.DNS, locate.Resolver:
 		port, spec.OtherPort = 53, 443
-	case locate.Connect:
+	case locate.Connect, locate.Mail:
 		spec.OtherPort = 443
 	default:
 		spec.OtherPort = 80
@@ -671,7 +687,10 @@ func (s *search) towards(at netip.AddrPort, t measure.Target, payload locate.Pay
 	if payload == locate.Connect {
 		return spec
 	}
-	if payload == locate.Raw {
+	if payload == locate.Mail {
+		spec.Protocol = t.Scheme
+	}
+	if payload == locate.Raw || payload == locate.Mail {
 		spec.Controls = []locate.Control{{Kind: measure.ControlKnown}}
 		return spec
 	}
@@ -737,6 +756,9 @@ func (l *locatable) add(r check.Result) {
 	}
 	for _, f := range r.Verdict.Findings {
 		payload, ok := carrier(f)
+		if payload == locate.Connect && spokenTo(target) {
+			payload = locate.Mail
+		}
 		if f.Interference != measure.InterferenceConfirmed || !ok {
 			continue
 		}
