@@ -360,7 +360,9 @@ func gather(list []*measure.Observation) *evidence {
 			continue
 		}
 		if o.Experiment == measure.ExpProxyTTL {
-			if p.Outcome == "expired" {
+			// What a resolver has behind its own routers is its owner's affair.
+			own := (o.Payload == string(DNS) || o.Payload == string(Resolver)) && o.ASN > 0 && p.ICMP != nil && p.ICMP.ASN == o.ASN
+			if p.Outcome == "expired" && !own {
 				e.nearer = append(e.nearer, o)
 			}
 			continue

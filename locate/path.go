@@ -3,6 +3,7 @@ package locate
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"govah/measure"
@@ -155,9 +156,14 @@ func (r *run) terminated(ctx context.Context) (nearer bool) {
 // TTL at which the first port answers, dies at a router: then something nearer
 // ends connections to the first port by itself (Clayton 2006). Twice, because
 // routes change. Who takes one port often takes the other of the web too, so
-// that a port of no service is tried after it.
+// that a port of no service is tried after it. Where questions are asked it is
+// tried first: a resolver may have its web server behind a load balancer.
 func (r *run) passedBy(ctx context.Context) bool {
-	for _, port := range []uint16{r.spec.OtherPort, unusedPort} {
+	ports := []uint16{r.spec.OtherPort, unusedPort}
+	if r.asks() {
+		slices.Reverse(ports)
+	}
+	for _, port := range ports {
 		expired, silent := 0, 0
 		for expired < 2 && silent < 2 {
 			if r.pace(ctx) != nil {
@@ -172,6 +178,9 @@ func (r *run) passedBy(ctx context.Context) bool {
 			case "silent":
 				silent++ // it may have been lost
 			default:
+				if r.asks() {
+					return false // the resolver's address is no farther
+				}
 				silent = 2
 			}
 		}

@@ -28,17 +28,21 @@ func (r *run) whoAnswers(ctx context.Context) error {
 		return err
 	}
 	defer func() { s.conn.Close() }()
-	if !s.chooseControl(ctx) {
-		return nil
+	answers := false
+	for _, c := range r.spec.Controls {
+		r.control = c
+		if answers = s.probe(ctx, measure.RoleControl, 0, sendings).Path.Outcome == "answered"; answers {
+			break
+		}
 	}
-	silent := 0
-	for k := 1; k <= maxTTL && silent < silences && r.server == 0 && ctx.Err() == nil; k++ {
+	if !answers {
+		return nil // nobody does
+	}
+	// What answers is waited for behind any number of routers that do not.
+	for k := 1; k <= maxTTL && r.server == 0 && ctx.Err() == nil; k++ {
 		c := s.probe(ctx, measure.RoleControl, k, sendings)
 		if c.Path.Outcome == "answered" {
 			r.server, r.arrived = k, c.Path.ArrivedTTL
-		}
-		if silent++; c.Path.Outcome != "silent" {
-			silent = 0
 		}
 	}
 	if r.server > 0 {
@@ -55,7 +59,7 @@ const (
 	startFlows, enoughFlows = 2, 7
 	// mostFlows bounds the tries for that, mostParts how often a router that
 	// both have is found behind what looked like the parting of the ways.
-	mostFlows, mostParts = 14, 4
+	mostFlows, mostParts = 18, 4
 	// lookBack is how often the routers before that are asked again.
 	lookBack = 3
 	// chances is the probability of chance up to which a parting is claimed.
@@ -90,7 +94,7 @@ func (r *run) compareWays(ctx context.Context) {
 			r.way(ctx, n, part)
 			n++
 			before := w.flows
-			if w = r.ways(); w.flows == before && wire.Sleep(ctx, rest/2) != nil { // they limit their errors
+			if w = r.ways(); (w.flows[0] == before[0] || w.flows[1] == before[1]) && wire.Sleep(ctx, rest/3) != nil { // one limits its errors
 				return
 			}
 		}
@@ -388,5 +392,9 @@ func (e *evidence) whoAnswers(l *measure.Location) {
 		l.Nearer = true
 	default:
 		l.Outcome = measure.Itself
+		if p := e.parting(); p.part > 0 && !p.own {
+			// Equal-cost ways, or else too few errors came to tell.
+			l.Unknown = []measure.Why{measure.WhyFewPairs}
+		}
 	}
 }
