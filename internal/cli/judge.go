@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"govah/evidence"
 	"govah/identify"
 	"govah/internal/i18n"
 	"govah/judge"
@@ -156,9 +157,12 @@ func (a *app) runJudge(lang i18n.Lang, paths []string, output, signatures string
 // file is in the account.
 func (r *rejudging) file(path string) (n account, err error) {
 	n.skipped = map[string]int{}
-	in, _, err := r.a.openMeasurements(r.a.ctx, path)
+	in, bundle, err := r.a.openMeasurements(r.a.ctx, path)
 	if err != nil {
 		return n, n.unreadable(r.a.ctx, err)
+	}
+	if bundle != nil && bundle.Withheld() != (evidence.Counts{}) && !r.a.quiet {
+		r.a.note(r.lang.Text("cli.judge.withheld", i18n.LTR("file", path)))
 	}
 	defer in.Close()
 	reader, err := record.NewReader(in)

@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await": await, "mode": mode, "columns": columns, "garbage": garbage, "lines": lines, "cut": cut, "told": told,
-			"member": member, "flip": flip, "clear": clearOf, "glob": glob, "nowhere": nowhere,
+			"member": member, "flip": flip, "clear": clearOf, "glob": glob, "nowhere": nowhere, "tail": tail,
 		},
 	})
 }
@@ -84,6 +84,14 @@ func glob(ts *testscript.TestScript, neg bool, args []string) {
 	if len(found) != 1 {
 		ts.Fatalf("%s: %v", args[0], found)
 	}
+}
+
+// tail FILE N drops the first N lines of it.
+func tail(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	lines := strings.SplitAfter(ts.ReadFile(args[0]), "\n")
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Join(lines[n:], "")), 0o600))
 }
 
 // nowhere REGEXP DIR: no file in it, nor below it, has it.

@@ -54,11 +54,18 @@ func bundleName(o *checkOptions, dir, run string) string {
 	default:
 		name = fmt.Sprintf("govah-%s-%s", time.Now().UTC().Format(time.DateOnly), run)
 	}
-	name += ".govah"
+	ending := ".govah"
 	if len(o.recipients) > 0 {
-		name += ".age"
+		ending += ".age"
 	}
-	return name
+	// What an interrupted run sealed stays when the run goes on.
+	for n := 2; o.resume && n < 1000; n++ {
+		if _, err := os.Lstat(name + ending); err != nil {
+			break
+		}
+		name = fmt.Sprintf("%s-%d", strings.TrimSuffix(name, fmt.Sprintf("-%d", n-1)), n)
+	}
+	return name + ending
 }
 
 // withoutEnding is the name of a measurement file, sealed or not, without what

@@ -14,7 +14,10 @@ import (
 )
 
 func (a *app) verifyCommand() *cobra.Command {
-	var key string
+	var (
+		key         string
+		certificate bool
+	)
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Check evidence, and say what it proves and what it does not",
@@ -34,16 +37,20 @@ nothing in it is to be used.`,
 			if c.Key, err = verifierKey(key); err != nil {
 				return err
 			}
-			return a.runVerify(lang, args[0], c)
+			if certificate && a.json {
+				return usage("give one of them", "--certificate and --json exclude each other")
+			}
+			return a.runVerify(lang, args[0], c, certificate)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&key, "key", "", "the key that must have signed, as its holder gives it (NAME+HASH+BASE64), or a file that holds it")
+	f.BoolVar(&certificate, "certificate", false, "print a form for whoever keeps the file: who, how, which hash (docs/guide/certificate.md)")
 	f.BoolVar(&a.json, "json", false, "print the account as one line of JSON (docs/formats/bundle-v1.md)")
 	return cmd
 }
 
-func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check) error {
+func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, certificate bool) error {
 	data, err := a.readSealed(path)
 	if err != nil {
 		return err
@@ -57,6 +64,9 @@ func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check) error {
 	}
 	if a.json {
 		return a.line(account)
+	}
+	if certificate {
+		return writeCertificate(a.out, lang, certify(a, lang, path, data, account))
 	}
 	a.tellAccount(lang, path, account)
 	return nil
@@ -108,11 +118,7 @@ func (a *app) tellAccount(lang i18n.Lang, path string, c *evidence.Account) {
 	part("proved", a.proved(text, c))
 	part("withheld", withheldIn(text, c))
 	part("said", saidIn(text, c))
-	var not []string
-	for _, u := range c.NotProved {
-		not = append(not, text("not-"+string(u), i18n.LTR("rfc", "RFC 3161")))
-	}
-	part("not", not)
+	part("not", notProvedIn(text, c))
 	next := []string{text("next-report", i18n.LTR("report", "view/"+evidence.ReportName))}
 	for _, f := range c.Files {
 		if f.Name == evidence.ReportName && !f.Whole {
@@ -155,6 +161,14 @@ func withheldIn(text texter, c *evidence.Account) (list []string) {
 		if k.Withheld > 0 {
 			list = append(list, text("withheld", i18n.Word("class", text("class-"+k.Class)), i18n.Num("n", k.Withheld), i18n.Num("all", k.Leaves)))
 		}
+	}
+	return list
+}
+
+// notProvedIn are the things that nobody can rely on.
+func notProvedIn(text texter, c *evidence.Account) (list []string) {
+	for _, u := range c.NotProved {
+		list = append(list, text("not-"+string(u), i18n.LTR("rfc", "RFC 3161")))
 	}
 	return list
 }
