@@ -82,8 +82,15 @@ type Asked struct {
 	line []byte // its cosignature
 	of   int64  // the tree's size that line is of
 	at   time.Time
-	err  error // the last time that it did not cosign
+	err  error     // the last time that it did not cosign
+	next time.Time // before which it is not asked again after that
+	wait time.Duration
 }
+
+const (
+	retryFirst = 5 * time.Second // after which a witness that fails is asked again; twice as long each time
+	retryMost  = 5 * time.Minute
+)
 
 // ErrAhead says that a witness has seen a larger tree than there is: this is
 // an old copy of the log, and would sign a second history.
@@ -146,7 +153,17 @@ func (l *Log) Publish(ctx context.Context, witnesses []*Asked, quorum int, refre
 		if w.line != nil && w.of == h.tree.Size && time.Since(w.at) < refresh {
 			continue
 		}
-		wg.Go(func() { w.err = l.ask(ctx, w, h) })
+		if w.err != nil && time.Now().Before(w.next) {
+			continue
+		}
+		wg.Go(func() {
+			if w.err = l.ask(ctx, w, h); w.err == nil {
+				w.wait = 0
+				return
+			}
+			w.wait = min(max(2*w.wait, retryFirst), retryMost)
+			w.next = time.Now().Add(w.wait)
+		})
 	}
 	wg.Wait()
 	text := bytes.Clone(h.signed)
