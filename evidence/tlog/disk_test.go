@@ -232,7 +232,7 @@ func (l simLock) Close() error { delete(l.d.locked, l.name); return nil }
 
 func (d *disk) Lock(name string) (io.Closer, error) {
 	if d.locked[name] {
-		return nil, errLocked
+		return nil, ErrLocked
 	}
 	d.locked[name] = true
 	return simLock{d, name}, nil

@@ -36,8 +36,8 @@ type file interface {
 	Truncate(size int64) error
 }
 
-// errLocked says that another process holds the lock.
-var errLocked = errors.New("another process is using this folder")
+// ErrLocked says that another process holds the lock.
+var ErrLocked = errors.New("another process is using this folder")
 
 // folder is the system's: everything happens below one folder, 0700 and 0600.
 type folder struct{ root *os.Root }

@@ -346,7 +346,7 @@ func TestFolders(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		if _, err := Open(dir, key, false); !errors.Is(err, errLocked) {
+		if _, err := Open(dir, key, false); !errors.Is(err, ErrLocked) {
 			t.Errorf("opened twice: %v", err)
 		}
 	})

@@ -140,7 +140,7 @@ func openWitness(d filesystem, c *Cosigner, logs []string, fresh bool) (*Witness
 			return nil, err
 		}
 		for _, name := range names {
-			if !strings.HasPrefix(name, ".") && name != witnessPath+".new" {
+			if !strings.HasPrefix(name, ".") && name != witnessPath+".new" && name != ownLog {
 				return nil, fmt.Errorf("the folder holds %q and no witness; a new witness wants an empty folder", name)
 			}
 		}

@@ -284,7 +284,7 @@ func TestWitnessFolders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenWitness(dir, key, logs, false); !errors.Is(err, errLocked) {
+	if _, err := OpenWitness(dir, key, logs, false); !errors.Is(err, ErrLocked) {
 		t.Errorf("opened twice: %v", err)
 	}
 	a := grown("a", 9)
