@@ -372,6 +372,26 @@ func badBundles(t testing.TB) []bad {
 		{"table-varint", "shortest", with(tableName, slices.Insert(long, 1+SaltBytes+1, 0))},
 		{"table-subtree", "no subtree", with(tableName, append([]byte{30}, table[1:]...))},
 		{"table-withheld-wrong", "does not follow", with(tableName, encodeTable(wrong))},
+		{"two-at-one-place", "does not follow", func() []byte {
+			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves none 1\nleaves target 1\nfile text 2 a\n"
+			return signedText(t, text, encodeTable([]Entry{{Open: true, Length: 1}, {Open: true, Class: Target, Length: 1}}), []byte("ab"))
+		}()},
+		{"beyond-the-end", "does not follow", func() []byte {
+			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves none 1\nfile binary 2 a\n"
+			return signedText(t, text, encodeTable([]Entry{{Open: true, Length: 2, Position: 1}}), []byte("\x00ab"))
+		}()},
+		{"overlapping", "does not follow", func() []byte {
+			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves none 1\nleaves target 1\nfile binary 3 a\n"
+			return signedText(t, text, encodeTable([]Entry{{Open: true, Length: 2}, {Open: true, Class: Target, Length: 2, Position: 1}}), []byte("abc"))
+		}()},
+		{"not-collapsed", "one hash must stand for", func() []byte {
+			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves target 2\nfile binary 2 a\n"
+			return signedText(t, text, encodeTable([]Entry{{Class: Target}, {Class: Target}}), []byte{0, 0})
+		}()},
+		{"a-leaf-of-no-file", "there are 1", func() []byte {
+			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves target 1\nfile binary 0 a\n"
+			return signedText(t, text, encodeTable([]Entry{{Open: true, Class: Target, File: 1, Length: 1}}), nil)
+		}()},
 		{"redacted-note", "", forge(t, red, func(m []member) []member { return replaced(m, tableName, table) })},
 		{"redacted-filled", "does not follow", forge(t, red, func(m []member) []member { return replaced(m, "view/"+PacketsName, members[len(members)-2].data) })},
 		{"redacted-placeholder", "", func() []byte {
@@ -385,6 +405,17 @@ func badBundles(t testing.TB) []bad {
 			return nil
 		}()},
 	}
+}
+
+// signedText is a bundle of one file by a key that signs anything.
+func signedText(t testing.TB, text string, table, view []byte) []byte {
+	t.Helper()
+	s, _ := signer(t, 1)
+	n, err := note.Sign(&note.Note{Text: text}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw(member{noteName, n}, member{tableName, table}, member{"view/a", view})
 }
 
 func TestBadBundles(t *testing.T) {
@@ -631,6 +662,56 @@ func FuzzOpen(f *testing.F) {
 		}
 		if !bytes.Equal(bytesOf(t, b), data) {
 			t.Fatal("another file says the same")
+		}
+	})
+}
+
+// FuzzSigned is of bundles by a key that signs anything.
+func FuzzSigned(f *testing.F) {
+	s, vkey := signer(f, 1)
+	for _, b := range []*Bundle{opens(f, small(f, 9)), opens(f, small(f, 9)).Withhold(Client, Location), opens(f, small(f, 9)).Withhold(Classes()...)} {
+		text := b.text()
+		f.Add(text[strings.Index(text, "leaves"):], encodeTable(b.entries), b.File(MeasurementsName).Data)
+	}
+	// Two leaves of different classes at one place.
+	f.Add("leaves none 1\nleaves target 1\nfile text 2 a\n", encodeTable([]Entry{{Open: true, Length: 1}, {Open: true, Class: Target, Length: 1}}), []byte("ab"))
+	f.Fuzz(func(t *testing.T, body string, table, view []byte) {
+		text := header + "\nkey " + vkey + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n" + body
+		st, err := parseStatement(text)
+		if err != nil || len(st.Files) > 20 {
+			return
+		}
+		signed, err := note.Sign(&note.Note{Text: text}, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		members := []member{{noteName, signed}, {tableName, table}}
+		for _, f := range st.Files {
+			members = append(members, member{viewFolder + f.Name, view})
+		}
+		data := raw(members...)
+		if b, err := Open(data); err == nil {
+			t.Fatalf("a root of zeroes: %+v", b.Statement)
+		}
+		// All up to the root, and what is made of it.
+		entries, err := parseTable(table, st.Counts)
+		if err != nil {
+			return
+		}
+		for i := range st.Files {
+			st.Files[i].Data = view
+		}
+		values, err := place(st.Files, entries)
+		if err != nil {
+			return
+		}
+		if _, err := rootOf(entries, values); err != nil {
+			return
+		}
+		for i, f := range render(st.Files, entries, func(i int) []byte { return values[i] }) {
+			if !bytes.Equal(f.Data, st.Files[i].Data) {
+				t.Fatalf("%s: another file follows from the same leaves", f.Name)
+			}
 		}
 	})
 }

@@ -94,7 +94,7 @@ func TestTableHasOneForm(t *testing.T) {
 	entries, _ := plant(t, []File{f})
 	loose := slices.Clone(entries)
 	for i := range loose {
-		inner, _ := innerHash(nil, &loose[i].Salt, 0, loose[i].Position, f.Data[i:i+1])
+		inner, _ := innerHash(nil, loose[i].salt(), 0, loose[i].Position, f.Data[i:i+1])
 		loose[i] = Entry{Class: Target, Hash: inner}
 	}
 	if _, err := rootOf(loose, nil); err != errNotCollapsed {

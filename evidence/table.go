@@ -11,21 +11,25 @@ import (
 // Entry is one row of the leaf table: a leaf that is open, whose value stands
 // in a file of the bundle, or the hash of leaves that are withheld.
 type Entry struct {
-	Open bool
+	Open  bool
+	Class Class
+	Level uint8 // of what is withheld: 2^Level leaves
 
 	// Of an open leaf: Length bytes of a file, at a position that depends on
 	// the file's kind.
-	Class    Class
 	File     uint16
-	Salt     [SaltBytes]byte
 	Position uint32
 	Length   uint32
 
-	// Of 2^Level withheld leaves: their hash in the tree; of a single one
-	// (Level 0) the inner hash, which does not have the class in it.
-	Level uint8
-	Hash  Hash
+	// Hash of what is withheld is that of its leaves in the tree; of a single
+	// one (Level 0) the inner hash, which does not have the class in it. Of an
+	// open leaf it begins with the salt, and the rest is zero: a table of many
+	// leaves is to stay in the processor's cache.
+	Hash Hash
 }
+
+// salt is of an open leaf.
+func (e *Entry) salt() *[SaltBytes]byte { return (*[SaltBytes]byte)(e.Hash[:]) }
 
 // leaves is how many an entry stands for.
 func (e *Entry) leaves() int64 {
@@ -57,7 +61,7 @@ func encodeTable(entries []Entry) []byte {
 			continue
 		}
 		b = append(b, 0)
-		b = append(b, e.Salt[:]...)
+		b = append(b, e.salt()[:]...)
 		b = binary.AppendUvarint(b, uint64(e.File))
 		b = binary.AppendUvarint(b, uint64(e.Position))
 		b = binary.AppendUvarint(b, uint64(e.Length))
@@ -106,7 +110,8 @@ func parseTable(b []byte, counts Counts) ([]Entry, error) {
 		if len(b) < SaltBytes {
 			return nil, fmt.Errorf("the leaf table is cut off at leaf %d", at)
 		}
-		e := Entry{Open: true, Class: class, Salt: [SaltBytes]byte(b)}
+		e := Entry{Open: true, Class: class}
+		copy(e.Hash[:], b[:SaltBytes])
 		b = b[SaltBytes:]
 		var v [3]uint64
 		for i := range v {
@@ -204,7 +209,7 @@ func rootOf(entries []Entry, values [][]byte) (Hash, error) {
 		e := &entries[i]
 		h, level := e.Hash, e.Level
 		if e.Open {
-			h, buf = innerHash(buf, &e.Salt, e.File, e.Position, values[i])
+			h, buf = innerHash(buf, e.salt(), e.File, e.Position, values[i])
 			level = 0
 		}
 		if level == 0 {
@@ -230,7 +235,7 @@ func withhold(entries []Entry, value valuesOf, away func(*Entry) bool) []Entry {
 		e := entries[i]
 		if e.Open && away(&e) {
 			var inner Hash
-			inner, buf = innerHash(buf, &e.Salt, e.File, e.Position, value(i))
+			inner, buf = innerHash(buf, e.salt(), e.File, e.Position, value(i))
 			e = Entry{Class: e.Class, Hash: inner}
 		}
 		at += e.leaves()
@@ -285,7 +290,8 @@ func tabulate(files []File, secret []byte) ([]Entry, Counts, error) {
 		return nil, counts, fmt.Errorf("%d leaves; a bundle has 1 to %d", len(entries), maxLeaves)
 	}
 	for i := range entries {
-		entries[i].Salt = saltOf(secret, int64(i))
+		salt := saltOf(secret, int64(i))
+		copy(entries[i].Hash[:], salt[:])
 	}
 	return entries, counts, nil
 }

@@ -9,46 +9,51 @@ import (
 // positions: a merge of its classes, each of which is in that order.
 func inFiles(entries []Entry) []int32 {
 	const done = ^uint64(0)
-	var at, end [classes]int32 // of the run of each class
-	var keys [classes]uint64   // of its next open entry
+	type run struct {
+		at, end int32
+		key     uint64 // of the open entry at
+	}
+	var of [classes]run
 	open := 0
+	key := func(e *Entry) uint64 { return uint64(e.File)<<32 | uint64(e.Position) }
 	for i := range entries {
 		if e := &entries[i]; e.Open {
-			if end[e.Class] == 0 {
-				at[e.Class] = int32(i)
+			r := &of[e.Class]
+			if r.end == 0 {
+				r.at, r.key = int32(i), key(e)
 			}
-			end[e.Class] = int32(i) + 1
+			r.end = int32(i) + 1
 			open++
 		}
 	}
-	key := func(i int32) uint64 { return uint64(entries[i].File)<<32 | uint64(entries[i].Position) }
-	for c := range keys {
-		if keys[c] = done; end[c] > 0 {
-			keys[c] = key(at[c])
+	var room [classes]run
+	runs := room[:0]
+	for _, r := range of {
+		if r.end > 0 {
+			runs = append(runs, r)
 		}
 	}
 	out := make([]int32, 0, open)
 	for len(out) < open {
 		// The run with the least key is copied up to where another is due.
 		least, first, second := 0, done, done
-		for c, k := range keys {
-			if k < first {
-				least, first, second = c, k, first
+		for i := range runs {
+			if k := runs[i].key; k < first {
+				least, first, second = i, k, first
 			} else if k < second {
 				second = k
 			}
 		}
-		i := at[least]
-		for first < second {
-			out = append(out, i)
-			for i++; i < end[least] && !entries[i].Open; {
-				i++
+		r := &runs[least]
+		for again := true; again; again = r.key < second {
+			out = append(out, r.at)
+			for r.at++; r.at < r.end && !entries[r.at].Open; {
+				r.at++
 			}
-			if first = done; i < end[least] {
-				first = key(i)
+			if r.key = done; r.at < r.end {
+				r.key = key(&entries[r.at])
 			}
 		}
-		at[least], keys[least] = i, first
 	}
 	return out
 }
@@ -170,7 +175,7 @@ func opened(before, after []Entry, value valuesOf) valuesOf {
 	j := 0
 	for i := range after {
 		if e := &after[i]; e.Open {
-			for !before[j].Open || before[j].Salt != e.Salt || before[j].File != e.File || before[j].Position != e.Position {
+			for !before[j].Open || before[j].Hash != e.Hash || before[j].File != e.File || before[j].Position != e.Position {
 				j++
 			}
 			index[i] = int32(j)
