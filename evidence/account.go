@@ -101,6 +101,13 @@ const (
 	NotTokens   Unproved = "tokens"   // attached time stamp tokens were not checked
 )
 
+// UnmetError says that a bundle is as it was signed, and not what was asked
+// for: another key, no proof, or one that does not satisfy.
+type UnmetError struct{ Err error }
+
+func (e *UnmetError) Error() string { return e.Err.Error() }
+func (e *UnmetError) Unwrap() error { return e.Err }
+
 var errNoProof = errors.New("it has no proof that a log holds it")
 
 // Verify opens a bundle, holds it to what is asked for, and gives the account.
@@ -119,7 +126,7 @@ func (b *Bundle) Account(c Check) (*Account, error) {
 		Checkpoint: Absent, LogProof: Absent, NotProved: []Unproved{NotTruth, NotPerson}}
 	if c.Key != "" {
 		if c.Key != b.Key {
-			return nil, fmt.Errorf("it is signed by another key than the one that was asked for: %s", b.Key)
+			return nil, &UnmetError{fmt.Errorf("it is signed by another key than the one that was asked for: %s", b.Key)}
 		}
 		a.Expected = true
 	}
@@ -165,7 +172,7 @@ func (b *Bundle) times(a *Account, c Check) error {
 		default:
 			m, err := c.Checkpoint(f.Data)
 			if err != nil {
-				return fmt.Errorf("the checkpoint in it: %w", err)
+				return &UnmetError{fmt.Errorf("the checkpoint in it: %w", err)}
 			}
 			a.Checkpoint, a.NotBefore = Verified, &m
 		}
@@ -175,11 +182,11 @@ func (b *Bundle) times(a *Account, c Check) error {
 	case c.LogProof == nil && proof != nil:
 		a.LogProof = Unchecked
 	case c.LogProof != nil && proof == nil:
-		return errNoProof
+		return &UnmetError{errNoProof}
 	case proof != nil:
 		m, err := c.LogProof(proof, b.Entry)
 		if err != nil {
-			return fmt.Errorf("the log's proof: %w", err)
+			return &UnmetError{fmt.Errorf("the log's proof: %w", err)}
 		}
 		a.LogProof, a.NotAfter = Verified, &m
 	}

@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"govah/evidence"
+	"govah/evidence/tlog"
 	"govah/internal/i18n"
 	"govah/report"
 )
 
 func (a *app) verifyCommand() *cobra.Command {
 	var (
-		key         string
+		key, policy string
 		certificate bool
 	)
 	cmd := &cobra.Command{
@@ -40,14 +43,59 @@ nothing in it is to be used.`,
 			if certificate && a.json {
 				return usage("give one of them", "--certificate and --json exclude each other")
 			}
+			if policy != "" {
+				if err := believe(&c, policy); err != nil {
+					return err
+				}
+			}
 			return a.runVerify(lang, args[0], c, certificate)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&key, "key", "", "the key that must have signed, as its holder gives it (NAME+HASH+BASE64), or a file that holds it")
+	f.StringVar(&policy, "policy", "", "a file that says which logs and witnesses you believe (c2sp.org/tlog-policy): the file must be in such a log")
 	f.BoolVar(&certificate, "certificate", false, "print a form for whoever keeps the file: who, how, which hash (docs/guide/certificate.md)")
 	f.BoolVar(&a.json, "json", false, "print the account as one line of JSON (docs/formats/bundle-v1.md)")
 	return cmd
+}
+
+// believe has checkpoints and a log's proof checked by a policy.
+func believe(c *evidence.Check, path string) error {
+	const form = "it is a policy as c2sp.org/tlog-policy has them: lines of log, witness, group, and one of quorum"
+	f, err := os.Open(path)
+	if err != nil {
+		return hint(err, "give a file with --policy: %s", form)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return hint(fmt.Errorf("reading %s: %w", path, err), "copy it again")
+	}
+	p, err := tlog.ParsePolicy(text)
+	if err != nil {
+		return hint(fmt.Errorf("%s: %w", path, err), "%s", form)
+	}
+	moment := func(p *tlog.Checkpoint, at time.Time) evidence.Moment {
+		m := evidence.Moment{Log: p.Origin, Size: p.Size}
+		if !at.IsZero() {
+			m.Time = at.UTC().Format(time.RFC3339)
+		}
+		for _, w := range p.Cosignatures {
+			m.Witnesses = append(m.Witnesses, w.Name)
+		}
+		return m
+	}
+	c.Checkpoint = func(text []byte) (evidence.Moment, error) {
+		checkpoint, err := tlog.VerifyCheckpoint(text, p)
+		return moment(&checkpoint, checkpoint.Since), err
+	}
+	c.LogProof = func(proof []byte, entry evidence.Hash) (evidence.Moment, error) {
+		found, err := tlog.VerifyProof(proof, entry[:], p)
+		m := moment(&found.Checkpoint, found.Checkpoint.By)
+		m.Index = &found.Index
+		return m, err
+	}
+	return nil
 }
 
 func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, certificate bool) error {
@@ -58,6 +106,11 @@ func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, certifica
 	account, err := evidence.Verify(data, c)
 	if errors.Is(err, evidence.ErrAlgorithm) {
 		return &hinted{err: fmt.Errorf("%s cannot be verified: %w", path, err), hint: "a newer version of govah may know it", code: exitUnverified}
+	}
+	var unmet *evidence.UnmetError
+	if errors.As(err, &unmet) {
+		return &hinted{err: fmt.Errorf("%s does not verify: %w", path, err), code: exitUnverified,
+			hint: "it is as it was signed, and not what --key or --policy asks for: ask for the right key, or for the file with a proof, and rely on nothing before"}
 	}
 	if err != nil {
 		return unverified(path, err)

@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"govah/evidence"
+	"govah/evidence/tlog"
+)
+
+// TestVerifyInterval: with a checkpoint of a witnessed log sealed in, and the
+// log's proof attached afterwards, the account names the two moments between
+// which the file was made; by a policy alone, and never by another.
+func TestVerifyInterval(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ctx := t.Context()
+	skey := func(name string, witness bool) string {
+		k, err := tlog.MakeKey(name, witness)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	l, err := tlog.Open(filepath.Join(dir, "log"), skey("log.example/evidence", false), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w, err := tlog.OpenWitness(filepath.Join(dir, "witness"), skey("witness.example", true), []string{l.VKey()}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	server := httptest.NewServer(w.Handler())
+	defer server.Close()
+	remote, err := tlog.NewRemoteWitness(server.URL+"/", w.VKey(), server.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := tlog.Ask(remote)
+	logged := func(e tlog.Entry) []byte {
+		if _, err := l.Add(ctx, e); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Publish(ctx, asked, 1, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		proof, _, err := l.Proof(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return proof
+	}
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	policy := "log " + l.VKey() + "\nwitness W " + w.VKey() + "\nquorum W\n"
+	good := file("policy", policy)
+	strange, err := tlog.OpenWitness(filepath.Join(dir, "stranger"), skey("stranger.example", true), []string{l.VKey()}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer strange.Close()
+	other := file("other", strings.ReplaceAll(policy, w.VKey(), strange.VKey()))
+	broken := file("broken", "quorum\n")
+
+	begun := time.Now().Add(-time.Second)
+	logged(tlog.Entry{1})
+	secret, vkey, err := note.GenerateKey(rand.Reader, "govah.invalid/key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := note.NewSigner(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := evidence.Seal(evidence.Sealing{Measurements: []byte("{}\n"), Checkpoint: l.Checkpoint(), Signer: signer, Key: vkey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := evidence.Open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := file("bare.govah", string(data))
+	b, err = b.Attach(evidence.LogProof, logged(tlog.Entry(b.Entry)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err = b.Withhold(evidence.Foreign).Bytes(); err != nil { // the proof is of the note, which stays
+		t.Fatal(err)
+	}
+	proven := file("proven.govah", string(data))
+	wrong, err := b.Attach(evidence.LogProof, logged(tlog.Entry{2}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err = wrong.Bytes(); err != nil {
+		t.Fatal(err)
+	}
+	lying := file("lying.govah", string(data))
+
+	run := func(args ...string) (int, string) {
+		var out, errOut bytes.Buffer
+		code := Main(context.Background(), append([]string{"verify", "--lang", "en"}, args...), strings.NewReader(""), &out, &errOut)
+		return code, strings.Join(strings.Fields(out.String()+errOut.String()), " ")
+	}
+	code, out := run(proven, "--policy", good, "--json")
+	var a evidence.Account
+	if err := json.Unmarshal([]byte(out), &a); err != nil || code != 0 {
+		t.Fatalf("%d, %v: %s", code, err, out)
+	}
+	for _, m := range []*evidence.Moment{a.NotBefore, a.NotAfter} {
+		at, err := time.Parse(time.RFC3339, m.Time)
+		if err != nil || at.Before(begun.Truncate(time.Second)) || at.After(time.Now()) || m.Log != "log.example/evidence" || !slices.Equal(m.Witnesses, []string{"witness.example"}) {
+			t.Errorf("%+v: %v", m, err)
+		}
+	}
+	if a.Checkpoint != evidence.Verified || a.LogProof != evidence.Verified || a.NotAfter.Index == nil || *a.NotAfter.Index != 1 || slices.Contains(a.NotProved, evidence.NotEarliest) || slices.Contains(a.NotProved, evidence.NotLatest) {
+		t.Errorf("%s", out)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{proven, "--policy", good}, 0, "It was made after 20"},
+		{[]string{proven, "--policy", good}, 0, "the log log.example/evidence holds it, and 1 witness had signed that"},
+		{[]string{proven}, 0, "a proof that a log has it, which was not checked"},
+		{[]string{proven, "--policy", other}, exitUnverified, "no quorum"},
+		{[]string{bare, "--policy", good}, exitUnverified, "no proof that a log holds it"},
+		{[]string{lying, "--policy", good}, exitUnverified, "does not lead from this entry"},
+		{[]string{proven, "--policy", broken}, exitFailed, "tlog-policy"},
+		{[]string{proven, "--policy", filepath.Join(dir, "none")}, exitFailed, "--policy"},
+		{[]string{proven, "--key", vkey}, 0, "The holder of the key that you asked for"},
+	} {
+		if code, out := run(c.args...); code != c.code || !strings.Contains(out, c.says) {
+			t.Errorf("%v: %d, %s; want %d, %q", c.args, code, out, c.code, c.says)
+		}
+	}
+}
