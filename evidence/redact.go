@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -282,25 +283,45 @@ func (r *redacting) learn() error {
 const maxIdentifiers = 1 << 14
 
 // learnFrames takes the client's addresses out of a capture: those of class
-// Client in the headers of its packets.
+// Client in the headers of its packets. Of a packet whose direction is not
+// known both ends are; then what is in more than half of them is the client,
+// and of the rest only the addresses themselves are searched for.
 func (r *redacting) learnFrames(f *File, frames []capturedFrame, pieces []piece) {
 	if !r.classes[Client] {
 		return
 	}
+	client := func(a Range) bool {
+		on := covering(pieces, a.From, a.To)
+		return len(on) == 1 && r.entries[on[0]].Class == Client
+	}
+	const from = "the packets' own addresses"
+	either, n := map[netip.Addr]int{}, 0
 	for _, frame := range frames {
 		h, ok := headersOf(f.Data, frame.at, frame.end)
 		if !ok {
 			continue
 		}
-		for _, a := range []Range{h.src, h.dst} {
-			addr, _ := netip.AddrFromSlice(f.Data[a.From:a.To])
-			on := covering(pieces, a.From, a.To)
-			// Of a packet whose direction is not known both ends are.
-			if len(on) == 1 && r.entries[on[0]].Class == Client && !r.known[addr.Unmap()] {
-				if id, ok := AddressIdentifier(addr, "the packets' own addresses"); ok {
-					r.search(id)
-				}
+		src, _ := netip.AddrFromSlice(f.Data[h.src.From:h.src.To])
+		dst, _ := netip.AddrFromSlice(f.Data[h.dst.From:h.dst.To])
+		switch mine, theirs := client(h.src), client(h.dst); {
+		case mine && theirs:
+			n++
+			either[src]++
+			either[dst]++
+		case mine || theirs:
+			if theirs {
+				src, dst = dst, src
 			}
+			r.known[dst] = true
+			if id, ok := AddressIdentifier(src, from); ok {
+				r.search(id)
+			}
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(either), netip.Addr.Compare) {
+		if id, ok := AddressIdentifier(a, from); ok && (2*either[a] > n || !r.known[a]) {
+			id.Exact = 2*either[a] <= n
+			r.search(id)
 		}
 	}
 }
