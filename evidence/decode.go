@@ -256,6 +256,9 @@ func escape(b []byte, mail bool) (out []byte, n int) {
 			}
 			return char(v, at)
 		}
+		if !letter(b[1]) {
+			break
+		}
 		for name, c := range entities {
 			if bytes.HasPrefix(b[1:], []byte(name)) {
 				return []byte(c), 1 + len(name)

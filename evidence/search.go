@@ -46,6 +46,15 @@ var folded = func() *[256]byte {
 	return &f
 }()
 
+// unfolded leaves bytes as they are.
+var unfolded = func() *[256]byte {
+	var f [256]byte
+	for i := range f {
+		f[i] = byte(i)
+	}
+	return &f
+}()
+
 func newMatcher(patterns []pattern, fold *[256]byte) *matcher {
 	m := &matcher{fold: fold, q: 4, table: map[uint32][]pattern{}}
 	for _, p := range patterns {
@@ -79,14 +88,16 @@ func (m *matcher) scan(b []byte, hit func(at int, p *pattern)) {
 		return
 	}
 	w, last := uint32(0), m.q-1
+	filter, mask, shift := m.filter, m.mask, m.shift&31
+	fold := m.fold
+	if fold == nil {
+		fold = unfolded
+	}
 	for i, c := range b {
-		if m.fold != nil {
-			c = m.fold[c]
-		}
-		w = w<<8 | uint32(c)
-		key := w & m.mask
-		h := key * 0x9e3779b1 >> m.shift
-		if m.filter[h>>6]&(1<<(h&63)) == 0 || i < last {
+		w = w<<8 | uint32(fold[c])
+		key := w & mask
+		h := key * 0x9e3779b1 >> shift
+		if filter[h>>6]&(1<<(h&63)) == 0 || i < last {
 			continue
 		}
 		list := m.table[key]
