@@ -28,19 +28,20 @@ var ours = map[string][]string{
 	"ooni":             {"measure"},
 	"judge":            {"measure", "known"},
 	"identify":         {"measure", "known"},
-	"evidence":         {"measure", "packet", "record", "evidence/tlog"},
+	"evidence":         {"measure", "packet", "record", "evidence/tlog", "evidence/receipt"},
 	"evidence/keyring": {},
 	"evidence/tlog":    {},
+	"evidence/receipt": {"measure"},
 	"report":           {"measure", "internal/i18n"},
 	"exposure":         {"measure", "packet", "known"},
-	"wire":             {"measure", "packet"},
+	"wire":             {"measure", "packet", "evidence/receipt"},
 	"wire/host":        {"measure", "packet", "wire"},
 	"lab":              {"measure", "packet", "wire", "lab/box"},
 	"lab/box":          {"packet"},
 	"lab/kernel":       {"lab", "lab/box", "packet", "wire", "measure"}, // test support: a kernel's client in front of a world
 	"locate":           {"measure", "packet", "wire"},
 	"check":            {"measure", "known", "wire", "judge", "identify"},
-	"helper":           {"measure", "packet", "wire"},
+	"helper":           {"measure", "packet", "wire", "evidence/receipt"},
 	"internal/cli":     {"*"},
 	"internal/i18n":    {},
 	"internal/geo":     {},
@@ -71,7 +72,7 @@ var theirs = map[string][]string{
 	"github.com/spf13/pflag":                  {"internal/cli"},
 	"golang.org/x/crypto/ssh":                 {"wire"},
 	"golang.org/x/crypto/x509roots/fallback":  {"internal/cli"},
-	"golang.org/x/mod/sumdb/note":             {"evidence", "evidence/tlog", "evidence/keyring"},
+	"golang.org/x/mod/sumdb/note":             {"evidence", "evidence/tlog", "evidence/keyring", "evidence/receipt"},
 	"golang.org/x/mod/sumdb/tlog":             {"evidence/tlog"},
 	"golang.org/x/net/bpf":                    {"wire/host", "lab/kernel"},
 	"golang.org/x/net/http2":                  {"wire", "lab", "helper"},
@@ -88,7 +89,7 @@ var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacke
 
 // forExternalTests are packages of ours that any test in a package of its own
 // (package x_test) may import.
-var forExternalTests = []string{"lab", "lab/box", "lab/kernel", "helper", "wire/host", "record", "judge", "packet"}
+var forExternalTests = []string{"lab", "lab/box", "lab/kernel", "helper", "wire/host", "record", "judge", "packet", "evidence/receipt"}
 
 // oneFile are modules that one file alone may import.
 var oneFile = []string{"github.com/refraction-networking/utls"}

@@ -62,7 +62,7 @@ func ParseHelper(raw string) error {
 		return fmt.Errorf("%q is no helper URL; it looks like https://192.0.2.1:8443/#sha256=…, as `govah helper` prints it", raw)
 	case u.Scheme != "https":
 		return fmt.Errorf("helper %q: its scheme must be https", raw)
-	case u.Fragment != "" && !strings.HasPrefix(u.Fragment, "sha256="):
+	case u.Fragment != "" && !strings.HasPrefix(u.Fragment, "sha256=") && !strings.HasPrefix(u.Fragment, "receipt="):
 		return fmt.Errorf("helper %q: what follows # must be sha256= and the pin that `govah helper` printed", raw)
 	}
 	return nil

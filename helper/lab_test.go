@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"govah/evidence/receipt"
 	"govah/helper"
 	"govah/lab"
 	"govah/measure"
@@ -79,6 +80,11 @@ func TestInTheLab(t *testing.T) {
 			measure.HelperRequest{URL: "https://" + site + "/", QUIC: true}, trust)
 		if reply == nil {
 			t.Fatalf("%s: %s (%s)", at, o.Failure, o.Detail)
+		}
+		l.Merge(url, o, reply)
+		merged := l.Observations()
+		if r := receipt.Check(merged); len(r) != 1 || r[0].Err != nil || !r[0].Pinned || len(r[0].Covers) != len(reply.Observations) || len(r[0].Missing) > 0 || len(reply.Observations) < 6 {
+			t.Errorf("%s: %d observations, receipts %+v", at, len(reply.Observations), r)
 		}
 		asn, country := w.ASN(w.ClientAddresses()[0])
 		if reply.ASN != asn || reply.Country != country {

@@ -55,7 +55,9 @@ func (s *Server) look(ctx context.Context, req measure.HelperRequest, from, loca
 		if own.DNS != nil && !s.policy.allowReserved {
 			withoutReserved(&own)
 		}
-		reply.Observations = append(reply.Observations, own)
+		if own, ok := wire.HelperObservation(own); ok {
+			reply.Observations = append(reply.Observations, own)
+		}
 	}
 	slices.SortFunc(reply.Observations, func(a, b measure.Observation) int { return number(a.ID) - number(b.ID) })
 	return reply

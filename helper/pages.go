@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"govah/evidence/receipt"
 	"govah/measure"
 )
 
@@ -81,15 +82,16 @@ var plainPage = "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-
 	"<p><a href=\"http://example.com/\">A link</a> and <img src=\"http://example.com/none.png\" alt=\"no image\">.</p>\n" +
 	strings.Repeat("<p>The quick brown fox jumps over the lazy dog.</p>\n", 40) + "</body>\n</html>\n"
 
-func decode(r *http.Request, into any) bool {
+// decode reads a question, and returns it also as it came.
+func decode(r *http.Request, into any) (body []byte, ok bool) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest+1))
-	return err == nil && len(body) <= maxRequest && json.Unmarshal(body, into) == nil
+	return body, err == nil && len(body) <= maxRequest && json.Unmarshal(body, into) == nil
 }
 
 // reply answers a question about what came.
 func reply[Q, A any](w http.ResponseWriter, r *http.Request, answer func(Q) (A, error)) {
 	var question Q
-	if decode(r, &question) {
+	if _, ok := decode(r, &question); ok {
 		if a, err := answer(question); err == nil {
 			encode(w, a)
 			return
@@ -200,7 +202,8 @@ func tooMany(w http.ResponseWriter) {
 // serveLook answers one HelperRequest.
 func (s *Server) serveLook(w http.ResponseWriter, r *http.Request) {
 	var req measure.HelperRequest
-	if !decode(r, &req) || req.Schema < 1 || len(req.Nonce) > 64 || len(req.URL) > 2048 || len(req.Addresses) > maxAddresses {
+	body, ok := decode(r, &req)
+	if !ok || req.Schema < 1 || len(req.Nonce) > 64 || len(req.URL) > 2048 || len(req.Addresses) > maxAddresses {
 		http.Error(w, "bad request", http.StatusBadRequest)
 		return
 	}
@@ -211,5 +214,12 @@ func (s *Server) serveLook(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer done()
-	encode(w, s.look(r.Context(), req, from, localOf(r)))
+	seen := s.look(r.Context(), req, from, localOf(r))
+	if slices.Contains(req.Wants, "receipt") && len(req.Nonce) >= receipt.MinNonce {
+		// Without one it is worth as much as an older helper's.
+		if text, err := s.sign.Sign(time.UnixMilli(seen.TimeMS), seen.ASN, body, req.Nonce, seen.Observations); err == nil {
+			seen.Receipt, seen.ReceiptKey = text, s.sign.Public()
+		}
+	}
+	encode(w, seen)
 }

@@ -35,6 +35,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
+	"govah/evidence/receipt"
 	"govah/wire"
 )
 
@@ -50,6 +51,9 @@ type Config struct {
 	// Certificate is presented under every name; nil makes a self-signed one,
 	// which clients know by the pin in the helper's URL.
 	Certificate *tls.Certificate
+	// Receipts signs what clients ask to have signed; nil makes a key that lasts
+	// as long as the helper.
+	Receipts *receipt.Key
 	// Locate finds AS and country of an address; nil: unknown.
 	Locate func(netip.Addr) (asn int, country string)
 	// Version is put into replies.
@@ -81,6 +85,7 @@ type Server struct {
 	pin     string
 	name    string // of its certificate
 	self    bool   // the certificate is its own
+	sign    *receipt.Key
 	log     *arrivals
 	mail    []MailListener
 }
@@ -101,6 +106,13 @@ func New(cfg Config) (*Server, error) {
 	}
 	for _, a := range cfg.Own {
 		s.policy.own = append(s.policy.own, a.Unmap().WithZone(""))
+	}
+	if s.sign = cfg.Receipts; s.sign == nil {
+		made, _, err := receipt.NewKey()
+		if err != nil {
+			return nil, fmt.Errorf("helper: %w", err)
+		}
+		s.sign = made
 	}
 	cert := cfg.Certificate
 	if cert == nil {
@@ -135,11 +147,17 @@ func New(cfg Config) (*Server, error) {
 // Pin is the SHA-256 of the public key (SPKI) that the helper presents, in hex.
 func (s *Server) Pin() string { return s.pin }
 
-// URL is what to give to clients: with the pin if the certificate is self-signed.
+// URL is what to give to clients: with the pin if the certificate is
+// self-signed, and with the public key of its receipts, except where the one
+// is kept and the other is not: the URL of such a helper stays the same.
 func (s *Server) URL(authority string) string {
 	u := "https://" + authority + "/"
-	if s.self {
-		u += "#sha256=" + s.pin
+	key := "receipt=" + s.sign.Public()
+	switch {
+	case s.self:
+		return u + "#sha256=" + s.pin + "&" + key
+	case s.cfg.Receipts != nil:
+		return u + "#" + key
 	}
 	return u
 }

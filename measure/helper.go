@@ -14,7 +14,8 @@ type HelperRequest struct {
 	Addresses []string `json:"addresses,omitempty" class:"target"`
 	// QUIC asks for a QUIC handshake with each address as well.
 	QUIC bool `json:"quic,omitempty"`
-	// Wants names, besides the fetch: "time"; "mail", the helper's own greeters.
+	// Wants names, besides the fetch: "time"; "mail", the helper's own greeters;
+	// "receipt", its signature of the reply.
 	Wants []string `json:"wants,omitempty" class:"none"`
 }
 
@@ -38,6 +39,32 @@ type HelperReply struct {
 	Observations []Observation `json:"observations"`
 	Failure      Failure       `json:"failure,omitempty" class:"none"`
 	Detail       string        `json:"detail,omitempty" class:"foreign"`
+	// Receipt is what the helper signs of this, a C2SP signed note, if it was
+	// asked for; ReceiptKey the public key (ed25519, hex) to check it with.
+	Receipt    string `json:"receipt,omitempty" class:"network"`
+	ReceiptKey string `json:"receipt_key,omitempty" class:"target"`
+}
+
+// Receipt is what a helper signed of its reply, kept so that anybody can check
+// that the helper saw what the measurement says it saw.
+type Receipt struct {
+	// Note is the signed note: the time, the client's network, and keyed
+	// hashes that tell nothing to who does not have Request.
+	Note string `json:"note" class:"network"`
+	// Key is the helper's public key, ed25519 in hex.
+	Key string `json:"key" class:"target"`
+	// Request is the request as it was sent, with the nonce that the hashes
+	// are keyed with.
+	Request string `json:"request" class:"target"`
+	// Covers are the observations that the note is about.
+	Covers []Covered `json:"covers,omitempty"`
+}
+
+// Covered names an observation of this measurement and what its helper called
+// it.
+type Covered struct {
+	ID string `json:"id" class:"none"`
+	As string `json:"as" class:"none"`
 }
 
 // HelperReceivedRequest asks a helper what came of first bytes that were sent

@@ -315,6 +315,9 @@ type Observation struct {
 	Greeting *Greeting `json:"greeting,omitempty"`
 	Mail     *Mail     `json:"mail,omitempty"`
 	SSH      *SSH      `json:"ssh,omitempty"`
+
+	// Receipt is what the helper signed, of a helper step.
+	Receipt *Receipt `json:"receipt,omitempty"`
 }
 
 // MaxPackets bounds Observation.Packets.

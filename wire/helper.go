@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"govah/evidence/receipt"
 	"govah/measure"
 )
 
@@ -40,10 +41,12 @@ type helperURL struct {
 	host      string
 	port      uint16
 	pin       []byte // SHA-256 of the key; nil: the certificate must verify
+	receipt   string // the public key of its receipts, in hex; "" not told
 	authority string
 }
 
-// parseHelperURL reads "https://host:port/#sha256=…" as `govah helper` prints it.
+// parseHelperURL reads "https://host:port/#sha256=…&receipt=…" as `govah helper`
+// prints it.
 func parseHelperURL(raw string) (*helperURL, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" {
@@ -57,13 +60,21 @@ func parseHelperURL(raw string) (*helperURL, error) {
 		}
 		h.port = uint16(n)
 	}
-	if u.Fragment != "" {
-		text, ok := strings.CutPrefix(u.Fragment, "sha256=")
-		pin, err := hex.DecodeString(text)
-		if !ok || err != nil || len(pin) != sha256.Size {
-			return nil, fmt.Errorf("wire: the pin of the helper URL %q is not sha256= and 64 hexadecimal digits", clip(raw, 200))
+	for part := range strings.SplitSeq(u.Fragment, "&") {
+		switch text, is := strings.CutPrefix(part, "sha256="); {
+		case u.Fragment == "" || strings.HasPrefix(part, "receipt="):
+		case is && h.pin == nil:
+			pin, err := hex.DecodeString(text)
+			if err != nil || len(pin) != sha256.Size {
+				return nil, fmt.Errorf("wire: the pin of the helper URL %q is not sha256= and 64 hexadecimal digits", clip(raw, 200))
+			}
+			h.pin = pin
+		default:
+			return nil, fmt.Errorf("wire: what follows # in the helper URL %q is neither sha256= nor receipt=", clip(raw, 200))
 		}
-		h.pin = pin
+	}
+	if h.receipt, err = receipt.Pin(raw); err != nil {
+		return nil, fmt.Errorf("wire: %w", err)
 	}
 	h.base = "https://" + u.Host + "/" + strings.TrimPrefix(u.EscapedPath(), "/")
 	if !strings.HasSuffix(h.base, "/") {
@@ -88,12 +99,78 @@ func AskHelper(ctx context.Context, n Network, l *Log, m Meta, rawURL string, re
 	if req.Nonce == "" {
 		req.Nonce = rand.Text()
 	}
-	var reply *measure.HelperReply
-	o := askHelper(ctx, n, l, m, rawURL, netip.Addr{}, "v1/look", req, trust, func(body []byte) (err error) {
-		reply, err = ParseHelperReply(body, req.Nonce)
+	if !slices.Contains(req.Wants, "receipt") {
+		req.Wants = append(slices.Clone(req.Wants), "receipt")
+	}
+	var (
+		reply *measure.HelperReply
+		kept  *measure.Receipt
+	)
+	question, err := json.Marshal(req)
+	if err != nil { // strings and numbers always encode
+		panic(err)
+	}
+	o := askHelper(ctx, n, l, m, rawURL, netip.Addr{}, "v1/look", json.RawMessage(question), trust, func(body []byte) error {
+		h, err := parseHelperURL(rawURL)
+		if err != nil {
+			return err
+		}
+		reply, kept, err = parseSigned(body, question, req.Nonce, h.receipt)
 		return err
 	})
+	if o.Failure == measure.NoFailure && kept != nil {
+		l.Amend(func() { o.Receipt = kept })
+	}
 	return reply, o
+}
+
+// parseSigned reads a helper's answer to a question, and its receipt, nil of a
+// helper that gives none; one whose key stands in its URL gives one. A receipt
+// that is not of this reply refuses the reply. Covers are without the ids of
+// a log, which Merge gives.
+func parseSigned(body, question []byte, nonce, pinned string) (*measure.HelperReply, *measure.Receipt, error) {
+	var (
+		signed *receipt.Receipt
+		kept   *measure.Receipt
+	)
+	reply, err := parseHelperReply(body, nonce, func(r *measure.HelperReply) (err error) {
+		switch {
+		case r.Receipt == "" && pinned == "":
+			return nil
+		case r.Receipt == "":
+			return errors.New("the helper gave no receipt, and its URL says that it does")
+		case pinned != "" && !strings.EqualFold(pinned, r.ReceiptKey):
+			return errors.New("the helper's receipt is by another key than the one in its URL")
+		}
+		if signed, err = receipt.Open(r.Receipt, r.ReceiptKey); err != nil {
+			return err
+		}
+		if !signed.Answers(question) {
+			return errors.New("the helper's receipt is for another question")
+		}
+		if signed.Seen() != len(r.Observations) || signed.ASN != r.ASN || signed.Time.Unix() != r.TimeMS/1000 {
+			return errors.New("the helper's receipt is not of its answer")
+		}
+		for _, o := range r.Observations {
+			if !signed.Saw(nonce, o) {
+				return errors.New("the helper's receipt is not of what it says it saw")
+			}
+		}
+		kept = &measure.Receipt{Note: r.Receipt, Key: strings.ToLower(r.ReceiptKey), Request: string(question)}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if kept != nil {
+		covered := map[string]bool{"": true}
+		for _, o := range reply.Observations { // as they were bounded here
+			if covered[o.ID] = covered[o.After] && signed.Saw(nonce, o); covered[o.ID] {
+				kept.Covers = append(kept.Covers, measure.Covered{As: o.ID})
+			}
+		}
+	}
+	return reply, kept, nil
 }
 
 // AskReceived asks a helper what came of first bytes that held a marker of 16
@@ -435,6 +512,11 @@ func shakeHelper(ctx context.Context, o *measure.Observation, conn Conn, h *help
 // ParseHelperReply reads a helper's answer to the request with that nonce.
 // What is too large, has no sense, or is not a helper's to say is dropped.
 func ParseHelperReply(data []byte, nonce string) (*measure.HelperReply, error) {
+	return parseHelperReply(data, nonce, func(*measure.HelperReply) error { return nil })
+}
+
+// parseHelperReply does so if check, who sees it as it came, has no objection.
+func parseHelperReply(data []byte, nonce string, check func(*measure.HelperReply) error) (*measure.HelperReply, error) {
 	if len(data) > maxHelperReply {
 		return nil, fmt.Errorf("the helper's answer of %d bytes: %w", len(data), errTooLarge)
 	}
@@ -450,6 +532,10 @@ func ParseHelperReply(data []byte, nonce string) (*measure.HelperReply, error) {
 	case len(r.Observations) > maxHelperObservations:
 		return nil, fmt.Errorf("the helper's answer has %d observations: %w", len(r.Observations), errTooLarge)
 	}
+	if err := check(&r); err != nil {
+		return nil, err
+	}
+	r.Receipt, r.ReceiptKey = "", ""
 	r.Version, r.Detail = text(r.Version, 64), text(r.Detail, maxHelperText)
 	r.Failure = helperFailure(r.Failure)
 	r.TimeMS = max(0, min(r.TimeMS, 1<<50))
@@ -463,7 +549,7 @@ func ParseHelperReply(data []byte, nonce string) (*measure.HelperReply, error) {
 	kept := r.Observations[:0]
 	seen := map[string]bool{}
 	for _, o := range r.Observations {
-		if o, ok := helperObservation(o); ok && !seen[o.ID] {
+		if o, ok := HelperObservation(o); ok && !seen[o.ID] {
 			seen[o.ID] = true
 			kept = append(kept, o)
 		}
@@ -487,10 +573,10 @@ func helperID(id string) bool {
 	return ok && digits != "" && len(digits) <= 6 && strings.Trim(digits, "0123456789") == ""
 }
 
-// helperObservation keeps of an observation what a helper can have seen. It
+// HelperObservation keeps of an observation what a helper can have seen. It
 // is built anew, so that a field that is added to the type is not believed
-// before somebody decides so.
-func helperObservation(in measure.Observation) (measure.Observation, bool) {
+// before somebody decides so. A helper tells and signs what it leaves.
+func HelperObservation(in measure.Observation) (measure.Observation, bool) {
 	if !helperID(in.ID) || in.After != "" && !helperID(in.After) {
 		return in, false
 	}
@@ -634,6 +720,14 @@ func (l *Log) Merge(helper string, o *measure.Observation, reply *measure.Helper
 	for _, h := range reply.Observations {
 		l.next++
 		ids[h.ID] = "o" + strconv.Itoa(l.next)
+	}
+	if o.Receipt != nil {
+		r := *o.Receipt
+		r.Covers = slices.Clone(r.Covers)
+		for i := range r.Covers {
+			r.Covers[i].ID = ids[r.Covers[i].As]
+		}
+		o.Receipt = &r
 	}
 	l.mu.Unlock()
 	for _, h := range reply.Observations {

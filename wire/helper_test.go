@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"govah/evidence/receipt"
 	"govah/measure"
 )
 
@@ -65,8 +66,118 @@ func TestParseHelperURL(t *testing.T) {
 	if err != nil || h.host != "2001:db8::1" || h.port != 8443 || h.base != "https://[2001:db8::1]:8443/" || len(h.pin) != 32 {
 		t.Errorf("%+v, %v", h, err)
 	}
+	key := strings.Repeat("cd", 32)
+	for _, fragment := range []string{"sha256=" + pin + "&receipt=" + key, "receipt=" + key + "&sha256=" + pin, "receipt=" + key} {
+		if h, err := parseHelperURL("https://h.example/#" + fragment); err != nil || h.receipt != key || (len(h.pin) == 32) != strings.Contains(fragment, pin) {
+			t.Errorf("%s: %+v, %v", fragment, h, err)
+		}
+	}
+	for _, bad := range []string{"sha256=" + pin + "&receipt=12", "sha256=" + pin + "&", "sha256=" + pin + "&sha256=" + pin, "receipt", "x=" + pin} {
+		if h, err := parseHelperURL("https://h.example/#" + bad); err == nil {
+			t.Errorf("%s: %+v", bad, h)
+		}
+	}
 	if h, err := parseHelperURL("https://helper.example/hidden"); err != nil || h.port != 443 || h.base != "https://helper.example/hidden/" || h.pin != nil {
 		t.Errorf("%+v, %v", h, err)
+	}
+}
+
+// A receipt that is forged, of another request, or of other observations
+// refuses the reply; a helper that gives none goes on working.
+func TestReceipts(t *testing.T) {
+	key, _, err := receipt.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := receipt.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const nonce = "0123456789abcdef"
+	question := []byte(`{"schema":1,"nonce":"` + nonce + `"}`)
+	signed := func(k *receipt.Key, question []byte, nonce string) measure.HelperReply {
+		r := measure.HelperReply{Schema: 1, Nonce: nonce, TimeMS: 1_800_000_000_123, ASN: 64500, ReceiptKey: k.Public(), Observations: []measure.Observation{
+			{ID: "h1", Step: measure.StepDNS, DNS: &measure.DNS{Name: "a.example"}},
+			{ID: "h2", After: "h1", Step: measure.StepTCP, Remote: "192.0.2.7:443"},
+			{ID: "h3", After: "h2", Step: measure.StepTLS, Remote: "192.0.2.7:443", SNI: "a\u202eb"}, // which is bounded here
+			{ID: "h4", After: "h3", Step: measure.StepTCP, Remote: "192.0.2.7:443"},
+		}}
+		if r.Receipt, err = k.Sign(time.UnixMilli(r.TimeMS), r.ASN, question, nonce, r.Observations); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	parse := func(r measure.HelperReply, pinned string) (*measure.HelperReply, *measure.Receipt, error) {
+		body, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parseSigned(body, question, nonce, pinned)
+	}
+	for _, pinned := range []string{"", key.Public(), strings.ToUpper(key.Public())} {
+		reply, kept, err := parse(signed(key, question, nonce), pinned)
+		if err != nil || kept == nil || reply.Receipt != "" {
+			t.Fatalf("%v %+v", err, kept)
+		}
+		l := NewLog(time.Now(), nil)
+		o := l.Begin(measure.StepHelper, Meta{})
+		o.Helper, o.Receipt = "https://h/", kept
+		l.End(o)
+		l.Merge("https://h/", o, reply)
+		res := receipt.Check(l.Observations())
+		if len(res) != 1 || res[0].Err != nil || len(res[0].Missing) > 0 || len(res[0].Covers) < 2 || kept.Covers[0].ID != "" {
+			t.Errorf("%+v", res)
+		}
+	}
+	if _, kept, err := parse(measure.HelperReply{Schema: 1, Nonce: nonce}, ""); err != nil || kept != nil {
+		t.Errorf("an older helper: %v %+v", err, kept)
+	}
+	for name, c := range map[string]struct {
+		make   func() measure.HelperReply
+		pinned string
+	}{
+		"none, and its URL has a key": {func() measure.HelperReply { return measure.HelperReply{Schema: 1, Nonce: nonce} }, key.Public()},
+		"another key":                 {func() measure.HelperReply { return signed(other, question, nonce) }, key.Public()},
+		"another question":            {func() measure.HelperReply { return signed(key, []byte(`{}`), nonce) }, ""},
+		"another key than it says": {func() measure.HelperReply {
+			r := signed(other, question, nonce)
+			r.ReceiptKey = key.Public()
+			return r
+		}, ""},
+		"another answer": {func() measure.HelperReply {
+			r := signed(key, question, nonce)
+			r.Observations[1].Failure = measure.ConnectionReset
+			return r
+		}, ""},
+		"one left out": {func() measure.HelperReply {
+			r := signed(key, question, nonce)
+			r.Observations = r.Observations[:3]
+			return r
+		}, ""},
+		"one more": {func() measure.HelperReply {
+			r := signed(key, question, nonce)
+			r.Observations = append(r.Observations, measure.Observation{ID: "h9", Step: measure.StepTCP, Remote: "192.0.2.7:443"})
+			return r
+		}, ""},
+		"another network": {func() measure.HelperReply {
+			r := signed(key, question, nonce)
+			r.ASN++
+			return r
+		}, ""},
+		"another time": {func() measure.HelperReply {
+			r := signed(key, question, nonce)
+			r.TimeMS += 1000
+			return r
+		}, ""},
+		"not signed": {func() measure.HelperReply {
+			r := signed(key, question, nonce)
+			r.Receipt, _, _ = strings.Cut(r.Receipt, "\n\n")
+			return r
+		}, ""},
+	} {
+		if reply, kept, err := parse(c.make(), c.pinned); err == nil || reply != nil || kept != nil {
+			t.Errorf("%s: accepted", name)
+		}
 	}
 }
 

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"govah/evidence/receipt"
 	"govah/helper"
 	"govah/lab"
 	"govah/wire/host"
@@ -17,7 +20,7 @@ import (
 
 func (a *app) helperCommand() *cobra.Command {
 	var listen []string
-	var cert, key, name string
+	var cert, key, name, receiptKey string
 	var mail []string
 	cmd := &cobra.Command{
 		Use:   "helper",
@@ -30,7 +33,8 @@ The helper looks at the URLs that clients ask about, from here, and says what it
 saw. It answers every name with a certificate of its own and streams bytes, so
 that a name can be tested against an address that has nothing to do with it. It
 refuses private addresses, limits what each client may use, and logs neither
-requests nor addresses.
+requests nor addresses. What it says it signs for the client who asked, so that
+nobody else can invent it; the URL holds the key to check that with.
 
 With --mail it also greets mail clients, offers encryption (STARTTLS) and says
 goodbye: clients that know what it says see what is changed on the way. It takes
@@ -50,6 +54,13 @@ from the start smtps://…:465, imaps://…:993, pop3s://…:995.`,
 					return hint(fmt.Errorf("reading --cert and --key: %w", err), "both are PEM files, the key that of the certificate")
 				}
 				cfg.Certificate = &c
+			}
+			if receiptKey != "" {
+				k, err := readReceiptKey(receiptKey)
+				if err != nil {
+					return err
+				}
+				cfg.Receipts = k
 			}
 			s, err := helper.New(cfg)
 			if err != nil {
@@ -106,8 +117,41 @@ from the start smtps://…:465, imaps://…:993, pop3s://…:995.`,
 	f.StringArrayVar(&mail, "mail", nil, "greet mail clients here, as smtp://0.0.0.0:587; also smtps, imap, imaps, pop3, pop3s; may be repeated")
 	f.StringVar(&cert, "cert", "", "certificate chain (PEM), with --key")
 	f.StringVar(&key, "key", "", "private key (PEM)")
+	f.StringVar(&receiptKey, "receipt-key", "", "keep the key for receipts in this file, which is made if it is not there (default: a new one each time)")
 	f.StringVar(&name, "name", "", "name or address to print in the URL")
 	return cmd
+}
+
+// readReceiptKey reads the key for receipts from a file, or makes both.
+func readReceiptKey(path string) (*receipt.Key, error) {
+	const what = "--receipt-key takes a file that govah made, which only you can read, or a new name"
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		k, text, err := receipt.NewKey()
+		if err != nil {
+			return nil, err
+		}
+		if err := writeNew(path, []byte(text+"\n")); err != nil {
+			return nil, hint(fmt.Errorf("--receipt-key: %w", err), what)
+		}
+		return k, nil
+	case err != nil:
+		return nil, hint(fmt.Errorf("--receipt-key: %w", err), what)
+	case !st.Mode().IsRegular() || st.Size() > 4096:
+		return nil, hint(fmt.Errorf("--receipt-key: %s is no key for receipts", path), what)
+	case runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0:
+		return nil, hint(fmt.Errorf("--receipt-key: %s can be read by others", path), "`chmod 600 %s` if only you use this device; else make a new key", path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, hint(fmt.Errorf("--receipt-key: %w", err), what)
+	}
+	k, err := receipt.ReadKey(string(data))
+	if err != nil {
+		return nil, hint(fmt.Errorf("--receipt-key: %s: %w", path, err), what)
+	}
+	return k, nil
 }
 
 // ownAddress guesses which of this host's addresses clients will use: the
