@@ -151,7 +151,7 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("see `"+cmd.CommandPath()+" -h`", "%v", err)
 	})
-	root.AddCommand(a.checkCommand(), a.locateCommand(), a.identifyCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.exposureCommand(), a.sealCommand(), a.verifyCommand(), a.redactCommand(), a.tlogCommand(), a.witnessCommand(), a.helperCommand(), a.labCommand(), a.manCommand())
+	root.AddCommand(a.checkCommand(), a.locateCommand(), a.identifyCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.exposureCommand(), a.sealCommand(), a.verifyCommand(), a.redactCommand(), a.tlogCommand(), a.witnessCommand(), a.helperCommand(), a.keyCommand(), a.forgetCommand(), a.labCommand(), a.manCommand())
 	return root
 }
 

@@ -145,3 +145,59 @@ func TestReportOnAFullDisk(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+// A passphrase is asked for on the terminal, twice where it is new, and is not
+// shown; Ctrl-C ends the asking, and the terminal shows what is typed again.
+func TestPassphrasePrompt(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Setenv("LANG", "C")
+	t.Setenv(passphraseVariable, "")
+	person, tty := terminalFor(t)
+	shown := make(chan string, 1)
+	go func() { // all that appears on the terminal
+		var b strings.Builder
+		buf := make([]byte, 4096)
+		for !strings.Contains(b.String(), "end of the test") {
+			n, err := person.Read(buf)
+			if err != nil {
+				break
+			}
+			b.Write(buf[:n])
+		}
+		shown <- b.String()
+	}()
+	run := func(typed string, args ...string) (int, string, string) {
+		var out, e strings.Builder
+		go func() {
+			for ; t.Context().Err() == nil; time.Sleep(5 * time.Millisecond) {
+				if mode, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS); err == nil && mode.Lflag&unix.ECHO == 0 {
+					person.WriteString(typed)
+					return
+				}
+			}
+		}()
+		code := Main(t.Context(), args, tty, &out, &e)
+		return code, out.String(), strings.Join(strings.Fields(e.String()), " ")
+	}
+	const secret = "correct-horse"
+	if code, out, e := run(secret+"\nother\n", "key", "next", "--protect"); code != exitFailed || out != "" || !strings.Contains(e, "the two passphrases differ") {
+		t.Errorf("two that differ: exit %d, %s %s", code, out, e)
+	}
+	code, made, e := run(secret+"\n"+secret+"\n", "key", "next", "--protect")
+	if code != exitDone || !strings.Contains(e, "The same again:") {
+		t.Fatalf("exit %d, %s %s", code, made, e)
+	}
+	if code, out, e := run(secret+"\n", "key", "export"); code != exitDone || out != made || !strings.Contains(e, "Passphrase of the key of the scope default:") {
+		t.Errorf("exit %d, %s %s", code, out, e)
+	}
+	if code, errOut := mainUntil(t, 500*time.Millisecond, tty, "key", "export"); code != exitInterrupted || strings.Contains(errOut, "error") {
+		t.Errorf("interrupted at the prompt: exit %d, %s", code, errOut)
+	}
+	if mode, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS); err != nil || mode.Lflag&unix.ECHO == 0 {
+		t.Errorf("the terminal stays silent: %v", err)
+	}
+	fmt.Fprintln(tty, "end of the test")
+	if text := <-shown; strings.Contains(text, secret) {
+		t.Errorf("the passphrase was shown: %q", text)
+	}
+}

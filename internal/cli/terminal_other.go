@@ -2,5 +2,9 @@
 
 package cli
 
+import "errors"
+
 // terminal is not known here: nothing is coloured and nobody asked.
 func terminal(fd uintptr) bool { return false }
+
+func silence(fd uintptr) (restore func(), err error) { return nil, errors.ErrUnsupported }
