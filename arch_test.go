@@ -85,7 +85,7 @@ var theirs = map[string][]string{
 }
 
 // forTests may be imported by any test.
-var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacket", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/net/html", "golang.org/x/crypto/ssh"}
+var forTests = []string{"github.com/google/go-cmp", "github.com/gopacket/gopacket", "github.com/rogpeppe/go-internal", "pgregory.net/rapid", "golang.org/x/net/html", "golang.org/x/crypto/ssh", "filippo.io/age"}
 
 // forExternalTests are packages of ours that any test in a package of its own
 // (package x_test) may import.

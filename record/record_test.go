@@ -367,3 +367,77 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// TestCreateThrough: the file is what through made of the lines, compressed
+// first where the name says so.
+func TestCreateThrough(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"m.jsonl.age", "m.jsonl.gz.age", "m.jsonl.zst"} {
+		path := filepath.Join(t.TempDir(), name)
+		w, err := CreateThrough(path, func(w io.Writer) (io.WriteCloser, error) { return flipped{w}, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Run(&measure.Run{Type: "run", Run: "r1"}), w.End(&measure.End{Type: "end", Run: "r1"}), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range data {
+			data[i] ^= 0x55
+		}
+		if data[len(data)-1] != '.' {
+			t.Errorf("%s: what is written through was not closed", name)
+		}
+		r, err := NewReader(bytes.NewReader(data[:len(data)-1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for e, err := range r.All() {
+			if err != nil || e.Run == nil && e.End == nil {
+				t.Errorf("%s: %+v %v", name, e, err)
+			}
+			n++
+		}
+		if n != 2 {
+			t.Errorf("%s: %d lines", name, n)
+		}
+		if _, err := CreateThrough(path, nil); err == nil {
+			t.Errorf("%s is overwritten", name)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "m")
+	if _, err := CreateThrough(path, func(io.Writer) (io.WriteCloser, error) { return nil, io.ErrUnexpectedEOF }); err == nil {
+		t.Error("no error")
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("an empty file is left")
+	}
+	var b bytes.Buffer
+	w := NewWriter(&b)
+	if err := errors.Join(w.Run(&measure.Run{Type: "run", Run: "r1"}), w.Flush()); err != nil || !strings.HasPrefix(b.String(), `{"type":"run"`) {
+		t.Errorf("%q %v", b.String(), err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// flipped writes every byte changed, and a full stop at its end.
+type flipped struct{ w io.Writer }
+
+func (f flipped) Write(p []byte) (int, error) {
+	out := bytes.Clone(p)
+	for i := range out {
+		out[i] ^= 0x55
+	}
+	return f.w.Write(out)
+}
+
+func (f flipped) Close() error {
+	_, err := f.Write([]byte("."))
+	return err
+}

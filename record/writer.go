@@ -37,6 +37,61 @@ type Writer struct {
 // name ends in .gz or .zst. An existing file is not touched, unless it is
 // empty.
 func Create(path string) (*Writer, error) {
+	f, err := createFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return open(path, f, 0, map[string]bool{})
+}
+
+// CreateThrough begins a new file as Create does, of what through makes of its
+// bytes: encryption, for one. It compresses first, by what the name is without
+// a final ".age".
+func CreateThrough(path string, through func(io.Writer) (io.WriteCloser, error)) (*Writer, error) {
+	f, err := createFile(path)
+	if err != nil {
+		return nil, err
+	}
+	outer, err := through(f)
+	if err != nil {
+		f.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	w := &Writer{path: path, file: f, comp: outer, bodies: map[string]bool{}}
+	inner, err := compressor(strings.TrimSuffix(path, ".age"), outer)
+	if err != nil {
+		f.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	if inner != nil {
+		w.comp = &both{inner, outer}
+	}
+	return w, nil
+}
+
+// both compresses into what is written through.
+type both struct {
+	io.WriteCloser
+	outer io.WriteCloser
+}
+
+// Close ends the two, the inner one first.
+func (b *both) Close() error { return errors.Join(b.WriteCloser.Close(), b.outer.Close()) }
+
+// NewWriter writes lines to w, uncompressed, for who keeps them in no file.
+func NewWriter(w io.Writer) *Writer {
+	return &Writer{path: "the measurements", comp: unclosed{w}, bodies: map[string]bool{}}
+}
+
+type unclosed struct{ io.Writer }
+
+// Close leaves what is written to open.
+func (unclosed) Close() error { return nil }
+
+// createFile makes a new file, or takes an empty one.
+func createFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		st, serr := os.Stat(path)
@@ -50,7 +105,7 @@ func Create(path string) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating the measurement file: %w", err)
 	}
-	return open(path, f, 0, map[string]bool{})
+	return f, nil
 }
 
 // Append goes on with an interrupted file: what was cut off at its end is
@@ -176,18 +231,27 @@ func salvage(path string) (err error) {
 
 func open(path string, f *os.File, size int64, bodies map[string]bool) (*Writer, error) {
 	w := &Writer{path: path, file: f, size: size, bodies: bodies}
-	switch {
-	case strings.HasSuffix(path, ".gz"):
-		w.comp = gzip.NewWriter(f)
-	case strings.HasSuffix(path, ".zst"):
-		z, err := zstd.NewWriter(f, zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("compressing %s: %w", path, err)
-		}
-		w.comp = z
+	var err error
+	if w.comp, err = compressor(path, f); err != nil {
+		f.Close()
+		return nil, err
 	}
 	return w, nil
+}
+
+// compressor is what the ending of a name asks for, nil for none.
+func compressor(path string, w io.Writer) (io.WriteCloser, error) {
+	switch {
+	case strings.HasSuffix(path, ".gz"):
+		return gzip.NewWriter(w), nil
+	case strings.HasSuffix(path, ".zst"):
+		z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return nil, fmt.Errorf("compressing %s: %w", path, err)
+		}
+		return z, nil
+	}
+	return nil, nil
 }
 
 // line writes one record.
@@ -281,6 +345,9 @@ func (w *Writer) Close() error {
 		if err := w.comp.Close(); err != nil && w.err == nil {
 			w.err = fmt.Errorf("writing %s: %w", w.path, err)
 		}
+	}
+	if w.file == nil {
+		return w.err
 	}
 	if err := w.file.Close(); err != nil && w.err == nil {
 		w.err = fmt.Errorf("writing %s: %w", w.path, err)

@@ -53,7 +53,8 @@ type checkOptions struct {
 	consent    bool
 	seal       bool
 	scope      string
-	recipients []string
+	pass       passphrases
+	to         recipientOptions
 	checkpoint string
 	log        string
 	loss       int // of a lab's line, per thousand; for tests
@@ -109,8 +110,11 @@ the report and the run's own packets (without the right to capture, what the
 system tells of each connection), signed with a key of this device, which
 others verify without a network. It lies beside the file of -o, in the lab's
 folder, or here under a name of its own, and holds your address; redact before
-you pass it on (govah redact). With --recipient it is encrypted, and this
-device cannot open it.
+you pass it on (govah redact).
+
+With --recipient the evidence and the file of -o are encrypted with age (age1…,
+post-quantum keys too), and this device cannot open them. Nothing of them is
+written in the clear on the way; the packets of --locate are left out.
 
 On a real network govah first says what it will send, and to whom, and asks.
 Nothing is uploaded. Files are written only where -o, --report or --ooni say;
@@ -157,7 +161,8 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringVar(&o.ooni, "ooni", "", "write web measurements in OONI's format")
 	f.BoolVar(&o.seal, "seal", false, "make evidence of the run: one file that others can verify (see govah seal -h)")
 	f.StringVar(&o.scope, "scope", "", "with --seal: sign with the key of this scope (see govah key -h)")
-	f.StringArrayVar(&o.recipients, "recipient", nil, "with --seal: encrypt the evidence to this age recipient, may be repeated")
+	f.StringVar(&o.pass.file, "passphrase-file", "", "with --seal: read the key's passphrase from a file (or "+passphraseVariable+"; default: ask)")
+	o.to.flags(f, "with --seal or -o: encrypt the evidence and FILE")
 	f.StringVar(&o.checkpoint, "checkpoint", "", "with --seal: a file with a log's checkpoint, before which this was not; none: without (default: the last one seen)")
 	f.StringVar(&o.log, "log", "", "with --seal: ask the log at this URL for its newest checkpoint; it sees your address")
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 3 or 4 as above")
@@ -330,7 +335,7 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		}
 	}
 	dir := ""
-	if o.lab != "" && o.output == "" && o.html == "" && !a.json {
+	if o.lab != "" && o.output == "" && o.html == "" && !a.json && !o.to.given() {
 		if dir, err = newFolder("govah-" + p.labName); err != nil {
 			return hint(err, "run it in a folder that you can write to, or give -o FILE")
 		}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"govah/evidence"
 	"govah/evidence/keyring"
 	"govah/internal/i18n"
 	"govah/report"
@@ -39,13 +41,16 @@ func (o *recipientOptions) flags(f *pflag.FlagSet, what string) {
 	f.StringArrayVar(&o.files, "recipients-file", nil, "and to those in this file, one a line")
 }
 
+// given says that there are any.
+func (o *recipientOptions) given() bool { return len(o.list)+len(o.files) > 0 }
+
 // recipients reads them; nil if none is named.
 func (o *recipientOptions) recipients() (*keyring.Recipients, error) {
-	if len(o.list)+len(o.files) == 0 {
+	if !o.given() {
 		return nil, nil
 	}
 	const what = "a recipient is a public key of age, as `age-keygen` prints it: age1…"
-	all := o.list
+	all := slices.Clone(o.list)
 	for _, path := range o.files {
 		f, err := os.Open(path)
 		if err != nil {
@@ -192,9 +197,9 @@ func (a *app) showKey(lang i18n.Lang, i keyring.Info) error {
 }
 
 // tellEpoch says that an epoch has just begun, and why.
-func (a *app) tellEpoch(lang i18n.Lang, scope string, k *keyring.Key) {
-	if k.Began != "" && !a.quiet {
-		a.note(lang.Text("cli.key."+k.Began, i18n.Foreign("scope", scope)))
+func (a *app) tellEpoch(lang i18n.Lang, scope, began string) {
+	if began != "" && !a.quiet {
+		a.note(lang.Text("cli.key."+began, i18n.Foreign("scope", scope)))
 	}
 }
 
@@ -247,7 +252,7 @@ needed for every seal. It can be lost; nobody can open the key then.`,
 				return keyError(o.scope, err)
 			}
 			defer k.Close()
-			a.tellEpoch(lang, o.scope, k)
+			a.tellEpoch(lang, o.scope, k.Began)
 			fmt.Fprintln(a.out, k.Verifier())
 			if revocation != "" {
 				return a.writeRevocation(lang, k, revocation, to)
@@ -507,7 +512,7 @@ What was sealed before stays what it was.`,
 				return keyError(o.scope, err)
 			}
 			defer k.Close()
-			a.tellEpoch(lang, o.scope, k)
+			a.tellEpoch(lang, o.scope, k.Began)
 			fmt.Fprintln(a.out, k.Verifier())
 			return nil
 		},
@@ -522,18 +527,43 @@ What was sealed before stays what it was.`,
 // writeFor writes a new file, encrypted if to is not nil.
 func writeFor(path string, data []byte, to *keyring.Recipients) error {
 	if to != nil {
-		var b bytes.Buffer
-		w, err := keyring.EncryptTo(&b, to)
-		if err == nil {
-			_, err = w.Write(data)
-		}
-		if err == nil {
-			err = w.Close()
-		}
-		if err != nil {
+		var err error
+		if data, err = encrypted(data, to); err != nil {
 			return err
 		}
-		data = b.Bytes()
 	}
-	return writeNew(path, data)
+	return evidence.WriteFile(path, data)
+}
+
+// encrypted is data that only the recipients can read.
+func encrypted(data []byte, to *keyring.Recipients) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := keyring.EncryptTo(&b, to)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	return b.Bytes(), err
+}
+
+// aboutEncrypting says what --recipient cannot go with: what would lie beside
+// the encrypted file in the clear, and what would have to be read back.
+func (o *checkOptions) aboutEncrypting() error {
+	if !o.to.given() {
+		return nil
+	}
+	switch {
+	case o.output == "" && !o.seal:
+		return usage("add -o FILE or --seal", "--recipient says for whom a file is, and there is none")
+	case o.resume:
+		return usage("leave one of them out", "--resume and --recipient exclude each other: this device cannot read what it wrote")
+	case o.html != "":
+		return usage("leave --report out; with --seal the report is in the evidence", "--report and --recipient exclude each other: the report would be in the clear")
+	case o.ooni != "":
+		return usage("leave one of them out", "--ooni and --recipient exclude each other: that file would be in the clear")
+	}
+	_, err := o.to.recipients()
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"unicode"
 
@@ -118,32 +117,4 @@ func (a *app) line(v any) error {
 	}
 	_, err = a.out.Write(line)
 	return err
-}
-
-// writeNew writes a new file, 0600, that is there whole and on the disk, or
-// not at all.
-func writeNew(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".govah-new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	if err = os.Link(tmp.Name(), path); err == nil {
-		return nil
-	}
-	// Not every file system has links.
-	if _, serr := os.Lstat(path); serr == nil {
-		return fmt.Errorf("%s exists already and is not overwritten", path)
-	}
-	return os.Rename(tmp.Name(), path)
 }

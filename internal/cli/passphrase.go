@@ -24,6 +24,7 @@ const maxPassphraseFile = 4096 // bytes
 type passphrases struct {
 	file, newFile string
 	used          bool // the first has served as the present one
+	typed         []byte
 }
 
 // ask gets a passphrase: from a file, else from the environment, else from the
@@ -45,7 +46,15 @@ func (a *app) ask(p *passphrases) keyring.Ask {
 			p.used = p.used || !q.New
 			return []byte(fromEnv), nil
 		}
-		return a.typed(q)
+		// Asked for before a run and needed after it.
+		if !q.New && p.typed != nil {
+			return bytes.Clone(p.typed), nil
+		}
+		text, err := a.typed(q)
+		if err == nil && !q.New {
+			p.typed = bytes.Clone(text)
+		}
+		return text, err
 	}
 }
 

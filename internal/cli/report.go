@@ -61,10 +61,10 @@ file (.govah) the measurements in it are shown, once it verifies.`,
 // entries reads measurements with their verdicts, one at a time, each time it
 // is ranged over. What was interrupted and is in whole, the targets measured
 // wholly, was measured again. broken is what could not be read, at the end.
-func entries(ctx context.Context, path string, src *report.Source, whole map[string]bool, broken *account) iter.Seq2[report.Entry, error] {
+func entries(ctx context.Context, open func() (io.ReadCloser, error), src *report.Source, whole map[string]bool, broken *account) iter.Seq2[report.Entry, error] {
 	return func(yield func(report.Entry, error) bool) {
 		*broken = account{}
-		f, err := os.Open(path)
+		f, err := open()
 		if err != nil {
 			yield(report.Entry{}, err)
 			return
@@ -125,6 +125,47 @@ func entries(ctx context.Context, path string, src *report.Source, whole map[str
 	}
 }
 
+// fileAt opens a file as often as it is read.
+func fileAt(path string) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return os.Open(path) }
+}
+
+// reportSource reads measurements, called name, for a report, and says what of
+// them was broken. They are opened once more as the report is made.
+func reportSource(ctx context.Context, open func() (io.ReadCloser, error), name string, broken *account) (*report.Source, error) {
+	const instead = "give a file that `govah check -o` wrote"
+	src := &report.Source{}
+	whole, any := map[string]bool{}, false
+	for e, err := range entries(ctx, open, src, nil, broken) {
+		if err != nil {
+			return nil, hint(fmt.Errorf("reading %s: %w", name, err), instead)
+		}
+		any = true
+		if e.Measurement != nil && e.Measurement.Complete {
+			whole[e.Measurement.Target] = true
+		}
+	}
+	if !any && src.Run == nil {
+		return nil, hint(fmt.Errorf("%s holds no measurement of govah's", name), "give a file that `govah check -o` wrote; OONI's files go through `govah judge -o` first")
+	}
+	src.Entries = entries(ctx, open, src, whole, broken)
+	return src, nil
+}
+
+// renderHTML writes a report to out.
+func renderHTML(out io.Writer, src *report.Source, name string, lang i18n.Lang) error {
+	w := bufio.NewWriterSize(out, 1<<16)
+	err := report.HTML(w, report.Options{Lang: lang}, src)
+	// Flush repeats a failure to write; any other is of the file that is read.
+	if werr := w.Flush(); werr != nil {
+		return hint(fmt.Errorf("writing the report: %w", werr), "is the disk full?")
+	}
+	if err != nil {
+		return hint(fmt.Errorf("writing the report from %s: %w", name, err), "`govah judge %s` says which lines are broken", name)
+	}
+	return nil
+}
+
 // writeHTMLFromFile writes a report so that nothing half-written stays behind.
 // It also says what of the file was broken.
 func (a *app) writeHTMLFromFile(ctx context.Context, output, name string, lang i18n.Lang) (broken account, err error) {
@@ -141,21 +182,10 @@ func (a *app) writeHTMLFromFile(ctx context.Context, output, name string, lang i
 		}
 		defer os.Remove(path)
 	}
-	src := &report.Source{}
-	whole, any := map[string]bool{}, false
-	for e, err := range entries(ctx, path, src, nil, &broken) {
-		if err != nil {
-			return broken, hint(fmt.Errorf("reading %s: %w", name, err), instead)
-		}
-		any = true
-		if e.Measurement != nil && e.Measurement.Complete {
-			whole[e.Measurement.Target] = true
-		}
+	src, err := reportSource(ctx, fileAt(path), name, &broken)
+	if err != nil {
+		return broken, err
 	}
-	if !any && src.Run == nil {
-		return broken, hint(fmt.Errorf("%s holds no measurement of govah's", name), "give a file that `govah check -o` wrote; OONI's files go through `govah judge -o` first")
-	}
-	src.Entries = entries(ctx, path, src, whole, &broken)
 	tmp, err := os.CreateTemp(filepath.Dir(output), ".govah-report-*")
 	if err != nil {
 		return broken, hint(fmt.Errorf("writing the report: %w", err), "choose a folder that you can write to")
@@ -166,14 +196,8 @@ func (a *app) writeHTMLFromFile(ctx context.Context, output, name string, lang i
 			os.Remove(tmp.Name())
 		}
 	}()
-	w := bufio.NewWriterSize(tmp, 1<<16)
-	err = report.HTML(w, report.Options{Lang: lang}, src)
-	// Flush repeats a failure to write; any other is of the file that is read.
-	if werr := w.Flush(); werr != nil {
-		return broken, hint(fmt.Errorf("writing the report: %w", werr), "is the disk full?")
-	}
-	if err != nil {
-		return broken, hint(fmt.Errorf("writing the report from %s: %w", name, err), "`govah judge %s` says which lines are broken", name)
+	if err = renderHTML(tmp, src, name, lang); err != nil {
+		return broken, err
 	}
 	if err = tmp.Close(); err != nil {
 		return broken, hint(fmt.Errorf("writing the report: %w", err), "is the disk full?")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"govah/check"
+	"govah/evidence/keyring"
 	"govah/internal/consent"
 	"govah/internal/i18n"
 	"govah/measure"
@@ -103,7 +105,12 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			}
 		}()
 	}
-	if s != nil {
+	to, err := o.to.recipients()
+	if err != nil {
+		return err
+	}
+	inMemory := s != nil && s.memory != nil
+	if s != nil && !inMemory {
 		if output == "" {
 			output = filepath.Join(s.scratch, "measurements.jsonl")
 		}
@@ -124,7 +131,7 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			output = filepath.Join(scratch, "measurements.jsonl")
 		}
 	}
-	if output != "" {
+	if output != "" || inMemory {
 		if o.resume {
 			var done map[string]bool
 			if done, previous, err = finished(output, run); err != nil {
@@ -142,9 +149,17 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 			targets = kept
 			p.cfg.Line = p.cfg.Line && !done[measure.LineTarget]
 		}
-		if st, serr := os.Stat(output); o.resume && serr == nil && st.Size() > 0 {
+		switch st, serr := os.Stat(output); {
+		case inMemory:
+			out = record.NewWriter(s.memory)
+			if output != "" && serr == nil {
+				err = fmt.Errorf("%s exists already and is not overwritten", output)
+			}
+		case to != nil:
+			out, err = record.CreateThrough(output, func(w io.Writer) (io.WriteCloser, error) { return keyring.EncryptTo(w, to) })
+		case o.resume && serr == nil && st.Size() > 0:
 			out, err = record.Append(output)
-		} else {
+		default:
 			out, err = record.Create(output)
 		}
 		if err != nil {
@@ -191,7 +206,11 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 	// What came of a target and of a search for a device may come at one time.
 	var writing sync.Mutex
 	var searchedSent, searchedReceived int64
-	search := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(o.output)}
+	beside := o.output
+	if to != nil { // they would lie there in the clear
+		beside = ""
+	}
+	search := &search{cfg: &p.cfg, run: run.Run, packets: keepPackets(beside)}
 	defer search.packets.discard()
 	places := newLocator(search, &devices, func(m *measure.Measurement, list []measure.Location) error {
 		writing.Lock()
@@ -348,6 +367,11 @@ func (a *app) runCheck(ctx context.Context, lang i18n.Lang, o *checkOptions, p *
 		files = append(files, report.File{Kind: "lab", Path: dir})
 	}
 	if o.output != "" {
+		if inMemory {
+			if err := writeFor(o.output, s.memory.Bytes(), to); err != nil {
+				return hint(fmt.Errorf("writing the measurements: %w", err), "is the disk full?")
+			}
+		}
 		files = append(files, report.File{Kind: "measurements", Path: o.output})
 	}
 	if packets != "" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +55,8 @@ The formats: docs/formats/bundle-v1.md.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "", "the file to write (default: after the first FILE)")
 	f.StringVar(&o.scope, "scope", "", "sign with the key of this scope (see govah key -h)")
-	f.StringArrayVar(&o.recipients, "recipient", nil, "encrypt the evidence to this age recipient, may be repeated")
+	f.StringVar(&o.pass.file, "passphrase-file", "", "read the key's passphrase from a file (or "+passphraseVariable+"; default: ask)")
+	o.to.flags(f, "encrypt the evidence")
 	f.StringVar(&o.checkpoint, "checkpoint", "", "a file with a log's signed checkpoint, before which this was not; none leaves it out (default: the newest that was seen)")
 	f.StringVar(&o.log, "log", "", "ask this log (URL) for its newest checkpoint first")
 	f.StringArrayVar(&o.addresses, "address", nil, "an address that this device had when packets were captured, may be repeated (default: those that it has now)")
@@ -113,7 +113,7 @@ func (a *app) runSeal(lang i18n.Lang, paths []string, o *sealOptions) error {
 	}
 	if o.output == "" {
 		o.output = withoutEnding(first) + ".govah"
-		if len(o.recipients) > 0 {
+		if o.to.given() {
 			o.output += ".age"
 		}
 	}
@@ -123,17 +123,9 @@ func (a *app) runSeal(lang i18n.Lang, paths []string, o *sealOptions) error {
 	}
 	defer s.discard()
 	in.Checkpoint = s.checkpoint
-	lines := filepath.Join(s.scratch, "measurements.jsonl")
-	if err := os.WriteFile(lines, in.Measurements, 0o600); err != nil {
-		return hint(fmt.Errorf("preparing the evidence: %w", err), "is the disk full?")
-	}
-	page := filepath.Join(s.scratch, "report.html")
-	broken, err := a.writeHTMLFromFile(a.ctx, page, lines, lang)
-	if err != nil {
+	var broken account
+	if in.Report, broken, err = reportOf(a.ctx, in.Measurements, first, lang); err != nil {
 		return err
-	}
-	if in.Report, err = os.ReadFile(page); err != nil {
-		return hint(fmt.Errorf("reading the report: %w", err), "is the disk full?")
 	}
 	b, size, err := s.seal(in)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,9 +35,14 @@ type sealing struct {
 	ask        keyring.Ask
 	recipients *keyring.Recipients // nil: it is not encrypted
 	checkpoint []byte
+	began      string // why an epoch of the key began with this, "" if none did
+
+	// memory holds the measurements, and packets what is traced, where the
+	// evidence is to be encrypted: nothing of it was on the disk in the clear.
+	memory, packets *bytes.Buffer
 
 	kind  wire.TraceKind
-	file  *os.File
+	file  *os.File // nil: packets
 	buf   *bufio.Writer
 	trace *wire.Trace
 	untap func()
@@ -55,7 +61,7 @@ func bundleName(o *checkOptions, dir, run string) string {
 		name = fmt.Sprintf("govah-%s-%s", time.Now().UTC().Format(time.DateOnly), run)
 	}
 	ending := ".govah"
-	if len(o.recipients) > 0 {
+	if o.to.given() {
 		ending += ".age"
 	}
 	// What an interrupted run sealed stays when the run goes on.
@@ -71,7 +77,7 @@ func bundleName(o *checkOptions, dir, run string) string {
 // withoutEnding is the name of a measurement file, sealed or not, without what
 // says so.
 func withoutEnding(path string) string {
-	for _, ending := range []string{".gz", ".zst", ".jsonl", ".govah"} {
+	for _, ending := range []string{".age", ".gz", ".zst", ".jsonl", ".govah"} {
 		path = strings.TrimSuffix(path, ending)
 	}
 	return path
@@ -82,13 +88,13 @@ func (o *checkOptions) aboutSealing() error {
 	for _, x := range []struct {
 		flag string
 		set  bool
-	}{{"--scope", o.scope != ""}, {"--recipient", len(o.recipients) > 0}, {"--checkpoint", o.checkpoint != ""}, {"--log", o.log != ""}} {
+	}{{"--scope", o.scope != ""}, {"--passphrase-file", o.pass.file != ""}, {"--checkpoint", o.checkpoint != ""}, {"--log", o.log != ""}} {
 		if x.set && !o.seal {
 			return usage("add --seal, or leave it out", "%s needs --seal", x.flag)
 		}
 	}
-	if o.log == "" {
-		return nil
+	if err := o.aboutEncrypting(); err != nil || o.log == "" {
+		return err
 	}
 	switch _, err := logURL(o.log); {
 	case err != nil:
@@ -105,11 +111,16 @@ func (o *checkOptions) aboutSealing() error {
 // traced from now on. What can keep it from being made is found out before
 // anything is measured.
 func (a *app) beginSealing(o *checkOptions, p *place, dir string) (*sealing, error) {
-	s, err := a.prepareSealing(bundleName(o, dir, p.cfg.Run), &sealingOptions{o.scope, o.recipients, o.checkpoint, o.log})
+	s, err := a.prepareSealing(bundleName(o, dir, p.cfg.Run), &sealingOptions{o.scope, o.pass, o.to, o.checkpoint, o.log})
 	if err != nil {
 		return nil, err
 	}
 	s.report = o.html
+	if s.recipients == nil {
+		if s.scratch, err = os.MkdirTemp(filepath.Dir(s.path), ".govah-seal-*"); err != nil {
+			return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "choose a folder that you can write to")
+		}
+	}
 	if err := s.beginTrace(p); err != nil {
 		s.discard()
 		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "is the disk full?")
@@ -120,7 +131,8 @@ func (a *app) beginSealing(o *checkOptions, p *place, dir string) (*sealing, err
 // sealingOptions are what the flags say of any sealing.
 type sealingOptions struct {
 	scope      string
-	recipients []string
+	pass       passphrases
+	to         recipientOptions
 	checkpoint string
 	log        string
 }
@@ -128,7 +140,7 @@ type sealingOptions struct {
 // prepareSealing finds the key and whatever else a sealing needs, and makes a
 // folder for what it needs on the way.
 func (a *app) prepareSealing(path string, o *sealingOptions) (s *sealing, err error) {
-	s = &sealing{path: path, scope: o.scope, untap: func() {}}
+	s = &sealing{path: path, scope: o.scope, ask: a.ask(&o.pass), untap: func() {}}
 	if u, uerr := logURL(o.log); uerr == nil {
 		s.checkpoint, err = fetchCheckpoint(a.ctx, u)
 	} else {
@@ -137,10 +149,8 @@ func (a *app) prepareSealing(path string, o *sealingOptions) (s *sealing, err er
 	if err != nil {
 		return nil, err
 	}
-	if len(o.recipients) > 0 {
-		if s.recipients, err = keyring.ParseRecipients(o.recipients...); err != nil {
-			return nil, usage("--recipient takes a public key of age, as age1…", "--recipient: %v", err)
-		}
+	if s.recipients, err = o.to.recipients(); err != nil {
+		return nil, err
 	}
 	if err := s.findKey(a); err != nil {
 		return nil, err
@@ -148,22 +158,10 @@ func (a *app) prepareSealing(path string, o *sealingOptions) (s *sealing, err er
 	if _, err := os.Lstat(s.path); err == nil {
 		return nil, hint(fmt.Errorf("%s exists already and is not overwritten", s.path), "choose another name with -o")
 	}
-	if s.scratch, err = os.MkdirTemp(s.scratchFolder(), ".govah-seal-*"); err != nil {
-		return nil, hint(fmt.Errorf("preparing the evidence: %w", err), "choose a folder that you can write to")
+	if s.recipients != nil {
+		s.memory, s.packets = &bytes.Buffer{}, &bytes.Buffer{}
 	}
 	return s, nil
-}
-
-// scratchFolder is beside the file to be. What is to be encrypted should not
-// have been on the disk in the clear: it is in memory where the system has a
-// folder for that (XDG_RUNTIME_DIR).
-func (s *sealing) scratchFolder() string {
-	if memory := os.Getenv("XDG_RUNTIME_DIR"); s.recipients != nil && filepath.IsAbs(memory) {
-		if st, err := os.Stat(memory); err == nil && st.IsDir() && st.Mode().Perm()&0o077 == 0 {
-			return memory
-		}
-	}
-	return filepath.Dir(s.path)
 }
 
 // findKey finds out whether the scope's key, if it has one, can be used.
@@ -174,28 +172,18 @@ func (s *sealing) findKey(a *app) error {
 	if err := keyring.CheckScope(s.scope); err != nil {
 		return usage("for example --scope work", "--scope: %v", err)
 	}
-	dir, err := keyring.Dir()
-	if err != nil {
-		return hint(err, "set XDG_DATA_HOME")
+	var err error
+	if s.keys, err = keys(); err != nil {
+		return err
 	}
-	s.keys = keyring.Open(dir, nil)
 	k, err := s.keys.Get(s.scope, s.ask)
 	if errors.Is(err, keyring.ErrNoKey) {
 		return nil // the first use makes one
 	}
 	if err != nil {
-		return keyFailed(err)
+		return keyError(s.scope, err)
 	}
 	return k.Close()
-}
-
-// keyFailed says what to do about a key that cannot be used.
-func keyFailed(err error) error {
-	var open *keyring.OpenError
-	if errors.As(err, &open) {
-		return hint(fmt.Errorf("using the key: %w", err), "%s", open.Hint())
-	}
-	return hint(fmt.Errorf("using the key: %w", err), "`govah key` lists the keys; another --scope has another key")
 }
 
 // beginTrace has everything traced that the run sends and receives.
@@ -208,12 +196,18 @@ func (s *sealing) beginTrace(p *place) (err error) {
 	default:
 		s.kind = wire.TraceKernel
 	}
-	if s.file, err = os.OpenFile(filepath.Join(s.scratch, "trace"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
-		return err
+	var out io.Writer = s.packets
+	if s.packets == nil {
+		if s.file, err = os.OpenFile(filepath.Join(s.scratch, "trace"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+			return err
+		}
+		out = s.file
 	}
-	s.buf = bufio.NewWriterSize(s.file, 1<<16)
+	s.buf = bufio.NewWriterSize(out, 1<<16)
 	if s.trace, err = wire.NewTrace(s.buf, s.kind, p.cfg.Run, p.cfg.Trust.Now); err != nil {
-		s.file.Close()
+		if s.file != nil {
+			s.file.Close()
+		}
 		return err
 	}
 	if p.tap != nil {
@@ -229,7 +223,10 @@ func (s *sealing) stop() (sum wire.TraceSum, data []byte, err error) {
 	s.untap()
 	sum, err = s.trace.Close()
 	s.trace = nil
-	if err = errors.Join(err, s.buf.Flush(), s.file.Close()); err == nil {
+	if err = errors.Join(err, s.buf.Flush()); s.packets != nil {
+		return sum, s.packets.Bytes(), err
+	}
+	if err = errors.Join(err, s.file.Close()); err == nil {
 		data, err = os.ReadFile(s.file.Name())
 	}
 	return sum, data, err
@@ -243,10 +240,14 @@ func (s *sealing) discard() {
 	if s.trace != nil {
 		s.untap()
 		s.trace.Close()
-		s.file.Close()
+		if s.file != nil {
+			s.file.Close()
+		}
 		s.trace = nil
 	}
-	os.RemoveAll(s.scratch)
+	if s.scratch != "" {
+		os.RemoveAll(s.scratch)
+	}
 }
 
 // rescue keeps the measurements of a run of which no evidence could be made,
@@ -288,24 +289,37 @@ func (a *app) sealTraced(lang i18n.Lang, s *sealing) error {
 	} else {
 		in.Packets = traced
 	}
-	if in.Measurements, err = plainLines(s.measurements); err != nil {
+	if s.memory != nil {
+		in.Measurements = s.memory.Bytes()
+	} else if in.Measurements, err = plainLines(s.measurements); err != nil {
 		return hint(fmt.Errorf("reading the measurements of the run: %w", err), "%s", stays)
 	}
+	// Also of an interrupted run.
 	if s.report == "" {
-		s.report = filepath.Join(s.scratch, "report.html")
-		// Also of an interrupted run.
-		if _, err := a.writeHTMLFromFile(context.WithoutCancel(a.ctx), s.report, s.measurements, lang); err != nil {
-			return err
-		}
+		in.Report, _, err = reportOf(context.WithoutCancel(a.ctx), in.Measurements, "the run", lang)
+	} else if in.Report, err = os.ReadFile(s.report); err != nil {
+		err = hint(fmt.Errorf("reading the report of the run: %w", err), "%s", stays)
 	}
-	if in.Report, err = os.ReadFile(s.report); err != nil {
-		return hint(fmt.Errorf("reading the report of the run: %w", err), "%s", stays)
+	if err != nil {
+		return err
 	}
 	b, size, err := s.seal(in)
 	if err != nil {
 		return err
 	}
 	return a.tellEvidence(lang, s, b, &sum, size)
+}
+
+// reportOf is the report of measurements that are in memory.
+func reportOf(ctx context.Context, lines []byte, name string, lang i18n.Lang) (page []byte, broken account, err error) {
+	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(lines)), nil }
+	src, err := reportSource(ctx, open, name, &broken)
+	if err != nil {
+		return nil, broken, err
+	}
+	var b bytes.Buffer
+	err = renderHTML(&b, src, name, lang)
+	return b.Bytes(), broken, err
 }
 
 // plainLines is a measurement file, uncompressed.
@@ -337,9 +351,10 @@ func plainLines(path string) ([]byte, error) {
 func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err error) {
 	key, err := s.keys.Use(s.scope, s.ask)
 	if err != nil {
-		return nil, 0, keyFailed(err)
+		return nil, 0, keyError(s.scope, err)
 	}
 	defer key.Close()
+	s.began = key.Began
 	in.Signer, in.Key = key.Signer(), key.Verifier()
 	if last := key.Previous(); len(last) == len(evidence.Hash{}) {
 		h := evidence.Hash(last)
@@ -353,18 +368,9 @@ func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err e
 		return nil, 0, fmt.Errorf("what was sealed does not verify: %w", err)
 	}
 	if s.recipients != nil {
-		var out bytes.Buffer
-		w, err := keyring.EncryptTo(&out, s.recipients)
-		if err == nil {
-			_, err = w.Write(data)
-		}
-		if err == nil {
-			err = w.Close()
-		}
-		if err != nil {
+		if data, err = encrypted(data, s.recipients); err != nil {
 			return nil, 0, fmt.Errorf("encrypting the evidence: %w", err)
 		}
-		data = out.Bytes()
 	}
 	if err := evidence.WriteFile(s.path, data); err != nil {
 		return nil, 0, hint(err, "is the disk full? `govah seal` makes evidence of a file of -o")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"govah/evidence"
 	"govah/evidence/receipt"
 	"govah/helper"
 	"govah/lab"
@@ -132,7 +133,7 @@ func readReceiptKey(path string) (*receipt.Key, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := writeNew(path, []byte(text+"\n")); err != nil {
+		if err := evidence.WriteFile(path, []byte(text+"\n")); err != nil {
 			return nil, hint(fmt.Errorf("--receipt-key: %w", err), what)
 		}
 		return k, nil
