@@ -258,7 +258,7 @@ func (s *datagrams) await(ctx context.Context, o *measure.Observation, role meas
 			if o.Path.ICMP != nil {
 				continue
 			}
-			o.Path.ICMP = wire.ICMPOf(r.log, &e)
+			o.Path.ICMP = icmpOf(r.log, &e, r.spec.Remote)
 			if o.Path.Outcome != "silent" {
 				continue
 			}

@@ -355,9 +355,10 @@ func gather(list []*measure.Observation) *evidence {
 		if o.Experiment == measure.ExpFarEnd {
 			continue
 		}
-		if o.Experiment == measure.ExpWays {
-			e.ways = append(e.ways, o)
-			continue
+		if isWay(o) {
+			if e.ways = append(e.ways, o); o.Experiment == measure.ExpWays {
+				continue
+			}
 		}
 		if o.Experiment == measure.ExpProxyTTL {
 			// What a resolver has behind its own routers is its owner's affair.

@@ -86,8 +86,8 @@ func (r *run) compareWays(ctx context.Context) {
 	n := startFlows
 	for range mostParts {
 		w := r.ways()
-		if w.part == 0 {
-			return
+		if _, changed, _ := r.seen().betrayed(); w.part == 0 || changed > 0 {
+			break
 		}
 		part := w.part
 		for tries := 0; tries < mostFlows && w.part == part && min(w.flows[0], w.flows[1]) < enoughFlows && ctx.Err() == nil; tries++ {
@@ -104,42 +104,52 @@ func (r *run) compareWays(ctx context.Context) {
 	}
 	// The routers before it, as far as they did not show on both ways yet.
 	for again := 0; again < lookBack && ctx.Err() == nil; again++ {
-		w := r.ways()
-		for ttl := w.part - 1; ttl > w.common && w.part > 0; ttl-- {
+		low, high := r.seen().between()
+		for ttl := high - 1; ttl > low; ttl-- {
 			if !r.hop(ttl).answers() {
 				continue
 			}
 			r.way(ctx, n, ttl)
 			n++
-			if r.ways().common >= ttl {
+			if low, _ = r.seen().between(); low >= ttl {
 				break
 			}
 		}
 	}
 }
 
-// way sends, from a port of ours of its own, a question to port 53 and one to
-// another port, each with a TTL.
+// between are the TTLs between which the device is, as far as is known: before
+// the second questions go their own way, before the first they do not.
+func (e *evidence) between() (low, high int) {
+	if intact, changed, _ := e.betrayed(); changed > 0 {
+		return intact, changed
+	}
+	p := e.parting()
+	return p.common, p.part
+}
+
+// way sends a question to port 53 and the same to another port, each with a TTL
+// and from a port of ours of its own, so that errors that come late are of one
+// kind.
 func (r *run) way(ctx context.Context, flow, ttl int) {
-	port := r.newPort()
-	pc, err := r.n.ListenPacket(ctx, r.local(port))
-	if err != nil {
-		return
-	}
-	defer pc.Close()
-	if pc.SetTTL(ttl) != nil {
-		return
-	}
 	for _, role := range []measure.Role{measure.RoleTest, measure.RoleControl} {
 		to := r.spec.Remote
 		if role == measure.RoleControl {
 			to = netip.AddrPortFrom(to.Addr(), beside[flow%len(beside)])
 		}
-		for range 2 { // it may be lost
-			if r.pace(ctx) != nil || r.datagram(ctx, pc, role, to, port, ttl) != "silent" {
-				break
+		port := r.newPort()
+		pc, err := r.n.ListenPacket(ctx, r.local(port))
+		if err != nil {
+			return
+		}
+		if pc.SetTTL(ttl) == nil {
+			for range 2 { // it may be lost
+				if r.pace(ctx) != nil || r.datagram(ctx, pc, role, to, port, ttl) != "silent" {
+					break
+				}
 			}
 		}
+		pc.Close()
 	}
 }
 
@@ -175,14 +185,11 @@ func (r *run) datagram(ctx context.Context, pc wire.PacketConn, role measure.Rol
 			if o.Path.ICMP != nil {
 				continue
 			}
-			o.Path.ICMP = wire.ICMPOf(r.log, &e)
+			o.Path.ICMP = icmpOf(r.log, &e, to)
 			o.Path.RTTUS = max(1, e.At.Sub(sent).Microseconds())
 			o.Path.Outcome = "expired"
 			if !e.Expired(to.Addr()) {
 				o.Path.Outcome = "unreachable"
-			}
-			if e.To.IsValid() && e.To.Addr() != to.Addr() {
-				o.Path.ICMP.To = e.To.Addr().String()
 			}
 		}
 		if o.Path.ICMP != nil {
@@ -194,16 +201,29 @@ func (r *run) datagram(ctx context.Context, pc wire.PacketConn, role measure.Rol
 	return "silent"
 }
 
-// ways is what is known by now.
-func (r *run) ways() parting {
+// icmpOf notes an error about a datagram, and where that was addressed to by
+// then, if it was elsewhere.
+func icmpOf(log *wire.Log, e *wire.PathError, to netip.AddrPort) *measure.ICMP {
+	i := wire.ICMPOf(log, e)
+	if e.To.IsValid() && e.To.Addr() != to.Addr() {
+		i.To = e.To.Addr().String()
+	}
+	return i
+}
+
+// ways is how the ways part as far as is known by now.
+func (r *run) ways() parting { return r.seen().parting() }
+
+// seen is what both ways have shown by now.
+func (r *run) seen() *evidence {
 	list := r.log.Observations()
 	e := &evidence{server: r.server}
 	for i := range list {
-		if list[i].Experiment == measure.ExpWays {
+		if isWay(&list[i]) {
 			e.ways = append(e.ways, &list[i])
 		}
 	}
-	return e.parting()
+	return e
 }
 
 // parting is where the way of questions and that of other datagrams part.
@@ -275,9 +295,15 @@ func (e *evidence) parting() (p parting) {
 	return p
 }
 
+// isWay says whether a probe shows one of the two ways: questions of the search
+// itself do as well.
+func isWay(o *measure.Observation) bool {
+	return o.Experiment == measure.ExpWays || o.Experiment == measure.ExpLocate && o.Path != nil && o.Path.Probe == "datagram" && o.DNS != nil
+}
+
 // side is 0 for what goes to port 53, 1 for the rest.
 func side(o *measure.Observation) int {
-	if o.Role == measure.RoleTest {
+	if o.Role == measure.RoleTest || o.Experiment == measure.ExpLocate {
 		return 0
 	}
 	return 1
@@ -310,7 +336,8 @@ func choose(n, k int) float64 {
 // comes in the resolver's own name, though it is not there yet: so Linux
 // translates errors about what it redirected, their sender included. intact is
 // the highest TTL below it at which it did not. Twice, and the way of other
-// datagrams must have a router there that is not the resolver's operator's.
+// datagrams must have a router at such a TTL that is not the resolver's
+// operator's.
 func (e *evidence) betrayed() (intact, changed int, because []string) {
 	type at struct{ altered, others int }
 	hops := map[int]at{}
@@ -325,15 +352,23 @@ func (e *evidence) betrayed() (intact, changed int, because []string) {
 		}
 		hops[o.TTL] = h
 	}
+	times, others := 0, 0
 	for ttl, h := range hops {
-		if h.altered >= 2 && h.others > 0 && (changed == 0 || ttl < changed) {
+		if h.altered == 0 {
+			continue
+		}
+		times, others = times+h.altered, others+h.others
+		if changed == 0 || ttl < changed {
 			changed = ttl
 		}
+	}
+	if times < 2 || others == 0 {
+		return 0, 0, nil
 	}
 	for _, o := range e.ways {
 		switch {
 		case side(o) != 0 || o.Path.Outcome != "expired" || o.Path.ICMP == nil:
-		case o.TTL == changed && altered(o):
+		case o.TTL >= changed && altered(o):
 			because = append(because, o.ID)
 		case o.TTL < changed && !altered(o):
 			intact = max(intact, o.TTL)
