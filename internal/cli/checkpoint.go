@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"govah/evidence/tlog"
 )
 
 // A checkpoint in a sealed file says that the file was not made before it
@@ -111,35 +111,18 @@ func logURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// fetchCheckpoint asks a log for its newest checkpoint and keeps it. It
-// follows no redirection: the person agreed to contact this host.
+// fetchCheckpoint asks a log for its newest checkpoint and keeps it.
 func fetchCheckpoint(ctx context.Context, log *url.URL) ([]byte, error) {
-	at := strings.TrimSuffix(log.String(), "/") + "/checkpoint"
-	fail := func(err error) ([]byte, error) {
+	client, err := tlog.NewClient(log.String(), plainClient(checkpointTime))
+	var text []byte
+	if err == nil {
+		text, err = client.Checkpoint(ctx)
+	}
+	if err == nil {
+		text, err = readCheckpoint(bytes.NewReader(text))
+	}
+	if err != nil {
 		return nil, hint(fmt.Errorf("asking the log for its checkpoint: %w", err), "leave --log out: the checkpoint of the last contact is used then, if there is one")
-	}
-	ctx, cancel := context.WithTimeout(ctx, checkpointTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
-	if err != nil {
-		return fail(err)
-	}
-	req.Header.Set("User-Agent", "govah")
-	client := http.Client{
-		Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		return fail(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fail(fmt.Errorf("%s answered %d", at, res.StatusCode))
-	}
-	text, err := readCheckpoint(res.Body)
-	if err != nil {
-		return fail(fmt.Errorf("%s: %w", at, err))
 	}
 	if err := keepCheckpoint(text); err != nil {
 		return nil, hint(fmt.Errorf("keeping the log's checkpoint: %w", err), "is the disk full?")
