@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Check is what a bundle is to be held to besides itself.
@@ -113,12 +114,21 @@ var errNoProof = errors.New("it has no proof that a log holds it")
 // Verify opens a bundle, holds it to what is asked for, and gives the account.
 // Any error says that it does not verify.
 func Verify(data []byte, c Check) (*Account, error) {
-	b, err := Open(data)
+	r := rooms.Get().(*room)
+	defer func() {
+		if cap(r.entries) < 1<<16 { // what one large bundle needed is not kept
+			clear(r.values) // which point into data
+			rooms.Put(r)
+		}
+	}()
+	b, err := open(data, r)
 	if err != nil {
 		return nil, err
 	}
 	return b.Account(c)
 }
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
 
 // Account holds an opened bundle to what is asked for.
 func (b *Bundle) Account(c Check) (*Account, error) {

@@ -40,7 +40,10 @@ type Bundle struct {
 
 // Open reads a bundle and verifies everything in it that follows from its
 // note; whatever does not is refused. The result points into data.
-func Open(data []byte) (*Bundle, error) {
+func Open(data []byte) (*Bundle, error) { return open(data, new(room)) }
+
+// open is Open, of which the result ends with the room.
+func open(data []byte, r *room) (*Bundle, error) {
 	members, err := parseContainer(data)
 	if err != nil {
 		return nil, err
@@ -55,7 +58,7 @@ func Open(data []byte) (*Bundle, error) {
 		return nil, fmt.Errorf("%s: %w", noteName, err)
 	}
 	b.Statement, b.verifier, b.Entry = *s, v, sha256.Sum256(b.note)
-	if b.entries, err = parseTable(members[1].data, b.Counts); err != nil {
+	if b.entries, err = r.parseTable(members[1].data, b.Counts); err != nil {
 		return nil, fmt.Errorf("%s: %w", tableName, err)
 	}
 	members = members[2:]
@@ -80,7 +83,7 @@ func Open(data []byte) (*Bundle, error) {
 	if len(members) > len(b.Files) {
 		return nil, fmt.Errorf("%s is there and is not signed", members[len(b.Files)].name)
 	}
-	if b.values, err = place(b.Files, b.entries); err != nil {
+	if b.values, err = r.place(b.Files, b.entries); err != nil {
 		return nil, err
 	}
 	root, err := rootOf(b.entries, b.values)

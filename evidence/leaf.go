@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 )
 
 // SaltBytes is the length of a leaf's salt: what is withheld cannot be found by
@@ -13,22 +14,26 @@ const SaltBytes = 16
 // Hash is a SHA-256 digest.
 type Hash = [sha256.Size]byte
 
-// innerHash binds a value to its place: SHA-256(salt || file || position || value),
+// innerHasher computes inner hashes without copying values.
+type innerHasher struct {
+	digest hash.Hash
+	head   [SaltBytes + 2 + 4]byte
+	out    [sha256.Size]byte
+}
+
+func newInnerHasher() *innerHasher { return &innerHasher{digest: sha256.New()} }
+
+// hash binds a value to its place: SHA-256(salt || file || position || value),
 // file and position big-endian.
-func innerHash(buf []byte, salt *[SaltBytes]byte, file uint16, position uint32, value []byte) (Hash, []byte) {
-	buf = append(buf[:0], salt[:]...)
-	buf = binary.BigEndian.AppendUint16(buf, file)
-	buf = binary.BigEndian.AppendUint32(buf, position)
-	if len(value) <= 4<<10 { // one call over one copy is faster than two calls
-		buf = append(buf, value...)
-		return sha256.Sum256(buf), buf
-	}
-	h := sha256.New()
-	h.Write(buf)
-	h.Write(value)
-	var out Hash
-	h.Sum(out[:0])
-	return out, buf
+func (h *innerHasher) hash(e *Entry, value []byte) Hash {
+	copy(h.head[:], e.salt()[:])
+	binary.BigEndian.PutUint16(h.head[SaltBytes:], e.File)
+	binary.BigEndian.PutUint32(h.head[SaltBytes+2:], e.Position)
+	h.digest.Reset()
+	h.digest.Write(h.head[:])
+	h.digest.Write(value)
+	h.digest.Sum(h.out[:0])
+	return h.out
 }
 
 // leafHash is the hash of a leaf in the tree: SHA-256(0x00 || class || inner).
@@ -36,15 +41,6 @@ func leafHash(c Class, inner *Hash) Hash {
 	var b [2 + sha256.Size]byte
 	b[1] = byte(c)
 	copy(b[2:], inner[:])
-	return sha256.Sum256(b[:])
-}
-
-// nodeHash is RFC 6962's: SHA-256(0x01 || left || right).
-func nodeHash(left, right *Hash) Hash {
-	var b [1 + 2*sha256.Size]byte
-	b[0] = 1
-	copy(b[1:], left[:])
-	copy(b[1+sha256.Size:], right[:])
 	return sha256.Sum256(b[:])
 }
 

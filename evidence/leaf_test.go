@@ -94,8 +94,7 @@ func TestTableHasOneForm(t *testing.T) {
 	entries, _ := plant(t, []File{f})
 	loose := slices.Clone(entries)
 	for i := range loose {
-		inner, _ := innerHash(nil, loose[i].salt(), 0, loose[i].Position, f.Data[i:i+1])
-		loose[i] = Entry{Class: Target, Hash: inner}
+		loose[i] = Entry{Class: Target, Hash: newInnerHasher().hash(&loose[i], f.Data[i:i+1])}
 	}
 	if _, err := rootOf(loose, nil); err != errNotCollapsed {
 		t.Errorf("loose: %v", err)

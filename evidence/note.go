@@ -174,11 +174,12 @@ func openNote(data []byte) (*Statement, note.Verifier, error) {
 	if len(data) > maxNote {
 		return nil, nil, fmt.Errorf("it has more than %d bytes", maxNote)
 	}
-	text, signature, ok := strings.Cut(string(data), "\n\n")
-	text += "\n"
-	if !ok {
+	all := string(data)
+	end := strings.Index(all, "\n\n")
+	if end < 0 {
 		return nil, nil, errors.New("it has no signature")
 	}
+	text, signature := all[:end+1], all[end+2:]
 	s, err := parseStatement(text)
 	if err != nil {
 		return nil, nil, err
@@ -193,7 +194,7 @@ func openNote(data []byte) (*Statement, note.Verifier, error) {
 	if !ok || !ok2 || err != nil || b64.EncodeToString(raw) != encoded || len(raw) < 5 || binary.BigEndian.Uint32(raw) != v.KeyHash() {
 		return nil, nil, errors.New("its signature is not one by the key that it names, and no other")
 	}
-	if !v.Verify([]byte(text), raw[4:]) {
+	if !v.Verify(data[:end+1], raw[4:]) {
 		return nil, nil, errors.New("its signature is wrong")
 	}
 	return s, v, nil

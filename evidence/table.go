@@ -72,15 +72,34 @@ func encodeTable(entries []Entry) []byte {
 	return b
 }
 
+// room is what verifying needs beside the bundle: memory that is fresh each
+// time costs a tenth of the whole.
+type room struct {
+	entries []Entry
+	values  [][]byte
+	order   []int32
+}
+
+// sized gives s with n elements, of which nothing is known.
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}
+
 // parseTable reads leaves.bin. It takes one form of a table only: numbers in
 // their shortest form, leaves in their order, subtrees where the tree has
 // them.
-func parseTable(b []byte, counts Counts) ([]Entry, error) {
+func parseTable(b []byte, counts Counts) ([]Entry, error) { return new(room).parseTable(b, counts) }
+
+func (r *room) parseTable(b []byte, counts Counts) ([]Entry, error) {
 	total := counts.Total()
 	if total < 1 || total > maxLeaves {
 		return nil, fmt.Errorf("the leaf table is said to have %d leaves; there are 1 to %d", total, maxLeaves)
 	}
-	entries := make([]Entry, 0, min(total, int64(len(b)/(SaltBytes+4))+1))
+	r.entries = sized(r.entries, int(min(total, int64(len(b)/(SaltBytes+4))+1)))
+	entries := r.entries[:0]
 	withheld := false
 	class, end := Class(0), int64(counts[0]) // of the leaf at, and where its class ends
 	var lastFile, lastPosition int64
@@ -150,49 +169,52 @@ func parseTable(b []byte, counts Counts) ([]Entry, error) {
 	return entries, nil
 }
 
-// node is a finished subtree of 2^level leaves.
-type node struct {
-	hash     Hash
-	level    uint8
-	withheld bool // nothing in it is open
-}
-
-// tree grows from left to right, as RFC 6962 has it: a stack of perfect
-// subtrees of falling size.
+// tree grows from left to right, as RFC 6962 has it: of n leaves there is one
+// finished subtree of 2^l leaves for each bit l of n.
 type tree struct {
-	stack []node
-	n     int64 // leaves
-	buf   [1 + 2*sha256.Size]byte
+	n        int64
+	subtrees [maxLevel + 1]Hash
+	withheld uint32 // bit l: nothing in that subtree is open
+	buf      [1 + 2*sha256.Size]byte
 }
 
 var errNotCollapsed = errors.New("withheld leaves stand beside one another that one hash must stand for")
 
-// add appends a subtree of 2^level leaves.
+// add appends a subtree of 2^level leaves, of which n is a multiple.
 func (t *tree) add(subtree *Hash, level uint8, withheld bool) error {
-	hash := *subtree
 	t.n += 1 << level
-	for l := level; t.n>>l&1 == 0; l++ {
-		last := &t.stack[len(t.stack)-1]
-		if withheld && last.withheld {
+	l := level
+	for ; t.n>>l&1 == 0; l++ {
+		if withheld && t.withheld>>l&1 != 0 {
 			return errNotCollapsed
 		}
-		t.buf[0] = 1
-		copy(t.buf[1:], last.hash[:])
-		copy(t.buf[1+sha256.Size:], hash[:])
-		hash, withheld = sha256.Sum256(t.buf[:]), false
-		t.stack = t.stack[:len(t.stack)-1]
-		level = l + 1
+		withheld = false
+		*subtree = t.node(&t.subtrees[l], subtree)
 	}
-	t.stack = append(t.stack, node{hash, level, withheld})
+	t.subtrees[l] = *subtree
+	t.withheld &^= 1 << l
+	if withheld {
+		t.withheld |= 1 << l
+	}
 	return nil
+}
+
+// node is RFC 6962's: SHA-256(0x01 || left || right).
+func (t *tree) node(left, right *Hash) Hash {
+	t.buf[0] = 1
+	copy(t.buf[1:], left[:])
+	copy(t.buf[1+sha256.Size:], right[:])
+	return sha256.Sum256(t.buf[:])
 }
 
 // root is that of all leaves, of which there is at least one.
 func (t *tree) root() Hash {
-	i := len(t.stack) - 1
-	h := t.stack[i].hash
-	for i--; i >= 0; i-- {
-		h = nodeHash(&t.stack[i].hash, &h)
+	l := bits.TrailingZeros64(uint64(t.n))
+	h := t.subtrees[l]
+	for l++; t.n>>l != 0; l++ {
+		if t.n>>l&1 != 0 {
+			h = t.node(&t.subtrees[l], &h)
+		}
 	}
 	return h
 }
@@ -202,15 +224,14 @@ type valuesOf func(entry int) []byte
 
 // rootOf is the root that a table leads to; values are those of open leaves.
 func rootOf(entries []Entry, values [][]byte) (Hash, error) {
-	t := tree{stack: make([]node, 0, maxLevel+1)}
-	buf := make([]byte, 0, 1<<10)
+	var t tree
+	inner := newInnerHasher()
 	var outer [2 + sha256.Size]byte
 	for i := range entries {
 		e := &entries[i]
 		h, level := e.Hash, e.Level
 		if e.Open {
-			h, buf = innerHash(buf, e.salt(), e.File, e.Position, values[i])
-			level = 0
+			h, level = inner.hash(e, values[i]), 0
 		}
 		if level == 0 {
 			outer[1] = byte(e.Class)
@@ -229,14 +250,13 @@ func rootOf(entries []Entry, values [][]byte) (Hash, error) {
 // leaf.
 func withhold(entries []Entry, value valuesOf, away func(*Entry) bool) []Entry {
 	out := make([]Entry, 0, len(entries))
-	var buf []byte
+	inner := newInnerHasher()
+	var t tree // for its node
 	at := int64(0)
 	for i := range entries {
 		e := entries[i]
 		if e.Open && away(&e) {
-			var inner Hash
-			inner, buf = innerHash(buf, e.salt(), e.File, e.Position, value(i))
-			e = Entry{Class: e.Class, Hash: inner}
+			e = Entry{Class: e.Class, Hash: inner.hash(&e, value(i))}
 		}
 		at += e.leaves()
 		// Two siblings that are both withheld become one.
@@ -249,7 +269,7 @@ func withhold(entries []Entry, value valuesOf, away func(*Entry) bool) []Entry {
 			if e.Level == 0 {
 				left, right = leafHash(last.Class, &left), leafHash(e.Class, &right)
 			}
-			e = Entry{Class: last.Class, Level: e.Level + 1, Hash: nodeHash(&left, &right)}
+			e = Entry{Class: last.Class, Level: e.Level + 1, Hash: t.node(&left, &right)}
 			out = out[:len(out)-1]
 		}
 		out = append(out, e)

@@ -7,62 +7,69 @@ import (
 
 // inFiles gives the open entries of a table in the order of files and
 // positions: a merge of its classes, each of which is in that order.
-func inFiles(entries []Entry) []int32 {
+func inFiles(entries []Entry) []int32 { return new(room).inFiles(entries) }
+
+func (room *room) inFiles(entries []Entry) []int32 {
+	// What the least is taken of: file and position, then which run it is of.
 	const done = ^uint64(0)
-	type run struct {
-		at, end int32
-		key     uint64 // of the open entry at
+	key := func(e *Entry, run int) uint64 {
+		return uint64(e.File)<<36 | uint64(e.Position)<<4 | uint64(run)
 	}
-	var of [classes]run
-	open := 0
-	key := func(e *Entry) uint64 { return uint64(e.File)<<32 | uint64(e.Position) }
+	var at, end [classes]int
+	var keys [classes]uint64
+	open, n, last := 0, 0, -1
 	for i := range entries {
-		if e := &entries[i]; e.Open {
-			r := &of[e.Class]
-			if r.end == 0 {
-				r.at, r.key = int32(i), key(e)
+		e := &entries[i]
+		if !e.Open {
+			continue
+		}
+		if int(e.Class) != last {
+			last = int(e.Class)
+			at[n], keys[n] = i, key(e, n)
+			n++
+		}
+		end[n-1] = i + 1
+		open++
+	}
+	room.order = sized(room.order, open)
+	least, run, guess := done, 0, 0
+	for o := range room.order {
+		// Values alternate with what is between them: the next leaf is often
+		// of the class before the last.
+		run, guess = guess, run
+		if next := keys[run]; n > 0 && next>>4 == least>>4+1 {
+			least = next
+		} else {
+			least = done
+			for _, k := range keys[:n] {
+				least = min(least, k)
 			}
-			r.end = int32(i) + 1
-			open++
+			run = int(least & 15)
+		}
+		i := at[run]
+		room.order[o] = int32(i)
+		for i++; i < end[run] && !entries[i].Open; {
+			i++
+		}
+		at[run], keys[run] = i, done
+		if i < end[run] {
+			keys[run] = key(&entries[i], run)
 		}
 	}
-	var room [classes]run
-	runs := room[:0]
-	for _, r := range of {
-		if r.end > 0 {
-			runs = append(runs, r)
-		}
-	}
-	out := make([]int32, 0, open)
-	for len(out) < open {
-		// The run with the least key is copied up to where another is due.
-		least, first, second := 0, done, done
-		for i := range runs {
-			if k := runs[i].key; k < first {
-				least, first, second = i, k, first
-			} else if k < second {
-				second = k
-			}
-		}
-		r := &runs[least]
-		for again := true; again; again = r.key < second {
-			out = append(out, r.at)
-			for r.at++; r.at < r.end && !entries[r.at].Open; {
-				r.at++
-			}
-			if r.key = done; r.at < r.end {
-				r.key = key(&entries[r.at])
-			}
-		}
-	}
-	return out
+	return room.order
 }
 
 // place finds the value of each open entry in its file, and refuses files in
 // which a byte is not accounted for: values[i] is that of entry i.
 func place(files []File, entries []Entry) (values [][]byte, err error) {
-	values = make([][]byte, len(entries))
-	order := inFiles(entries)
+	return new(room).place(files, entries)
+}
+
+func (room *room) place(files []File, entries []Entry) ([][]byte, error) {
+	room.values = sized(room.values, len(entries))
+	values := room.values
+	clear(values)
+	order := room.inFiles(entries)
 	for n := range files {
 		f := &files[n]
 		rest, want := f.Data, uint64(0) // what is left, and the position it has
