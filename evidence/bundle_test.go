@@ -430,7 +430,7 @@ func TestBadBundles(t *testing.T) {
 	}
 }
 
-var mutations = flag.Int("mutations", 20_000, "how many mutated bundles TestMutations tries")
+var mutations = flag.Int("mutations", 5_000, "how many mutated bundles TestMutations tries")
 
 // mutate gives a file that differs from b in its bytes; other is a file of the
 // same kind to take pieces from.
