@@ -24,6 +24,8 @@ type redactOptions struct {
 	also       []string
 	thisDevice bool
 	dry        bool
+	sign       bool
+	scope      string
 }
 
 func (a *app) redactCommand() *cobra.Command {
@@ -66,6 +68,8 @@ Exits with 1 if nothing was written.`,
 	f.StringSliceVar(&o.withhold, "withhold", names, "the classes to take out")
 	f.StringArrayVar(&o.also, "also", nil, "search for this too and take out what holds it: an address, a network (10.0.0.0/24), a hardware address, a name; may be repeated")
 	f.BoolVar(&o.thisDevice, "this-device", false, "search for the addresses and names that this device has now, too")
+	f.BoolVar(&o.sign, "sign", false, "state what was made of what in a signed note beside the file (OUTPUT.note; govah verify --redaction); it shows that the holder of the key redacted it")
+	f.StringVar(&o.scope, "scope", "", "with --sign: sign with the key of this scope")
 	f.BoolVar(&o.dry, "dry-run", false, "say what would be taken out, and write nothing")
 	f.BoolVar(&a.json, "json", false, "print what was taken out as one line of JSON (docs/formats/bundle-v1.md)")
 	return cmd
@@ -75,6 +79,9 @@ Exits with 1 if nothing was written.`,
 func (o *redactOptions) redaction() (r evidence.Redaction, err error) {
 	if (o.output == "") != o.dry {
 		return r, usage("-o FILE writes one, --dry-run only says what it would take out", "give one of -o and --dry-run")
+	}
+	if o.sign && o.dry || o.scope != "" && !o.sign {
+		return r, usage("give -o FILE --sign, and with it --scope if it is to be another key", "--sign is about a file that is written, --scope about the key of --sign")
 	}
 	for _, name := range o.withhold {
 		c, err := evidence.ParseClass(name)
@@ -139,8 +146,14 @@ func (a *app) runRedact(lang i18n.Lang, path string, o *redactOptions) error {
 		return err
 	}
 	if o.output != "" {
-		if _, err := os.Lstat(o.output); err == nil {
-			return hint(fmt.Errorf("%s exists already and is not overwritten", o.output), "choose another name with -o")
+		files := []string{o.output}
+		if o.sign {
+			files = append(files, o.output+noteSuffix)
+		}
+		for _, f := range files {
+			if _, err := os.Lstat(f); err == nil {
+				return hint(fmt.Errorf("%s exists already and is not overwritten", f), "choose another name with -o")
+			}
 		}
 	}
 	data, err := a.readSealed(path)
@@ -169,6 +182,11 @@ func (a *app) runRedact(lang i18n.Lang, path string, o *redactOptions) error {
 		if !o.dry {
 			if err := evidence.WriteFile(o.output, made); err != nil {
 				return hint(err, "choose a folder that you can write to, with enough room")
+			}
+			if o.sign {
+				if err := a.signHandover(o.scope, o.output+noteSuffix, data, made); err != nil {
+					return hint(fmt.Errorf("%s is written and whole; the note about it is not: %w", o.output, err), "`govah key list` lists the keys; without --sign there is no note")
+				}
 			}
 		}
 	}
@@ -303,6 +321,9 @@ func (a *app) tellRedacted(lang i18n.Lang, path string, o *redactOptions, out *e
 	next := "govah verify " + o.output
 	if o.dry {
 		next = "govah redact -o FILE " + path
+	}
+	if o.sign {
+		next += " --redaction " + o.output + noteSuffix
 	}
 	part("next", []string{text("next", i18n.Command("command", next))})
 }

@@ -20,6 +20,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	var (
 		key, policy string
 		certificate bool
+		redaction   string
 	)
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
@@ -48,12 +49,13 @@ nothing in it is to be used.`,
 					return err
 				}
 			}
-			return a.runVerify(lang, args[0], c, certificate)
+			return a.runVerify(lang, args[0], c, redaction, certificate)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&key, "key", "", "the key that must have signed, as its holder gives it (NAME+HASH+BASE64), or a file that holds it")
 	f.StringVar(&policy, "policy", "", "a file that says which logs and witnesses you believe (c2sp.org/tlog-policy): the file must be in such a log")
+	f.StringVar(&redaction, "redaction", "", "a note about the redaction of FILE (from govah redact --sign), to be checked too")
 	f.BoolVar(&certificate, "certificate", false, "print a form for whoever keeps the file: who, how, which hash (docs/guide/certificate.md)")
 	f.BoolVar(&a.json, "json", false, "print the account as one line of JSON (docs/formats/bundle-v1.md)")
 	return cmd
@@ -98,7 +100,7 @@ func believe(c *evidence.Check, path string) error {
 	return nil
 }
 
-func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, certificate bool) error {
+func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, redaction string, certificate bool) error {
 	data, err := a.readSealed(path)
 	if err != nil {
 		return err
@@ -115,13 +117,21 @@ func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, certifica
 	if err != nil {
 		return unverified(path, err)
 	}
+	stated, err := a.readHandover(redaction, path, data)
+	if err != nil {
+		return err
+	}
 	if a.json {
-		return a.line(account)
+		return a.line(struct {
+			*evidence.Account
+			Redaction *handoverLine `json:"redaction,omitempty"`
+		}{account, stated.line()})
 	}
 	if certificate {
 		return writeCertificate(a.out, lang, certify(a, lang, path, data, account))
 	}
 	a.tellAccount(lang, path, account)
+	a.tellHandover(lang, stated)
 	return nil
 }
 
