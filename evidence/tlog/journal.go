@@ -163,7 +163,9 @@ func (j *journal) rotate(vkey string, base int64, pending []Entry) error {
 		return err
 	}
 	// From here on it is not known which of the two a power cut leaves; both
-	// are right, but only one can be gone on with.
+	// are right, but only one can be gone on with. Windows renames over no file
+	// that is open.
+	j.f.Close()
 	if err := errors.Join(j.fs.Rename(journalPath+".new", journalPath), j.fs.SyncDir(stateDir)); err != nil {
 		return fmt.Errorf("%w: %w", errTorn, err)
 	}
@@ -171,7 +173,6 @@ func (j *journal) rotate(vkey string, base int64, pending []Entry) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errTorn, err)
 	}
-	j.f.Close()
 	j.f, j.size = f, int64(len(b))
 	return nil
 }

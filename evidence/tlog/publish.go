@@ -180,7 +180,9 @@ func (l *Log) Publish(ctx context.Context, witnesses []*Asked, quorum int, refre
 	if n < quorum {
 		return nil
 	}
-	if old := l.head.Load(); old != nil && bytes.Equal(old.text, text) {
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	if old := l.head.Load(); old != nil && (bytes.Equal(old.text, text) || old.tree.Size > h.tree.Size) {
 		return nil
 	}
 	if err := replaceFile(l.fs, "checkpoint", text); err != nil {

@@ -38,6 +38,9 @@ type Server struct {
 	news  chan struct{} // closed at the next checkpoint
 	rates map[netip.Prefix]*bucket
 	swept time.Time // when networks were last forgotten
+
+	last   string // what failed reported last
+	lastAt time.Time
 }
 
 type bucket struct {
@@ -175,6 +178,19 @@ func (s *Server) tell(before map[string]bool, wrong []string) map[string]bool {
 	return now
 }
 
+// failed reports what a request ran into; the same once a minute.
+func (s *Server) failed(text string) {
+	s.mu.Lock()
+	again := text == s.last && time.Since(s.lastAt) < time.Minute
+	if !again {
+		s.last, s.lastAt = text, time.Now()
+	}
+	s.mu.Unlock()
+	if !again {
+		s.Report(text)
+	}
+}
+
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /checkpoint", func(rw http.ResponseWriter, r *http.Request) {
@@ -193,7 +209,7 @@ func (s *Server) handler() http.Handler {
 		var disk *fs.PathError
 		switch {
 		case errors.As(err, &disk):
-			s.Report("reading a tile: " + err.Error())
+			s.failed("reading a tile: " + err.Error())
 			http.Error(rw, "the tile cannot be read", http.StatusInternalServerError)
 		case err != nil:
 			http.NotFound(rw, r)
@@ -237,7 +253,7 @@ func (s *Server) add(rw http.ResponseWriter, r *http.Request) {
 	case r.Context().Err() != nil:
 		return
 	case err != nil:
-		s.Report("adding an entry: " + err.Error())
+		s.failed("adding an entry: " + err.Error())
 		http.Error(rw, "the log cannot write now", http.StatusServiceUnavailable)
 		return
 	}
@@ -255,7 +271,7 @@ func (s *Server) add(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if !errors.Is(err, ErrNotYet) {
-			s.Report(err.Error())
+			s.failed(err.Error())
 			http.Error(rw, "the log cannot prove it now", http.StatusServiceUnavailable)
 			return
 		}

@@ -232,6 +232,11 @@ proof is made from the log's files alone, so that any copy of them will do.`,
 			case err != nil:
 				return hint(fmt.Errorf("logging %s: %w", args[0], err), "nothing was changed in the file; look at --log and --policy, or try again later")
 			}
+			if _, text, ok := bytes.Cut(proof, []byte("\n\n")); ok { // what is sealed next was not before it
+				if err := keepCheckpoint(text); err != nil && !a.quiet {
+					a.note("govah: the log's checkpoint could not be kept for what is sealed next: " + clean(err.Error()))
+				}
+			}
 			return a.keepProof(lang, args[0], output, b, proof, got)
 		},
 	}
