@@ -5,6 +5,7 @@
 package receipt
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
@@ -222,9 +223,23 @@ type Result struct {
 	Time time.Time
 	ASN  int
 	// Covers are the ids of the observations of this helper that it signed as
-	// they stand here; Missing those that it is said to have signed and has not.
-	Covers, Missing []string
-	Err             error
+	// they stand here; Withheld those of which something was taken out, so that
+	// nobody can say; Missing the others that it is said to have signed.
+	Covers, Withheld, Missing []string
+	// Err is ErrWithheld where what is needed to check the receipt was taken out.
+	Err error
+}
+
+// ErrWithheld says that a receipt cannot be checked, and not that it is bad.
+var ErrWithheld = errors.New("what the receipt is about was withheld")
+
+// withheld is what stands in a redacted file for a text that was taken out
+// (docs/formats/bundle-v1.md).
+const withheld = "withheld"
+
+// gone says whether a text of an observation was taken out.
+func gone(o measure.Observation) bool {
+	return bytes.Contains(canonical(o), []byte(`"`+withheld+`"`))
 }
 
 // Check checks every receipt of a measurement. An observation of a helper that
@@ -245,6 +260,10 @@ func Check(list []measure.Observation) (out []Result) {
 func check(o measure.Observation, byID map[string]measure.Observation) Result {
 	got := o.Receipt
 	res := Result{Step: o.ID, Helper: o.Helper, Key: got.Key}
+	if got.Note == withheld || got.Key == withheld || got.Request == withheld {
+		res.Err = ErrWithheld
+		return res
+	}
 	pin, err := Pin(o.Helper)
 	if err == nil && pin != "" {
 		res.Pinned = strings.EqualFold(pin, got.Key)
@@ -278,9 +297,12 @@ func check(o measure.Observation, byID map[string]measure.Observation) Result {
 			seen.ID, seen.After = c.As, own[after]
 			ok = seen.Role == measure.RoleHelper && byID[c.ID].Helper == o.Helper && (after == "") == (seen.After == "") && r.Saw(request.Nonce, seen)
 		}
-		if ok {
+		switch {
+		case ok:
 			res.Covers = append(res.Covers, c.ID)
-		} else {
+		case gone(seen):
+			res.Withheld = append(res.Withheld, c.ID)
+		default:
 			res.Missing = append(res.Missing, c.ID)
 		}
 	}

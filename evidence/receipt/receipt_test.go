@@ -3,6 +3,7 @@ package receipt
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -139,6 +140,21 @@ func TestCheck(t *testing.T) {
 		change(l)
 		if got := Check(l); got[0].Err != nil || len(got[0].Missing) == 0 || slices.Contains(got[0].Covers, "o5") {
 			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	// What was taken out is not called forged, and is not covered either.
+	l := slices.Clone(list)
+	l[2].SNI = withheld
+	if got := Check(l); got[0].Err != nil || !slices.Equal(got[0].Covers, []string{"o4"}) || !slices.Equal(got[0].Withheld, []string{"o5"}) || got[0].Missing != nil {
+		t.Errorf("a value withheld: %+v", got)
+	}
+	for _, take := range []func(*measure.Receipt){func(r *measure.Receipt) { r.Note = withheld }, func(r *measure.Receipt) { r.Request = withheld }, func(r *measure.Receipt) { r.Key = withheld }} {
+		o := list[0]
+		r := *o.Receipt
+		take(&r)
+		o.Receipt = &r
+		if got := Check([]measure.Observation{o, list[1], list[2]}); !errors.Is(got[0].Err, ErrWithheld) || got[0].Covers != nil {
+			t.Errorf("a receipt withheld: %+v", got)
 		}
 	}
 	if got := Check(list[1:]); got != nil {
