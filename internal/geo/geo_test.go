@@ -15,8 +15,8 @@ func TestTable(t *testing.T) {
 	if len(packed) > 4<<20 {
 		t.Errorf("the table has %d bytes, more than 4 MB", len(packed))
 	}
-	if n := len(table.v4.index) / 8 * BlockSize; n < 500_000 {
-		t.Errorf("about %d IPv4 ranges, too few for the whole internet", n)
+	if n := len(table.v4.starts) / 4; n < 100 {
+		t.Errorf("%d pages of IPv4 ranges, too few for the whole internet", n)
 	}
 }
 
@@ -60,20 +60,25 @@ func TestReserved(t *testing.T) {
 	}
 }
 
-// TestEveryBlock reads each range of the table once: no entry leads outside
-// of it, and the starts go up.
-func TestEveryBlock(t *testing.T) {
+// TestEveryPage reads each page of the table: no entry leads outside of it,
+// and the starts go up.
+func TestEveryPage(t *testing.T) {
 	pages := len(table.places.ends) / 4
 	places := (pages-1)*PageSize/4 + len(table.places.page(pages-1))/4
 	for _, f := range []*family{&table.v4, &table.v6} {
-		n := len(f.index) / (f.bytes + 4)
+		n := len(f.starts) / f.bytes
 		for i := range n {
 			start := f.start(i)
-			if i > 0 && !f.start(i-1).less(start) {
-				t.Fatalf("block %d of %d-byte addresses does not begin after the one before", i, f.bytes)
+			if i > 0 {
+				if !f.start(i - 1).less(start) {
+					t.Fatalf("page %d of %d-byte addresses does not begin after the one before", i, f.bytes)
+				}
+				if p := f.find(u128{start.hi, start.lo - 1}); start.lo > 0 && p > uint64(places) { // reads the page before to its end
+					t.Fatalf("page %d: place %d of %d", i-1, p, places)
+				}
 			}
 			if p := f.find(start); p > uint64(places) {
-				t.Fatalf("block %d: place %d of %d", i, p, places)
+				t.Fatalf("page %d: place %d of %d", i, p, places)
 			}
 		}
 		if f.find(u128{^uint64(0), ^uint64(0)}) > uint64(places) {
@@ -87,10 +92,8 @@ func TestEveryBlock(t *testing.T) {
 		}
 	}
 	last := 0
-	for i := range len(table.systemIndex) / 8 * BlockSize {
-		if i/BlockSize == len(table.systemIndex)/8-1 {
-			break // the last block may be shorter
-		}
+	// As many as before the last page, each of them found from its page's start.
+	for i := range int(be32(table.systemStarts, len(table.systemStarts)-8)) {
 		asn, name := table.system(i)
 		if asn <= last || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < 32 }) {
 			t.Fatalf("system %d: AS%d %q after AS%d", i, asn, name, last)

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"io"
 	"math/bits"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,35 +14,35 @@ import (
 // The table's layout; ./gen writes it. All integers are big-endian.
 //
 //	magic     "govahgeo", 1 byte layout version, 1 byte length of the name, name
-//	sections  8 of uint32 length + bytes: v4 index, v4 ranges, v6 index,
-//	          v6 ranges, places, countries, systems index, systems, and then
+//	sections  8 of uint32 length + bytes: v4 starts, v4 ranges, v6 starts,
+//	          v6 ranges, places, countries, system starts, systems, and then
 //	          words index and words
 //
-// Ranges, places and systems are in pages, of whole blocks where they have
-// blocks: uint32 count, that many uint32 ends, and then the pages, each of at
-// most PageSize bytes and deflated (RFC 1951). A place in them is a uint32: the
-// page's number in the upper half, the offset in it in the lower.
+// Ranges, places and systems are in pages: uint32 count, that many uint32 ends,
+// and then the pages, each of at most PageSize bytes and deflated (RFC 1951).
+// All but the first Preset pages of a section are deflated with those as the
+// preset dictionary.
 //
 // Ranges cover the whole space of their family; each begins where the one
-// before ended. They lie in blocks of BlockSize. An index entry is the first
-// address of a block (4 or 16 bytes) and where the block is. A range
-// is one byte - bit 7: the step is not a power of two; bit 6: the place is
-// that of the range before the last; bits 0 to 5: the code of the step's
-// trailing zeros - and then, as needed, the trailing zeros themselves (1 byte
-// if the code is 63), (step>>zeros-1)/2 and the place, as uvarints. The step
-// is from the last range's start; in the first range of a block it is absent
-// (the index has the start).
+// before ended. The first one of a page begins at that page's start (4 or 16
+// bytes). A range is one byte - bit 7: the step is not a power of two; bit 6:
+// the place is that of the range before the last; bits 0 to 5: the code of the
+// step's trailing zeros - and then, as needed, the trailing zeros themselves (1
+// byte if the code is 63), (step>>zeros-1)/2 and the place, as uvarints. The
+// step is from the last range's start; in the first range of a page it is
+// absent.
 //
 // A place is 0 (nothing known) or 1 + the index of a uint32 in places: 1 +
 // index of the AS (0 none) in the upper 24 bits, index of the country in the
-// lower 8. Countries are two letters each. Systems are (ASN step, length,
-// name) in blocks of BlockSize; the index entry is the ASN before the block
-// and where it is. In a name the bytes 1 to 31 begin a two-byte code of a word.
+// lower 8; a page has the first bytes of all, then the second ones, and so on.
+// Countries are two letters each. Systems are (ASN step, length, name); the
+// start of a page is the index of its first system and the ASN before it, each
+// a uint32. In a name the bytes 1 to 31 begin a two-byte code of a word.
 const (
-	Magic     = "govahgeo"
-	Layout    = 2
-	BlockSize = 32
-	PageSize  = 8 << 10
+	Magic    = "govahgeo"
+	Layout   = 2
+	PageSize = 8 << 10
+	Preset   = 4
 
 	FlagStep = 0x80 // the step is not a power of two
 	FlagBack = 0x40 // the place is that of the range before the last
@@ -59,14 +60,14 @@ type tables struct {
 	v4, v6           family
 	places           pages
 	countries        string
-	systemIndex      string
+	systemStarts     string
 	systems          pages
 	wordIndex, words string
 }
 
 // family is the ranges of one address family.
 type family struct {
-	index  string
+	starts string
 	ranges pages
 	bytes  int // of an address
 	top    int // zeros = top-code; negative: zeros = code
@@ -77,6 +78,7 @@ type family struct {
 type pages struct {
 	ends, data string
 	kept       [32]atomic.Pointer[page]
+	preset     func() []byte // the first pages
 }
 
 type page struct {
@@ -90,33 +92,49 @@ var inflaters = sync.Pool{New: func() any { return flate.NewReader(strings.NewRe
 func (p *pages) cut(section string) {
 	n := int(be32(section, 0))
 	p.ends, p.data = section[4:4+4*n], section[4+4*n:]
+	p.preset = sync.OnceValue(func() []byte {
+		var b []byte
+		for i := range min(n, Preset) {
+			b = append(b, p.inflate(i, nil)...)
+		}
+		return b
+	})
 }
 
-// page is one page, which must not be changed. It panics where the table is
-// damaged, as it would where an index leads outside.
+// page is one page. It panics where the table is damaged, as it would where an
+// index leads outside.
 func (p *pages) page(n int) string {
 	slot := &p.kept[n%len(p.kept)]
 	if k := slot.Load(); k != nil && k.number == n {
 		return k.text
 	}
+	var preset []byte
+	if n >= Preset {
+		preset = p.preset()
+	}
+	text := p.inflate(n, preset)
+	slot.Store(&page{n, text})
+	return text
+}
+
+func (p *pages) inflate(n int, preset []byte) string {
 	from := 0
 	if n > 0 {
 		from = int(be32(p.ends, 4*(n-1)))
 	}
 	r := inflaters.Get().(io.ReadCloser)
 	defer inflaters.Put(r)
-	r.(flate.Resetter).Reset(strings.NewReader(p.data[from:be32(p.ends, 4*n)]), nil)
 	var b strings.Builder
 	b.Grow(PageSize)
-	if _, err := io.Copy(&b, r); err != nil {
+	err := r.(flate.Resetter).Reset(strings.NewReader(p.data[from:be32(p.ends, 4*n)]), preset)
+	if err == nil {
+		_, err = io.Copy(&b, r)
+	}
+	if err != nil {
 		panic("geo: the table is damaged: " + err.Error())
 	}
-	slot.Store(&page{n, b.String()})
 	return b.String()
 }
-
-// at is the page that holds a place, and the offset in it.
-func (p *pages) at(place uint32) (string, int) { return p.page(int(place >> 16)), int(place & 0xffff) }
 
 // open finds the sections. The table is part of the program, and a test says
 // that it is whole; one of another layout is empty, so that ./gen, which
@@ -134,47 +152,39 @@ func open(s string) *tables {
 		section, s = s[4:4+n], s[4+n:]
 		return section
 	}
-	t.v4.bytes, t.v4.top, t.v4.index = 4, -1, next()
+	t.v4.bytes, t.v4.top, t.v4.starts = 4, -1, next()
 	t.v4.ranges.cut(next())
-	t.v6.bytes, t.v6.top, t.v6.index = 16, Top6, next()
+	t.v6.bytes, t.v6.top, t.v6.starts = 16, Top6, next()
 	t.v6.ranges.cut(next())
 	t.places.cut(next())
-	t.countries, t.systemIndex = next(), next()
+	t.countries, t.systemStarts = next(), next()
 	t.systems.cut(next())
 	t.wordIndex, t.words = next(), next()
 	return t
 }
 
-// start is the first address of a block.
-func (f *family) start(block int) u128 {
-	at := block * (f.bytes + 4)
+// start is the first address of a page.
+func (f *family) start(page int) u128 {
+	at := page * f.bytes
 	if f.bytes == 4 {
-		return u128{lo: uint64(be32(f.index, at))}
+		return u128{lo: uint64(be32(f.starts, at))}
 	}
-	return u128{be64(f.index, at), be64(f.index, at+8)}
+	return u128{be64(f.starts, at), be64(f.starts, at+8)}
 }
 
 // find is the place of an address.
 func (f *family) find(key u128) uint64 {
-	low, high := 0, len(f.index)/(f.bytes+4)
-	for low < high { // the first block that begins after key
-		if m := int(uint(low+high) / 2); key.less(f.start(m)) {
-			high = m
-		} else {
-			low = m + 1
-		}
-	}
-	if low == 0 {
+	n := sort.Search(len(f.starts)/f.bytes, func(i int) bool { return key.less(f.start(i)) })
+	if n == 0 {
 		return 0
 	}
-	block := low - 1
-	ranges, at := f.ranges.at(be32(f.index, block*(f.bytes+4)+f.bytes))
-	start := f.start(block)
+	start, ranges := f.start(n-1), f.ranges.page(n-1)
 	var place, last, before uint64
-	for i := 0; i < BlockSize && at < len(ranges); i++ {
+	for at := 0; at < len(ranges); {
+		first := at == 0
 		head := ranges[at]
 		at++
-		if i > 0 {
+		if !first {
 			zeros := int(head & Escape)
 			if zeros == Escape {
 				zeros = int(ranges[at])
@@ -210,21 +220,25 @@ func (f *family) find(key u128) uint64 {
 // place is the AS and country that a place has, packed in a uint32.
 func (t *tables) place(i int) uint32 {
 	const perPage = PageSize / 4
-	return be32(t.places.page(i/perPage), i%perPage*4)
+	p := t.places.page(i / perPage)
+	n := len(p) / 4
+	i %= perPage
+	return uint32(p[i])<<24 | uint32(p[n+i])<<16 | uint32(p[2*n+i])<<8 | uint32(p[3*n+i])
 }
 
 // system is the number and the name of an AS by its index.
 func (t *tables) system(i int) (asn int, name string) {
-	block := i / BlockSize
-	asn = int(be32(t.systemIndex, block*8))
-	systems, at := t.systems.at(be32(t.systemIndex, block*8+4))
-	for k := 0; ; k++ {
+	page := sort.Search(len(t.systemStarts)/8, func(k int) bool { return i < int(be32(t.systemStarts, k*8)) }) - 1
+	k := int(be32(t.systemStarts, page*8))
+	asn = int(be32(t.systemStarts, page*8+4))
+	systems := t.systems.page(page)
+	for at := 0; ; k++ {
 		step, n := uvarint(systems[at:])
 		at += n
 		asn += int(step.lo)
 		length, n := uvarint(systems[at:])
 		at += n
-		if k == i%BlockSize {
+		if k == i {
 			return asn, t.expand(systems[at : at+int(length.lo)])
 		}
 		at += int(length.lo)

@@ -155,62 +155,71 @@ func (d *database) pack() (_ []byte, err error) {
 		return nil, errors.New("more countries or systems than the layout holds")
 	}
 	number := map[place]uint64{{}: 0}
-	var places []byte
+	var places []uint32
 	for i, p := range order {
 		number[p] = uint64(i) + 1
-		places = binary.BigEndian.AppendUint32(places, systemAt[p.asn]<<8|countryAt[p.country])
+		places = append(places, systemAt[p.asn]<<8|countryAt[p.country])
 	}
 
-	index4, ranges4 := packRanges(d.v4, number, 4)
-	index6, ranges6 := packRanges(d.v6, number, 16)
+	starts4, ranges4 := packRanges(d.v4, number, 4)
+	starts6, ranges6 := packRanges(d.v6, number, 16)
 	codes, wordIndex, words := d.dictionary()
-	systemIndex, list := packSystems(systems, d.names, codes)
+	systemStarts, list := packSystems(systems, d.names, codes)
 
 	var cut [4][]byte
-	for i, p := range []*paged{ranges4, ranges6, pagedEvery(places), list} {
+	for i, p := range []*paged{ranges4, ranges6, inColumns(places), list} {
 		if cut[i], err = p.section(); err != nil {
 			return nil, err
 		}
 	}
 	out := append([]byte(geo.Magic), geo.Layout, byte(len(d.version)))
 	out = append(out, d.version...)
-	for _, section := range [][]byte{index4, cut[0], index6, cut[1], cut[2],
-		[]byte(strings.Join(countries, "")), systemIndex, cut[3], wordIndex, words} {
+	for _, section := range [][]byte{starts4, cut[0], starts6, cut[1], cut[2],
+		[]byte(strings.Join(countries, "")), systemStarts, cut[3], wordIndex, words} {
 		out = binary.BigEndian.AppendUint32(out, uint32(len(section)))
 		out = append(out, section...)
 	}
 	return out, nil
 }
 
-// paged is a section in pages of whole blocks.
+// paged is a section in pages.
 type paged struct{ pages [][]byte }
 
-// add appends a block and is where it stands.
-func (p *paged) add(block []byte) uint32 {
+// fits says whether the page that is being filled takes more bytes.
+func (p *paged) fits(more int) bool {
 	n := len(p.pages)
-	if n == 0 || len(p.pages[n-1])+len(block) > geo.PageSize {
-		p.pages = append(p.pages, nil)
-		n++
-	}
-	at := uint32(n-1)<<16 | uint32(len(p.pages[n-1]))
-	p.pages[n-1] = append(p.pages[n-1], block...)
-	return at
+	return n > 0 && len(p.pages[n-1])+more <= geo.PageSize
 }
 
-// pagedEvery cuts at each full page.
-func pagedEvery(b []byte) *paged {
-	return &paged{slices.Collect(slices.Chunk(b, geo.PageSize))}
+func (p *paged) begin() { p.pages = append(p.pages, nil) }
+
+func (p *paged) add(b []byte) { p.pages[len(p.pages)-1] = append(p.pages[len(p.pages)-1], b...) }
+
+// inColumns puts the first bytes of all numbers of a page first, and so on.
+func inColumns(list []uint32) *paged {
+	p := &paged{}
+	for chunk := range slices.Chunk(list, geo.PageSize/4) {
+		p.begin()
+		for shift := 24; shift >= 0; shift -= 8 {
+			for _, v := range chunk {
+				p.add([]byte{byte(v >> shift)})
+			}
+		}
+	}
+	return p
 }
 
 // section writes the pages as package geo describes.
 func (p *paged) section() ([]byte, error) {
 	out := binary.BigEndian.AppendUint32(nil, uint32(len(p.pages)))
 	var data bytes.Buffer
-	for _, page := range p.pages {
-		if len(page) > geo.PageSize {
-			return nil, fmt.Errorf("a block has %d bytes, more than a page", len(page))
+	preset := slices.Concat(p.pages[:min(len(p.pages), geo.Preset)]...)
+	for i, page := range p.pages {
+		var dict []byte
+		if i >= geo.Preset {
+			dict = preset
 		}
-		w, err := flate.NewWriter(&data, flate.BestCompression)
+		w, err := flate.NewWriterDict(&data, flate.BestCompression, dict)
 		if err != nil {
 			return nil, err
 		}
@@ -225,18 +234,14 @@ func (p *paged) section() ([]byte, error) {
 	return append(out, data.Bytes()...), nil
 }
 
-func packRanges(list []span, number map[place]uint64, size int) (index []byte, out *paged) {
+func packRanges(list []span, number map[place]uint64, size int) (starts []byte, out *paged) {
 	out = &paged{}
-	var block []byte
 	var before, last uint64
 	for i, s := range list {
 		n := number[s.place]
 		var head byte
 		var body []byte
-		if i%geo.BlockSize == 0 {
-			index = append(index, s.start.FillBytes(make([]byte, size))...)
-			block, before, last = nil, 0, 0
-		} else {
+		if i > 0 {
 			step := new(big.Int).Sub(s.start, list[i-1].start)
 			zeros := int(step.TrailingZeroBits())
 			code := zeros
@@ -254,18 +259,21 @@ func packRanges(list []span, number map[place]uint64, size int) (index []byte, o
 				body = appendUvarint(body, step.Rsh(step, 1))
 			}
 		}
-		if n == before && i%geo.BlockSize >= 2 {
+		if n == before && i >= 2 {
 			head |= geo.FlagBack
 		} else {
 			body = binary.AppendUvarint(body, n)
 		}
-		before, last = last, n
-		block = append(append(block, head), body...)
-		if i%geo.BlockSize == geo.BlockSize-1 || i == len(list)-1 {
-			index = binary.BigEndian.AppendUint32(index, out.add(block))
+		if !out.fits(1 + len(body)) {
+			out.begin()
+			starts = append(starts, s.start.FillBytes(make([]byte, size))...)
+			head, body = 0, binary.AppendUvarint(nil, n)
+			last = 0
 		}
+		before, last = last, n
+		out.add(append([]byte{head}, body...))
 	}
-	return index, out
+	return starts, out
 }
 
 func appendUvarint(b []byte, v *big.Int) []byte {
@@ -277,15 +285,10 @@ func appendUvarint(b []byte, v *big.Int) []byte {
 	return append(b, byte(v.Uint64()))
 }
 
-func packSystems(systems []uint32, names map[uint32]string, codes map[string][]byte) (index []byte, out *paged) {
+func packSystems(systems []uint32, names map[uint32]string, codes map[string][]byte) (starts []byte, out *paged) {
 	out = &paged{}
-	var block []byte
 	var last uint32
 	for i, asn := range systems {
-		if i%geo.BlockSize == 0 {
-			index = binary.BigEndian.AppendUint32(index, last)
-			block = nil
-		}
 		var name []byte
 		for _, w := range split(names[asn]) {
 			if code, ok := codes[w]; ok {
@@ -294,15 +297,18 @@ func packSystems(systems []uint32, names map[uint32]string, codes map[string][]b
 				name = append(name, w...)
 			}
 		}
-		block = binary.AppendUvarint(block, uint64(asn-last))
-		block = binary.AppendUvarint(block, uint64(len(name)))
-		block = append(block, name...)
-		last = asn
-		if i%geo.BlockSize == geo.BlockSize-1 || i == len(systems)-1 {
-			index = binary.BigEndian.AppendUint32(index, out.add(block))
+		one := binary.AppendUvarint(nil, uint64(asn-last))
+		one = binary.AppendUvarint(one, uint64(len(name)))
+		one = append(one, name...)
+		if !out.fits(len(one)) {
+			out.begin()
+			starts = binary.BigEndian.AppendUint32(starts, uint32(i))
+			starts = binary.BigEndian.AppendUint32(starts, last)
 		}
+		out.add(one)
+		last = asn
 	}
-	return index, out
+	return starts, out
 }
 
 // split cuts a name before each space, dash and full stop.
