@@ -8,9 +8,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"govah/evidence/receipt"
+	"govah/measure"
+	"govah/record"
 )
 
 // Check is what a bundle is to be held to besides itself.
@@ -64,6 +70,12 @@ type Account struct {
 	NotAfter   *Moment `json:"not_after,omitempty"`
 	// Tokens are time stamp tokens (RFC 3161), which this version does not check.
 	Tokens []string `json:"tokens,omitempty"`
+	// Receipts are what helpers signed of the measurements. Signed with another
+	// key or for other words, or not in full any more, are Refused; Unsigned are
+	// observations that are said to be a helper's, and that none has signed.
+	Receipts []ReceiptAccount `json:"receipts,omitempty"`
+	Refused  int              `json:"receipts_refused,omitempty"`
+	Unsigned int              `json:"unsigned,omitempty"`
 	// Stated and Custody are what the key's holder says; what is withheld of
 	// them is "withheld".
 	Stated  *About  `json:"stated,omitempty"`
@@ -87,6 +99,16 @@ type FileAccount struct {
 	Whole bool     `json:"whole"` // nothing in it is withheld
 }
 
+// ReceiptAccount sums up the receipts of one helper's key.
+type ReceiptAccount struct {
+	Key      string `json:"key"`    // the helper's public key, ed25519 in hex
+	Pinned   bool   `json:"pinned"` // it stands in the helper's URL, each time
+	Receipts int    `json:"receipts"`
+	Covers   int    `json:"covers"` // observations
+	From     string `json:"from"`   // RFC 3339, by the helper's clock
+	To       string `json:"to"`
+}
+
 // Unproved is a thing that is not proved.
 type Unproved string
 
@@ -100,6 +122,8 @@ const (
 	NotAll      Unproved = "all"      // that nothing was measured besides
 	NotWithheld Unproved = "withheld" // what the withheld leaves say
 	NotTokens   Unproved = "tokens"   // attached time stamp tokens were not checked
+	NotReceipts Unproved = "receipts" // what refused receipts say
+	NotHelpers  Unproved = "helpers"  // what is said to be a helper's and is unsigned
 )
 
 // UnmetError says that a bundle is as it was signed, and not what was asked
@@ -164,6 +188,7 @@ func (b *Bundle) Account(c Check) (*Account, error) {
 		return nil, err
 	}
 	b.stated(a)
+	b.receipts(a)
 	if withheld != (Counts{}) {
 		a.NotProved = append(a.NotProved, NotWithheld)
 	}
@@ -235,6 +260,68 @@ func (b *Bundle) stated(a *Account) {
 				a.Custody = append(a.Custody, e)
 			}
 		}
+	}
+}
+
+// maxReceipts is how many are checked, so that a file cannot keep a reader busy.
+const maxReceipts = 10_000
+
+// receipts checks what helpers signed of the measurements.
+func (b *Bundle) receipts(a *Account) {
+	f := b.File(MeasurementsName)
+	if f == nil || !bytes.Contains(f.Data, []byte(`"role":"helper"`)) && !bytes.Contains(f.Data, []byte(`"receipt":`)) {
+		return
+	}
+	byKey := map[string]*ReceiptAccount{}
+	checked := 0
+	for l := range bytes.Lines(f.Data) {
+		if record.Sniff(l) != record.KindMeasurement {
+			continue
+		}
+		e, err := record.Decode(bytes.TrimSpace(l))
+		if err != nil || e.Measurement == nil || checked > maxReceipts {
+			continue
+		}
+		signed := map[string]bool{}
+		for _, r := range receipt.Check(e.Measurement.Observations) {
+			checked++
+			if r.Err != nil || len(r.Missing) > 0 {
+				a.Refused++
+			}
+			if r.Err != nil {
+				continue
+			}
+			k := byKey[r.Key]
+			if k == nil {
+				k = &ReceiptAccount{Key: r.Key, Pinned: true}
+				byKey[r.Key] = k
+			}
+			k.Receipts++
+			k.Pinned = k.Pinned && r.Pinned
+			k.Covers += len(r.Covers)
+			at := r.Time.UTC().Format(time.RFC3339)
+			if k.From == "" || at < k.From {
+				k.From = at
+			}
+			k.To = max(k.To, at)
+			for _, id := range r.Covers {
+				signed[id] = true
+			}
+		}
+		for _, o := range e.Measurement.Observations {
+			if o.Role == measure.RoleHelper && o.Step != measure.StepHelper && !signed[o.ID] {
+				a.Unsigned++
+			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		a.Receipts = append(a.Receipts, *byKey[key])
+	}
+	if a.Refused > 0 {
+		a.NotProved = append(a.NotProved, NotReceipts)
+	}
+	if a.Unsigned > 0 {
+		a.NotProved = append(a.NotProved, NotHelpers)
 	}
 }
 

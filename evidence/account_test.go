@@ -1,11 +1,16 @@
 package evidence
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"govah/evidence/receipt"
+	"govah/measure"
 )
 
 // TestAccount: what is proved depends on what is attached, on what was asked
@@ -104,5 +109,70 @@ func TestAccount(t *testing.T) {
 	}
 	if f := Fingerprint(s.Key); len(f) != 39 || f == Fingerprint(other) {
 		t.Errorf("%q", f)
+	}
+}
+
+// TestAccountOfReceipts: what a helper signed is told from what is only said
+// of it, and a receipt that was taken out in part from one that holds.
+func TestAccountOfReceipts(t *testing.T) {
+	key, _, err := receipt.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const helper = "https://192.0.2.9:8443/"
+	request := `{"schema":1,"nonce":"0123456789abcdef0123","url":"https://example.org/"}`
+	saw := measure.Observation{ID: "h1", Step: measure.StepTCP, Role: measure.RoleHelper, Remote: "198.51.100.7:443", TookUS: 5}
+	text, err := key.Sign(time.Unix(1_790_000_000, 0), 64496, []byte(request), "0123456789abcdef0123", []measure.Observation{saw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(change func(*measure.Measurement)) []byte {
+		own := saw
+		own.ID, own.Helper = "o2", helper
+		m := measure.Measurement{Type: "measurement", Schema: 1, Run: "r", ID: "m", Observations: []measure.Observation{
+			{ID: "o1", Step: measure.StepHelper, Helper: helper, Receipt: &measure.Receipt{Note: text, Key: key.Public(), Request: request, Covers: []measure.Covered{{ID: "o2", As: "h1"}}}},
+			own,
+		}}
+		change(&m)
+		var b bytes.Buffer
+		if err := line(&b, m); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	for _, c := range []struct {
+		name                       string
+		change                     func(*measure.Measurement)
+		away                       []Class
+		receipts, refused, without int
+	}{
+		{"signed", func(*measure.Measurement) {}, nil, 1, 0, 0},
+		{"changed", func(m *measure.Measurement) { m.Observations[1].TookUS++ }, nil, 1, 1, 1},
+		{"invented", func(m *measure.Measurement) { m.Observations[0].Receipt = nil }, nil, 0, 0, 1},
+		{"another's key", func(m *measure.Measurement) { m.Observations[0].Receipt.Key = strings.Repeat("ab", 32) }, nil, 0, 1, 1},
+		{"the address withheld", func(*measure.Measurement) {}, []Class{Target}, 0, 1, 1},
+		{"the client withheld", func(*measure.Measurement) {}, []Class{Client}, 1, 0, 0},
+	} {
+		s := sealing(t)
+		s.Measurements = file(c.change)
+		data, err := Seal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := opens(t, data).Withhold(c.away...).Account(Check{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(a.Receipts) != c.receipts || a.Refused != c.refused || a.Unsigned != c.without {
+			t.Errorf("%s: %+v, %d refused, %d unsigned", c.name, a.Receipts, a.Refused, a.Unsigned)
+		}
+		if slices.Contains(a.NotProved, NotReceipts) != (c.refused > 0) || slices.Contains(a.NotProved, NotHelpers) != (c.without > 0) {
+			t.Errorf("%s: not proved: %v", c.name, a.NotProved)
+		}
+		if c.name == "signed" {
+			if r := a.Receipts[0]; r.Key != key.Public() || r.Pinned || r.Receipts != 1 || r.Covers != 1 || r.From != "2026-09-21T14:13:20Z" || r.To != r.From {
+				t.Errorf("%+v", r)
+			}
+		}
 	}
 }

@@ -211,6 +211,13 @@ func (a *app) proved(text texter, c *evidence.Account) (list []string) {
 	} else if m != nil {
 		list = append(list, text("logged", i18n.LTR("log", short(m.Log))))
 	}
+	for _, r := range c.Receipts {
+		key := "receipts"
+		if r.Pinned {
+			key = "receipts-pinned"
+		}
+		list = append(list, text(key, i18n.Num("n", r.Covers), i18n.LTR("from", r.From), i18n.LTR("to", r.To), i18n.LTR("key", r.Key)))
+	}
 	list = append(list, text("entry", i18n.LTR("entry", c.Entry)))
 	if c.Previous != "" {
 		list = append(list, text("previous", i18n.LTR("entry", c.Previous)))
@@ -231,7 +238,14 @@ func withheldIn(text texter, c *evidence.Account) (list []string) {
 // notProvedIn are the things that nobody can rely on.
 func notProvedIn(text texter, c *evidence.Account) (list []string) {
 	for _, u := range c.NotProved {
-		list = append(list, text("not-"+string(u), i18n.LTR("rfc", "RFC 3161")))
+		args := []i18n.Arg{i18n.LTR("rfc", "RFC 3161")}
+		switch u {
+		case evidence.NotReceipts:
+			args = append(args, i18n.Num("n", c.Refused))
+		case evidence.NotHelpers:
+			args = append(args, i18n.Num("n", c.Unsigned))
+		}
+		list = append(list, text("not-"+string(u), args...))
 	}
 	return list
 }

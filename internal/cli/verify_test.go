@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"net/http/httptest"
 	"os"
@@ -13,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"govah/evidence"
+	"govah/evidence/keyring"
 	"govah/evidence/tlog"
 )
 
@@ -82,15 +80,12 @@ func TestVerifyInterval(t *testing.T) {
 
 	begun := time.Now().Add(-time.Second)
 	logged(tlog.Entry{1})
-	secret, vkey, err := note.GenerateKey(rand.Reader, "govah.invalid/key")
+	key, err := keyring.Open(filepath.Join(dir, "keys"), nil).Use(keyring.DefaultScope, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := note.NewSigner(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := evidence.Seal(evidence.Sealing{Measurements: []byte("{}\n"), Checkpoint: l.Checkpoint(), Signer: signer, Key: vkey})
+	defer key.Close()
+	data, err := evidence.Seal(evidence.Sealing{Measurements: []byte("{}\n"), Checkpoint: l.Checkpoint(), Signer: key.Signer(), Key: key.Verifier()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +143,7 @@ func TestVerifyInterval(t *testing.T) {
 		{[]string{lying, "--policy", good}, exitUnverified, "does not lead from this entry"},
 		{[]string{proven, "--policy", broken}, exitFailed, "tlog-policy"},
 		{[]string{proven, "--policy", filepath.Join(dir, "none")}, exitFailed, "--policy"},
-		{[]string{proven, "--key", vkey}, 0, "The holder of the key that you asked for"},
+		{[]string{proven, "--key", key.Verifier()}, 0, "The holder of the key that you asked for"},
 	} {
 		if code, out := run(c.args...); code != c.code || !strings.Contains(out, c.says) {
 			t.Errorf("%v: %d, %s; want %d, %q", c.args, code, out, c.code, c.says)
