@@ -57,3 +57,30 @@ func FuzzParse6(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRedact: whatever is sealed, lines or a capture, what is released
+// verifies, is not larger, and is not redacted further.
+func FuzzRedact(f *testing.F) {
+	s := quietScene()
+	s.say = func(string) string { return "from 10.3.4.5, ip: 198.18.7.9" }
+	f.Add(s.lines(f), []byte{}, uint16(0xffff))
+	f.Add([]byte("{}\n"), s.capture(f), uint16(4|8|32))
+	f.Add([]byte(`{"type":"end","schema":1,"run":"10.3.4.5"}`), []byte{}, uint16(0))
+	sig, vkey := signer(f, 1)
+	f.Fuzz(func(t *testing.T, lines, capture []byte, which uint16) {
+		data, err := Seal(Sealing{Measurements: lines, Packets: capture, Signer: sig, Key: vkey, secret: []byte("of the salts")})
+		if err != nil {
+			return
+		}
+		r := Redaction{Also: benchmarkIdentifiers()}
+		for _, c := range Classes()[1:] {
+			if which>>c&1 == 1 {
+				r.Classes = append(r.Classes, c)
+			}
+		}
+		out, err := opens(t, data).Redact(r)
+		if err == nil && out.Bundle != nil {
+			released(t, opens(t, data), r)
+		}
+	})
+}

@@ -40,8 +40,12 @@ type Redacted struct {
 	// Whole are classes of which all leaves were withheld in addition, because
 	// single ones would have made the file larger.
 	Whole []Class
-	// Left is what survives and cannot be withheld.
+	// Left is what survives of the person and cannot be withheld.
 	Left []Leak
+	// Stays are words of this program that say the same as something withheld
+	// of a server or a network: who runs a known resolver, a known forged
+	// address. They tell of the person nothing that the rest does not.
+	Stays []Leak
 	// Counts is how many leaves of each class are withheld in Bundle.
 	Counts Counts
 }
@@ -102,15 +106,20 @@ func (b *Bundle) pieces() [][]piece {
 	return out
 }
 
-// covering gives the open entries that [from, to) is in or touches.
-func covering(pieces []piece, from, to int) (entries []int32) {
-	i, _ := slices.BinarySearchFunc(pieces, from, func(p piece, at int) int {
+// pieceAt is the first piece that ends behind a byte.
+func pieceAt(pieces []piece, at int) int {
+	i, _ := slices.BinarySearchFunc(pieces, at, func(p piece, at int) int {
 		if p.to <= at {
 			return -1
 		}
 		return 1
 	})
-	for ; i < len(pieces) && pieces[i].from < to; i++ {
+	return i
+}
+
+// covering gives the open entries that [from, to) is in or touches.
+func covering(pieces []piece, from, to int) (entries []int32) {
+	for i := pieceAt(pieces, from); i < len(pieces) && pieces[i].from < to; i++ {
 		if pieces[i].entry >= 0 {
 			entries = append(entries, pieces[i].entry)
 		}
@@ -217,7 +226,8 @@ type redacting struct {
 	classes [classes]bool
 	leaves  map[leafKey]bool
 	ids     map[string]bool
-	sums    map[Hash]bool // that are in out.Searched
+	sums    map[Hash]bool   // that are in out.Searched
+	from    map[leafKey]int // where each open leaf begins in its file
 	known   map[netip.Addr]bool
 }
 
@@ -250,7 +260,13 @@ func (r *redacting) learn() error {
 		}
 	}
 	pieces := r.pieces()
+	r.from = map[leafKey]int{}
 	for n := range r.Files {
+		for _, p := range pieces[n] {
+			if p.entry >= 0 {
+				r.from[r.entries[p.entry].key()] = p.from
+			}
+		}
 		f := &r.Files[n]
 		if frames, ok := framesOf(f.Data); ok && f.Kind == Binary {
 			r.learnFrames(f, frames, pieces[n])
@@ -360,17 +376,16 @@ func (r *redacting) learnText(text string, c Class, from string) bool {
 		r.search(Identifier{Kind: KindDigest, Sum: b, From: from})
 		return true
 	}
-	if strings.Trim(text, "+-.0123456789") == "" || slices.Contains(vocabulary, strings.ToLower(text)) {
-		return len(text) == 0
-	}
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
 		text = u.Hostname()
 	}
+	if strings.Trim(text, "+-.:0123456789") == "" || slices.Contains(vocabulary, strings.ToLower(text)) {
+		return len(text) == 0
+	}
 	id, err := TextIdentifier(text, from)
-	if err != nil {
+	if id.Exact = c == Target || c == Network; err != nil || id.Exact && len(text) < 5 {
 		return false
 	}
-	id.Exact = c == Target || c == Network
 	r.search(id)
 	return true
 }
@@ -402,13 +417,14 @@ func (r *redacting) round(c *Bundle, first bool) error {
 	s := NewScanner(r.out.Searched)
 	s.known = r.known
 	docs, pieces := c.documents(r.classes[Client])
-	r.out.Left = nil
+	r.out.Left, r.out.Stays = nil, nil
 	for n, d := range docs {
 		leaks := s.Scan(d)
 		if len(leaks) >= maxLeaks {
 			return fmt.Errorf("evidence: redacting: %s holds more than %d traces of what is withheld; withhold the whole class", d.Name, maxLeaks)
 		}
 		for _, l := range leaks {
+			found := l // where it stands in c
 			var on []int32
 			if n < len(c.Files) {
 				on = covering(pieces[n], l.From, l.To)
@@ -420,10 +436,21 @@ func (r *redacting) round(c *Bundle, first bool) error {
 			} else {
 				// Our own words and numbers, read as an encoding, can spell
 				// anything by chance; nothing was ever encoded in them.
-				if ours := len(on) > 0 && c.Files[n].Kind == Text && strings.Contains(l.Encoding, ", in "); !first && !ours {
+				if len(on) > 0 && c.Files[n].Kind == Text && strings.Contains(l.Encoding, ", in ") || first {
+					continue
+				}
+				if len(on) > 0 {
+					l = r.before(c, pieces[n], l)
+				}
+				if len(on) > 0 && l.Identifier >= 0 && r.out.Searched[l.Identifier].Exact {
+					r.out.Stays = append(r.out.Stays, l)
+				} else {
 					r.out.Left = append(r.out.Left, l)
 				}
 				continue
+			}
+			if n < len(c.Files) {
+				l = r.before(c, pieces[n], l)
 			}
 			for _, i := range on {
 				if e := &c.entries[i]; !r.away(e) {
@@ -432,7 +459,7 @@ func (r *redacting) round(c *Bundle, first bool) error {
 				}
 			}
 			if n < len(c.Files) && l.Identifier >= 0 && r.out.Searched[l.Identifier].Kind == KindDigest {
-				r.beside(c, d, pieces[n], l)
+				r.beside(c, d, pieces[n], found)
 			}
 		}
 	}
@@ -443,6 +470,18 @@ func (r *redacting) round(c *Bundle, first bool) error {
 		r.sum(sum)
 	}
 	return nil
+}
+
+// before gives a leak with its place in the bundle that is redacted.
+func (r *redacting) before(c *Bundle, pieces []piece, l Leak) Leak {
+	for _, p := range pieces[pieceAt(pieces, l.From):] {
+		if p.entry >= 0 {
+			move := r.from[c.entries[p.entry].key()] - p.from
+			l.From, l.To = max(l.From, p.from)+move, l.To+move
+			return l
+		}
+	}
+	return l
 }
 
 // widen counts a leaf that goes because of a leak.

@@ -315,6 +315,33 @@ func TestRedactLearns(t *testing.T) {
 	}
 }
 
+// TestRedactLearnsFromTheKernel: where no packets could be captured, the
+// device's address is in what the kernel told.
+func TestRedactLearnsFromTheKernel(t *testing.T) {
+	s := quietScene()
+	s.say = func(p string) string {
+		if p == "detail" {
+			return "read tcp 10.3.4.5:40123->203.0.113.80:443: connection reset by peer"
+		}
+		return "nothing"
+	}
+	sig, vkey := signer(t, 1)
+	data, err := Seal(Sealing{Measurements: s.lines(t), Connections: []byte(`{"type":"connection","schema":1,"run":"r1","source":"kernel","transport":"tcp","local":"10.3.4.5:40123","remote":"203.0.113.80:443","opened":"2026-11-28T04:00:01.204113Z","took_us":1,"sent":1,"received":1}` + "\n"),
+		Signer: sig, Key: vkey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, c := released(t, opens(t, data), Redaction{Classes: DefaultWithheld})
+	for _, f := range c.Files {
+		if bytes.Contains(f.Data, []byte("10.3.4.5")) || bytes.Contains(f.Data, []byte("40123")) {
+			t.Errorf("%s: %s", f.Name, f.Data)
+		}
+	}
+	if len(out.Searched) == 0 || out.Searched[0].Addr != s.client {
+		t.Errorf("%+v", out.Searched)
+	}
+}
+
 // TestRedactDigests: the digest of a page that prints the address goes with
 // it, for who has the page could try all addresses; so does its similarity
 // hash. That of another page stays.
@@ -362,6 +389,28 @@ func TestRedactRefuses(t *testing.T) {
 	}
 	if out.Bundle != nil || len(out.Left) == 0 || out.Left[0].Document != noteName {
 		t.Errorf("released: %v, left %+v", out.Bundle != nil, out.Left)
+	}
+	// The program's own words about a server or a network stay, and it is said.
+	s := quietScene()
+	lines := strings.Replace(string(s.lines(t)), `"transport":"udp"`, `"transport":"udp","operator":"dns.example.net"`, 1)
+	lines = strings.Replace(lines, `"resolver":"198.51.100.53"`, `"resolver":"https://dns.example.net/dns-query"`, 1)
+	sig, vkey := signer(t, 1)
+	data, err := Seal(Sealing{Measurements: []byte(lines), Signer: sig, Key: vkey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	network, c := released(t, opens(t, data), Redaction{Classes: []Class{Network}})
+	text := string(c.File(MeasurementsName).Data)
+	if at := strings.Index(lines, `dns.example.net",`); len(network.Stays) != 1 || network.Stays[0].From != at || strings.Count(text, "dns.example.net") != 1 {
+		t.Errorf("%+v, at %d: %s", network.Stays, at, text)
+	}
+	// A name of the person does not.
+	id, err = TextIdentifier("dns.example.net", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err = opens(t, data).Redact(Redaction{Classes: []Class{Network}, Also: []Identifier{id}}); err != nil || out.Bundle != nil {
+		t.Errorf("%v %+v", err, out.Bundle != nil)
 	}
 	if _, err := quietScene().seal(t).Redact(Redaction{Classes: []Class{None}}); err == nil {
 		t.Error("structure was withheld")

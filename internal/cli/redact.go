@@ -240,12 +240,15 @@ func redactedLine(o *redactOptions, out *evidence.Redacted, before, after int) m
 			}
 		}
 	}
-	w, l, whole := []widened{}, []left{}, []string{}
+	w, l, stays, whole := []widened{}, []left{}, []left{}, []string{}
 	for _, x := range out.Widened {
 		w = append(w, widened{x.File, x.Class.String(), x.Leaves, kind(x.Identifier), x.Encoding, x.From})
 	}
 	for _, x := range out.Left {
 		l = append(l, left{x.Document, kind(x.Identifier), x.Encoding, x.From})
+	}
+	for _, x := range out.Stays {
+		stays = append(stays, left{x.Document, kind(x.Identifier), x.Encoding, x.From})
 	}
 	for _, c := range out.Whole {
 		whole = append(whole, c.String())
@@ -255,7 +258,7 @@ func redactedLine(o *redactOptions, out *evidence.Redacted, before, after int) m
 		file = ""
 	}
 	return map[string]any{"type": "redacted", "schema": 1, "released": out.Bundle != nil, "file": file, "before": before, "bytes": after,
-		"withheld": withheld, "searched": searched, "unsearched": len(out.Unsearched), "widened": w, "whole": whole, "left": l}
+		"withheld": withheld, "searched": searched, "unsearched": len(out.Unsearched), "widened": w, "whole": whole, "left": l, "stays": stays}
 }
 
 // mostTold bounds the lists that are printed.
@@ -270,6 +273,9 @@ func (a *app) tellRedacted(lang i18n.Lang, path string, o *redactOptions, out *e
 	what := func(i int) i18n.Arg {
 		if i < 0 {
 			return i18n.Word("what", text("trace"))
+		}
+		if out.Searched[i].Exact {
+			return i18n.Word("what", text("elsewhere"))
 		}
 		return i18n.Word("what", text("kind-"+string(out.Searched[i].Kind)))
 	}
@@ -310,7 +316,7 @@ func (a *app) tellRedacted(lang i18n.Lang, path string, o *redactOptions, out *e
 	}
 	part("withheld", withheld)
 	var widened []string
-	for _, w := range out.Widened {
+	for _, w := range together(out) {
 		widened = append(widened, text("widened", class(w.Class), i18n.Num("n", w.Leaves), i18n.LTR("file", "view/"+w.File), what(w.Identifier), i18n.LTR("encoding", w.Encoding)))
 	}
 	for _, c := range out.Whole {
@@ -328,6 +334,36 @@ func (a *app) tellRedacted(lang i18n.Lang, path string, o *redactOptions, out *e
 	part("next", []string{text("next", i18n.Command("command", next))})
 }
 
+// together puts those into one that differ in the identifier and not in its
+// kind: a person wants to know where to look.
+func together(out *evidence.Redacted) (list []evidence.Widening) {
+	type alike struct {
+		file     string
+		class    evidence.Class
+		kind     evidence.IdentifierKind
+		exact    bool
+		encoding string
+	}
+	at := map[alike]int{}
+	for _, w := range out.Widened {
+		k := alike{file: w.File, class: w.Class, encoding: w.Encoding}
+		if w.Identifier >= 0 {
+			id := out.Searched[w.Identifier]
+			k.encoding, k.exact = "", id.Exact
+			if !id.Exact { // what it is of a server or a network is not told
+				k.kind = id.Kind
+			}
+		}
+		if i, ok := at[k]; ok {
+			list[i].Leaves += w.Leaves
+			continue
+		}
+		at[k] = len(list)
+		list = append(list, w)
+	}
+	return list
+}
+
 // toKnow is what a person should know who gives the file away.
 func (a *app) toKnow(text texter, o *redactOptions, out *evidence.Redacted, away evidence.Counts) (list []string) {
 	addresses, names := 0, 0
@@ -342,6 +378,9 @@ func (a *app) toKnow(text texter, o *redactOptions, out *evidence.Redacted, away
 	list = append(list, text("searched", i18n.Num("addresses", addresses), i18n.Num("names", names)))
 	if n := len(out.Unsearched); n > 0 {
 		list = append(list, text("unsearched", i18n.Num("n", n)))
+	}
+	if n := len(out.Stays); n > 0 {
+		list = append(list, text("stays", i18n.Num("n", n), i18n.LTR("file", out.Stays[0].Document), i18n.Num("at", out.Stays[0].From)))
 	}
 	if away[evidence.Location] > 0 && away[evidence.Network] < out.Bundle.Counts[evidence.Network] {
 		list = append(list, text("operator", i18n.LTR("flag", "--withhold "+strings.Join(append(slices.Clone(o.withhold), "network"), ","))))
