@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"govah/evidence/tlog"
@@ -79,11 +81,19 @@ func readCheckpoint(r io.Reader) ([]byte, error) {
 	return text, nil
 }
 
-// keepCheckpoint keeps the newest checkpoint that was seen of a log.
+// keepCheckpoint keeps the newest checkpoint that was seen of a log. One of the
+// same log that is older, by its size, does not take its place.
 func keepCheckpoint(text []byte) error {
 	path, err := checkpointCache()
 	if err != nil {
 		return err
+	}
+	if kept, err := os.ReadFile(path); err == nil {
+		was, wasSize := logAndSize(kept)
+		is, isSize := logAndSize(text)
+		if was == is && isSize < wasSize {
+			return nil
+		}
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -100,6 +110,16 @@ func keepCheckpoint(text []byte) error {
 		os.Remove(tmp.Name())
 	}
 	return err
+}
+
+// logAndSize are the name of the log and how many entries it has, as a
+// checkpoint says.
+func logAndSize(text []byte) (log string, size int64) {
+	lines := strings.SplitN(string(text), "\n", 3)
+	if len(lines) == 3 {
+		size, _ = strconv.ParseInt(lines[1], 10, 64)
+	}
+	return lines[0], size
 }
 
 // logURL reads the address of a log (c2sp.org/tlog-tiles).

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -412,9 +413,8 @@ func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum *
 	if s.checkpoint == nil {
 		say("no-checkpoint", i18n.LTR("flag", "--checkpoint"))
 	} else {
-		log, rest, _ := strings.Cut(string(s.checkpoint), "\n")
-		size, _, _ := strings.Cut(rest, "\n")
-		say("checkpoint", i18n.LTR("log", log), i18n.LTR("n", size))
+		log, size := logAndSize(s.checkpoint)
+		say("checkpoint", i18n.LTR("log", log), i18n.LTR("n", strconv.FormatInt(size, 10)))
 	}
 	if s.recipients != nil {
 		say("encrypted", i18n.Command("command", "age -d -i KEY "+filepath.Base(s.path)))

@@ -131,6 +131,10 @@ func TestCheckpoint(t *testing.T) {
 	if got, err := ask("/log/"); err != nil || string(got) != text {
 		t.Errorf("%q, %v", got, err)
 	}
+	answer = strings.Replace(text, "\n7\n", "\n6\n", 1)
+	if got, err := ask("/log"); err != nil || string(got) != answer {
+		t.Errorf("%q, %v", got, err)
+	}
 	srv.Close()
 	if got, err := checkpoint(""); err != nil || string(got) != text {
 		t.Errorf("kept is %q, %v", got, err)

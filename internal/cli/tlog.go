@@ -319,9 +319,6 @@ func (a *app) bundle(path string) (*evidence.Bundle, error) {
 // it to output, and says what it proves.
 func (a *app) keepProof(lang i18n.Lang, path, output string, b *evidence.Bundle, proof []byte, got tlog.Proof) error {
 	to := output
-	if _, checkpoint, ok := bytes.Cut(proof, []byte("\n\n")); ok {
-		keepCheckpoint(checkpoint) // for what is sealed next; without it nothing is lost
-	}
 	if output != "" {
 		if err := evidence.ReplaceFile(output, proof); err != nil {
 			return hint(err, "is the disk full?")
