@@ -164,7 +164,7 @@ func TestNotes(t *testing.T) {
 		strings.Join(append(lines[:4:4], lines[5:]...), ""),            // nor the old
 		strings.Replace(link, "rotation", "revocation", 1),             // another kind
 		strings.Replace(link, lines[1]+lines[2], lines[2]+lines[1], 1), // the other way round
-		link + strings.Repeat("x", maxNote),
+		link + strings.Repeat("x", MaxNote),
 		"", "\n\n",
 	} {
 		if _, _, err := ParseRotation([]byte(bad)); err == nil {

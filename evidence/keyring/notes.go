@@ -16,7 +16,8 @@ const (
 	revocationOrigin = "govah.invalid/revocation/v1"
 )
 
-const maxNote = 4096 // bytes
+// MaxNote bounds a note about keys, in bytes.
+const MaxNote = 4096
 
 // rotationNote says that the holder of one key has the other too; both sign.
 func rotationNote(old signer, next ed25519.PrivateKey) ([]byte, error) {
@@ -55,7 +56,7 @@ func ParseRevocation(text []byte) (string, error) {
 // openKeyNote reads a note of a kind, with so many verifier keys, all of which
 // signed it.
 func openKeyNote(text []byte, origin string, n int) ([]string, error) {
-	if len(text) > maxNote {
+	if len(text) > MaxNote {
 		return nil, errors.New("the note is too long")
 	}
 	body, _, ok := strings.Cut(string(text), "\n\n")

@@ -125,7 +125,7 @@ readable by you alone. ` + "`govah forget`" + ` erases them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.keyListCommand(), a.keyNextCommand(), a.keyExportCommand(), a.keyBackupCommand(), a.keyRestoreCommand(), a.keyRevokeCommand())
+	cmd.AddCommand(a.keyListCommand(), a.keyNextCommand(), a.keyExportCommand(), a.keyBackupCommand(), a.keyRestoreCommand(), a.keyRevokeCommand(), a.keyNoteCommand())
 	return cmd
 }
 
@@ -522,6 +522,50 @@ What was sealed before stays what it was.`,
 	o.scopeFlags(f)
 	f.StringVarP(&o.output, "output", "o", "", "the file to write the note to")
 	return cmd
+}
+
+// keyNoteCommand reads the notes that others publish about their keys.
+func (a *app) keyNoteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "note FILE",
+		Short: "Say what a rotation or revocation note says, once it verifies",
+		Long: `Checks a note about keys, from ` + "`govah key revoke`, or `govah key export`" + ` with
+--link or --revocation, and prints the keys that it is about, to compare with
+the key that ` + "`govah verify`" + ` prints. When the note was published it does not say: a
+log does. Exits with 5 if it does not verify.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			lang, err := a.language()
+			if err != nil {
+				return usage("it is en or fa", "%v", err)
+			}
+			in, err := a.open(a.ctx, args[0])
+			if err != nil {
+				return hint(err, "give a note about keys, or - for standard input")
+			}
+			defer in.Close()
+			text, err := io.ReadAll(io.LimitReader(in, keyring.MaxNote+1))
+			if err != nil {
+				return hint(fmt.Errorf("reading %s: %w", args[0], err), "give a note about keys, or - for standard input")
+			}
+			say := func(key string, list ...string) error {
+				fmt.Fprintln(a.out, report.Wrap(lang.Text("cli.key."+key), 0, 2))
+				for _, k := range list {
+					fmt.Fprintln(a.out, "  "+k)
+				}
+				return nil
+			}
+			if key, err := keyring.ParseRevocation(text); err == nil {
+				return say("note-revocation", key)
+			}
+			old, next, err := keyring.ParseRotation(text)
+			if err != nil {
+				return &hinted{err: fmt.Errorf("%s is no rotation or revocation note that verifies: %w", args[0], err), code: exitUnverified,
+					hint: "use nothing of it; if it is encrypted, `age -d` with the key opens it"}
+			}
+			return say("note-rotation", old, next)
+		},
+	}
 }
 
 // writeFor writes a new file, encrypted if to is not nil.
