@@ -3,10 +3,15 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"govah/evidence"
 	"govah/evidence/keyring"
@@ -67,6 +72,60 @@ func TestSeizedDevice(t *testing.T) {
 	if len(next.Previous()) != 0 {
 		t.Error("the new epoch knows the evidence of the one before")
 	}
+}
+
+var killings = flag.Int("killings", 20, "how often TestSealKilled ends the program")
+
+// TestSealKilled: whenever the program is ended while it seals, there is a
+// whole bundle or none, the measurements are as they were, and the next one
+// seals. (TestSealCrash of evidence cuts the power.)
+func TestSealKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	lines := []byte(strings.Repeat(smallRun, 500))
+	measurements := filepath.Join(dir, "m.jsonl")
+	if err := os.WriteFile(measurements, lines, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	seal := func(name string) *exec.Cmd {
+		cmd := exec.Command(self, "seal", "-o", filepath.Join(dir, name), measurements)
+		cmd.Env = append(os.Environ(), asGovah+"=1", "LANG=C", "HOME="+dir, "XDG_DATA_HOME="+filepath.Join(dir, "data"), "XDG_CACHE_HOME="+dir, "LocalAppData="+filepath.Join(dir, "data"))
+		return cmd
+	}
+	if out, err := seal("whole.govah").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	takes := time.Since(began)
+	there := 0
+	for i := range *killings {
+		name := fmt.Sprintf("k%d.govah", i)
+		cmd := seal(name)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rand.Int64N(int64(takes))))
+		cmd.Process.Kill()
+		cmd.Wait()
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			there++
+			if _, err := evidence.Open(data); err != nil {
+				t.Errorf("killed at %d: half a bundle: %v", i, err)
+			}
+		}
+		if now, err := os.ReadFile(measurements); err != nil || !bytes.Equal(now, lines) {
+			t.Fatalf("killed at %d: the measurements are not what they were (%v)", i, err)
+		}
+	}
+	out, err := seal("last.govah").CombinedOutput()
+	if err != nil {
+		t.Errorf("after %d killings: %v: %s", *killings, err, out)
+	}
+	t.Logf("%d killings, %d bundles were whole by then", *killings, there)
 }
 
 func filesOf(t *testing.T, dir string) map[string][]byte {
