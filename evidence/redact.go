@@ -179,7 +179,7 @@ const maxRounds = 12
 // proof stay good. The file is never larger. What survives where nothing can
 // be withheld is in Left, and then there is no Bundle.
 func (b *Bundle) Redact(r Redaction) (*Redacted, error) {
-	away := redacting{Bundle: b, out: &Redacted{}, leaves: map[leafKey]bool{}, ids: map[string]bool{}, sums: map[Hash]bool{}}
+	away := redacting{Bundle: b, out: &Redacted{}, leaves: map[leafKey]bool{}, ids: map[string]bool{}, sums: map[Hash]bool{}, why: map[reason]int{}}
 	for _, c := range r.Classes {
 		if c == None || c >= classes {
 			return nil, fmt.Errorf("evidence: leaves of class %v cannot be withheld", c)
@@ -228,6 +228,7 @@ type redacting struct {
 	ids     map[string]bool
 	sums    map[Hash]bool   // that are in out.Searched
 	from    map[leafKey]int // where each open leaf begins in its file
+	why     map[reason]int  // index in out.Widened
 	known   map[netip.Addr]bool
 }
 
@@ -279,7 +280,7 @@ func (r *redacting) learn() error {
 			continue
 		}
 		if len(r.out.Searched) > maxIdentifiers {
-			return fmt.Errorf("evidence: redacting: what is withheld holds more than %d identifiers; withhold less, or all that could repeat it (foreign, packet-payload)", maxIdentifiers)
+			return fmt.Errorf("evidence: redacting: what is withheld holds more than %d identifiers; withhold fewer classes", maxIdentifiers)
 		}
 		from := "what is withheld of class " + e.Class.String()
 		if r.Files[e.File].Kind == Binary {
@@ -296,7 +297,7 @@ func (r *redacting) learn() error {
 	return nil
 }
 
-const maxIdentifiers = 1 << 14
+const maxIdentifiers = 1 << 16
 
 // learnFrames takes the client's addresses out of a capture: those of class
 // Client in the headers of its packets. Of a packet whose direction is not
@@ -484,15 +485,27 @@ func (r *redacting) before(c *Bundle, pieces []piece, l Leak) Leak {
 	return l
 }
 
+// reason is why a leaf went: Widenings are told apart by it.
+type reason struct {
+	file       uint16
+	class      Class
+	identifier int
+	encoding   string // where there is no identifier
+}
+
 // widen counts a leaf that goes because of a leak.
 func (r *redacting) widen(c *Bundle, e *Entry, l Leak) {
-	for i := range r.out.Widened {
-		if w := &r.out.Widened[i]; w.File == c.Files[e.File].Name && w.Class == e.Class && w.Identifier == l.Identifier && (l.Identifier >= 0 || w.Encoding == l.Encoding) {
-			w.Leaves++
-			return
-		}
+	k := reason{e.File, e.Class, l.Identifier, ""}
+	if l.Identifier < 0 {
+		k.encoding = l.Encoding
 	}
-	r.out.Widened = append(r.out.Widened, Widening{c.Files[e.File].Name, e.Class, 1, l.Identifier, l.Encoding, l.From})
+	i, ok := r.why[k]
+	if !ok {
+		i = len(r.out.Widened)
+		r.why[k] = i
+		r.out.Widened = append(r.out.Widened, Widening{c.Files[e.File].Name, e.Class, 0, l.Identifier, l.Encoding, l.From})
+	}
+	r.out.Widened[i].Leaves++
 }
 
 // digests notes what content that holds an identifier hashes to: who knows

@@ -27,6 +27,7 @@ type scene struct {
 	client, server, resolver netip.Addr
 	say                      func(place string) string // for text that came from the network
 	carry                    func(place string) []byte // for bytes that did
+	page                     []byte                    // whose digest the measurement has; nil: that of carry("body")
 }
 
 const scenePort = 40123
@@ -34,6 +35,10 @@ const scenePort = 40123
 func (s *scene) lines(t testing.TB) []byte {
 	page := s.carry("body")
 	sum := sha256.Sum256(page)
+	fetched := sum
+	if s.page != nil {
+		fetched = sha256.Sum256(s.page)
+	}
 	m := measure.Measurement{Type: "measurement", Schema: 1, Run: "r1", ID: "m1", Target: "https://example.org/", Started: "2026-11-28T04:00:01.204113Z",
 		Vantage: measure.Vantage{ASN: 64496, Country: "IR", Network: "Example Net", Link: "wifi", ClockOffsetMS: 12}, Screened: 1, Complete: true,
 		Observations: []measure.Observation{
@@ -42,7 +47,7 @@ func (s *scene) lines(t testing.TB) []byte {
 				TLS:      &measure.TLS{Subject: s.say("subject"), Issuer: s.say("issuer"), Names: []string{"example.org", s.say("name")}},
 				Greeting: &measure.Greeting{Text: s.say("greeting")}},
 			{ID: "o2", Step: "http", Role: "test", Remote: netip.AddrPortFrom(s.server, 80).String(), URL: "http://example.org/", StartUS: 51210, TookUS: 1122, Sent: 100, Received: 500,
-				HTTP: &measure.HTTP{Method: "GET", Status: 403, Location: s.say("location"), Title: s.say("title"), BodyBytes: 400, BodySHA256: hex.EncodeToString(sum[:]), Simhash: "0123456789abcdef",
+				HTTP: &measure.HTTP{Method: "GET", Status: 403, Location: s.say("location"), Title: s.say("title"), BodyBytes: 400, BodySHA256: hex.EncodeToString(fetched[:]), Simhash: "0123456789abcdef",
 					Headers: []measure.Header{{Name: "Server", Value: s.say("header")}, {Name: s.say("header name"), Value: "1"}, {Name: "Set-Cookie", Value: "session=fedcba9876543210"}},
 					Seen:    &measure.Head{Line: s.say("request line"), Headers: []measure.Header{{Name: "Via", Value: s.say("via")}}}}},
 			{ID: "o3", Step: "dns", Role: "test", Remote: netip.AddrPortFrom(s.resolver, 53).String(), StartUS: 1, TookUS: 2,
@@ -147,8 +152,8 @@ func (s *scene) seal(t testing.TB) *Bundle {
 }
 
 func quietScene() *scene {
-	return &scene{netip.MustParseAddr("10.3.4.5"), netip.MustParseAddr("203.0.113.80"), netip.MustParseAddr("198.51.100.53"),
-		func(string) string { return "nothing" }, func(string) []byte { return []byte("nothing that is of anybody") }}
+	return &scene{client: netip.MustParseAddr("10.3.4.5"), server: netip.MustParseAddr("203.0.113.80"), resolver: netip.MustParseAddr("198.51.100.53"),
+		say: func(string) string { return "nothing" }, carry: func(string) []byte { return []byte("nothing that is of anybody") }}
 }
 
 // released redacts, and holds what comes out to what every redaction must be.
@@ -169,6 +174,9 @@ func released(t testing.TB, b *Bundle, r Redaction) (*Redacted, *Bundle) {
 	c := opens(t, data)
 	if c.Entry != b.Entry || c.Root != b.Root || !bytes.Equal(c.note, b.note) {
 		t.Fatal("the note changed")
+	}
+	if n := c.Withheld(); n != (Counts{}) && n[Rendering] != c.Counts[Rendering] {
+		t.Fatalf("%v: a rendering of what is withheld is left", n)
 	}
 	if c.Withheld() != out.Counts {
 		t.Fatalf("%v withheld, %v said", c.Withheld(), out.Counts)
@@ -373,6 +381,62 @@ func TestRedactDigests(t *testing.T) {
 				t.Errorf("prints %v, withheld %v: the similarity hash is there: %v", prints, classes, got)
 			}
 		}
+	}
+}
+
+// TestRedactDigestsOfTraffic: the same where the page was not kept but is in
+// the packets, compressed, or in chunks, in the clear.
+func TestRedactDigestsOfTraffic(t *testing.T) {
+	for _, place := range []string{"compressed", "split"} {
+		for _, prints := range []bool{false, true} {
+			s := quietScene()
+			page := "access is denied from 10.3.9.5 and elsewhere"
+			if prints {
+				page = "access is denied from 10.3.4.5 and elsewhere"
+			}
+			s.carry = func(p string) []byte {
+				switch {
+				case p != place:
+					return []byte("nothing")
+				case p == "split":
+					return fmt.Appendf(nil, "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n", page[:5], len(page)-5, page[5:])
+				}
+				return []byte(page)
+			}
+			s.page = []byte(page)
+			if place == "compressed" {
+				s.page = append([]byte("words before it, words before it, words before it "), page...)
+			}
+			_, c := released(t, s.seal(t), Redaction{Classes: DefaultWithheld})
+			sum := sha256.Sum256(s.page)
+			if got := bytes.Contains(c.File(MeasurementsName).Data, []byte(hex.EncodeToString(sum[:]))); got == prints {
+				t.Errorf("%s, prints %v: the digest is there: %v", place, prints, got)
+			}
+		}
+	}
+}
+
+// TestRedactWholeClass: where single values would make the file grow, their
+// class goes.
+func TestRedactWholeClass(t *testing.T) {
+	s := quietScene()
+	var headers []string
+	for i := range 400 {
+		headers = append(headers, fmt.Sprintf(`{"name":"x%d","value":"%s"}`, i, []string{"other", "alpha"}[i%2]))
+	}
+	lines := strings.Replace(string(s.lines(t)), `"headers":[`, `"headers":[`+strings.Join(headers, ",")+",", 1)
+	sig, vkey := signer(t, 1)
+	data, err := Seal(Sealing{Measurements: []byte(lines), Signer: sig, Key: vkey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := TextIdentifier("alpha", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, c := released(t, opens(t, data), Redaction{Also: []Identifier{id}})
+	if !slices.Equal(out.Whole, []Class{Foreign}) || len(bytesOf(t, c)) > len(data) {
+		t.Errorf("%v, %d bytes of %d", out.Whole, len(bytesOf(t, c)), len(data))
 	}
 }
 
