@@ -163,6 +163,9 @@ func (s *spellings) address4(a netip.Addr) {
 	s.bytes("binary, complement", ^b[0], ^b[1], ^b[2], ^b[3])                     // Teredo (RFC 4380, 4)
 	s.bytes("binary, masked by STUN", b[0]^0x21, b[1]^0x12, b[2]^0xa4, b[3]^0x42) // XOR-MAPPED-ADDRESS (RFC 8489, 14.2)
 	for _, v := range []uint32{be, le} {
+		if v < 1<<22 {
+			continue // a number of bytes or microseconds like any other
+		}
 		s.number("integer", strconv.FormatUint(uint64(v), 10))
 		s.number("integer, octal", "0"+strconv.FormatUint(uint64(v), 8), "0o"+strconv.FormatUint(uint64(v), 8))
 		s.number("integer, hex", "0x"+strconv.FormatUint(uint64(v), 16))

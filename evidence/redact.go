@@ -436,8 +436,9 @@ func (r *redacting) round(c *Bundle, first bool) error {
 				on = values
 			} else {
 				// Our own words and numbers, read as an encoding, can spell
-				// anything by chance; nothing was ever encoded in them.
-				if len(on) > 0 && c.Files[n].Kind == Text && strings.Contains(l.Encoding, ", in ") || first {
+				// anything by chance, and so can lengths and flags of packets;
+				// nothing was ever encoded in them.
+				if len(on) > 0 && (c.Files[n].Kind == Binary || c.Files[n].Kind == Text && strings.Contains(l.Encoding, ", in ")) || first {
 					continue
 				}
 				if len(on) > 0 {

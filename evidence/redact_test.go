@@ -499,6 +499,16 @@ func TestRedactNeighbours(t *testing.T) {
 	}
 }
 
+// TestRedactChance: an address whose bytes are those of a capture's structure
+// (a block's type and the like) does not keep it from being given away.
+func TestRedactChance(t *testing.T) {
+	for _, a := range []string{"1.0.0.2", "0.1.0.0", "4.0.2.0", "2.0.4.0", "6.0.0.0"} {
+		s := quietScene()
+		s.client = netip.MustParseAddr(a)
+		released(t, s.seal(t), Redaction{Classes: DefaultWithheld})
+	}
+}
+
 // candidates are addresses of a /12, all that an attacker has to try.
 func candidates(n int) (list []netip.Addr) {
 	for i := range n {
