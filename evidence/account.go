@@ -285,7 +285,10 @@ func (b *Bundle) receipts(a *Account) {
 		signed := map[string]bool{}
 		for _, r := range receipt.Check(e.Measurement.Observations) {
 			checked++
-			if r.Err != nil || len(r.Missing) > 0 {
+			switch {
+			case errors.Is(r.Err, receipt.ErrWithheld):
+				continue // what it covers counts as unsigned
+			case r.Err != nil || len(r.Missing) > 0:
 				a.Refused++
 			}
 			if r.Err != nil {

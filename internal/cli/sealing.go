@@ -417,9 +417,9 @@ func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum *
 		say("checkpoint", i18n.LTR("log", log), i18n.LTR("n", strconv.FormatInt(size, 10)))
 	}
 	if s.recipients != nil {
-		say("encrypted", i18n.Command("command", "age -d -i KEY "+filepath.Base(s.path)))
+		say("encrypted", i18n.Command("command", "age -d -i KEY "+s.path))
 	} else {
-		say("verify", i18n.Command("command", "govah verify "+filepath.Base(s.path)))
+		say("verify", i18n.Command("command", "govah verify "+s.path))
 	}
 	return nil
 }
