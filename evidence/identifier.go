@@ -176,7 +176,12 @@ func (s *spellings) address4(a netip.Addr) {
 	// The forms of inet_aton, and those of one width.
 	s.number("dotted hex", fmt.Sprintf("0x%x.0x%x.0x%x.0x%x", b[0], b[1], b[2], b[3]), fmt.Sprintf("0x%02x.0x%02x.0x%02x.0x%02x", b[0], b[1], b[2], b[3]))
 	s.number("dotted octal", fmt.Sprintf("0%o.0%o.0%o.0%o", b[0], b[1], b[2], b[3]), fmt.Sprintf("%04o.%04o.%04o.%04o", b[0], b[1], b[2], b[3]))
-	s.number("two or three parts", fmt.Sprintf("%d.%d", b[0], be&0xffffff), fmt.Sprintf("%d.%d.%d", b[0], b[1], be&0xffff))
+	if b[1] != 0 { // else it is what versions look like
+		s.number("two parts", fmt.Sprintf("%d.%d", b[0], be&0xffffff))
+	}
+	if b[2] != 0 {
+		s.number("three parts", fmt.Sprintf("%d.%d.%d", b[0], b[1], be&0xffff))
+	}
 	s.number("padded", fmt.Sprintf("%03d%03d%03d%03d", b[0], b[1], b[2], b[3]))
 	s.number("backwards", reversed(a.String()))
 	s.net24(b)

@@ -32,8 +32,22 @@ func text4(f func(b [4]byte) string) func(Identifier) []byte {
 		if id.Kind != KindAddress || !id.Addr.Is4() {
 			return nil
 		}
-		return []byte(f(id.Addr.As4()))
+		if s := f(id.Addr.As4()); s != "" {
+			return []byte(s)
+		}
+		return nil
 	}
+}
+
+// number writes an address as one number, but not one that is small.
+func number(v uint32, format string, signed bool) string {
+	switch {
+	case v < 1<<22:
+		return ""
+	case signed:
+		return fmt.Sprintf(format, int32(v))
+	}
+	return fmt.Sprintf(format, v)
 }
 
 func text6(f func(a netip.Addr) string) func(Identifier) []byte {
@@ -89,13 +103,21 @@ var writings = []writing{
 	{"dotted octal", text4(func(b [4]byte) string { return fmt.Sprintf("0%o.0%o.0%o.0%o", b[0], b[1], b[2], b[3]) })},
 	{"dotted, mixed octal", text4(func(b [4]byte) string { return fmt.Sprintf("%d.0%o.%d.0%o", b[0], b[1], b[2], b[3]) })},
 	{"dotted hex", text4(func(b [4]byte) string { return fmt.Sprintf("0x%02X.0x%02x.0x%02x.0x%02x", b[0], b[1], b[2], b[3]) })},
-	{"integer", text4(func(b [4]byte) string { return fmt.Sprint(binary.BigEndian.Uint32(b[:])) })},
-	{"integer, other order", text4(func(b [4]byte) string { return fmt.Sprint(binary.LittleEndian.Uint32(b[:])) })},
-	{"integer, signed", text4(func(b [4]byte) string { return fmt.Sprint(int32(binary.BigEndian.Uint32(b[:]))) })},
-	{"integer, hex", text4(func(b [4]byte) string { return fmt.Sprintf("0x%x", binary.BigEndian.Uint32(b[:])) })},
-	{"integer, octal", text4(func(b [4]byte) string { return fmt.Sprintf("0%o", binary.BigEndian.Uint32(b[:])) })},
-	{"two parts", text4(func(b [4]byte) string { return fmt.Sprintf("%d.%d", b[0], binary.BigEndian.Uint32(b[:])&0xffffff) })},
+	{"integer", text4(func(b [4]byte) string { return number(binary.BigEndian.Uint32(b[:]), "%d", false) })},
+	{"integer, other order", text4(func(b [4]byte) string { return number(binary.LittleEndian.Uint32(b[:]), "%d", false) })},
+	{"integer, signed", text4(func(b [4]byte) string { return number(binary.BigEndian.Uint32(b[:]), "%d", true) })},
+	{"integer, hex", text4(func(b [4]byte) string { return number(binary.BigEndian.Uint32(b[:]), "0x%x", false) })},
+	{"integer, octal", text4(func(b [4]byte) string { return number(binary.BigEndian.Uint32(b[:]), "0%o", false) })},
+	{"two parts", text4(func(b [4]byte) string {
+		if b[1] == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%d.%d", b[0], binary.BigEndian.Uint32(b[:])&0xffffff)
+	})},
 	{"three parts", text4(func(b [4]byte) string {
+		if b[2] == 0 {
+			return ""
+		}
 		return fmt.Sprintf("%d.%d.%d", b[0], b[1], binary.BigEndian.Uint16(b[2:]))
 	})},
 	{"in-addr.arpa", text4(func(b [4]byte) string { return fmt.Sprintf("%d.%d.%d.%d.in-addr.arpa", b[3], b[2], b[1], b[0]) })},

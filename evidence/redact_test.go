@@ -253,8 +253,9 @@ func TestRedactPlanted(t *testing.T) {
 				}
 			}
 		}
-		// The names of what was measured are still there.
-		for _, left := range []string{"example.org", "connection_reset", s.server.String()} {
+		// What was measured is still there. (Single values can go by chance:
+		// three letters stand in much that is decoded.)
+		for _, left := range []string{"example.org", "connection_reset"} {
 			if !bytes.Contains(c.File(MeasurementsName).Data, []byte(left)) {
 				rt.Errorf("%s was not to be withheld", left)
 			}
