@@ -21,33 +21,34 @@ import (
 // ours is what each package may import of this module. A package that is not
 // in it does not exist: whoever adds one decides here what it may know.
 var ours = map[string][]string{
-	"measure":          {},
-	"packet":           {},
-	"known":            {"measure"},
-	"record":           {"measure"},
-	"ooni":             {"measure"},
-	"judge":            {"measure", "known"},
-	"identify":         {"measure", "known"},
-	"evidence":         {"measure", "packet", "record", "evidence/tlog", "evidence/receipt"},
-	"evidence/keyring": {},
-	"evidence/tlog":    {},
-	"evidence/receipt": {"measure"},
-	"report":           {"measure", "internal/i18n"},
-	"exposure":         {"measure", "packet", "known"},
-	"wire":             {"measure", "packet", "evidence/receipt"},
-	"wire/host":        {"measure", "packet", "wire"},
-	"lab":              {"measure", "packet", "wire", "lab/box"},
-	"lab/box":          {"packet"},
-	"lab/kernel":       {"lab", "lab/box", "packet", "wire", "measure"}, // test support: a kernel's client in front of a world
-	"locate":           {"measure", "packet", "wire"},
-	"check":            {"measure", "known", "wire", "judge", "identify"},
-	"helper":           {"measure", "packet", "wire", "evidence/receipt"},
-	"internal/cli":     {"*"},
-	"internal/i18n":    {},
-	"internal/geo":     {},
-	"internal/geo/gen": {"internal/geo"},
-	"internal/consent": {},
-	"cmd/govah":        {"internal/cli"},
+	"measure":             {},
+	"packet":              {},
+	"known":               {"measure"},
+	"record":              {"measure"},
+	"ooni":                {"measure"},
+	"judge":               {"measure", "known"},
+	"identify":            {"measure", "known"},
+	"evidence":            {"measure", "packet", "record", "evidence/tlog", "evidence/receipt"},
+	"evidence/keyring":    {},
+	"evidence/tlog":       {},
+	"evidence/tlog/serve": {"evidence/tlog"},
+	"evidence/receipt":    {"measure"},
+	"report":              {"measure", "internal/i18n"},
+	"exposure":            {"measure", "packet", "known"},
+	"wire":                {"measure", "packet", "evidence/receipt"},
+	"wire/host":           {"measure", "packet", "wire"},
+	"lab":                 {"measure", "packet", "wire", "lab/box"},
+	"lab/box":             {"packet"},
+	"lab/kernel":          {"lab", "lab/box", "packet", "wire", "measure"}, // test support: a kernel's client in front of a world
+	"locate":              {"measure", "packet", "wire"},
+	"check":               {"measure", "known", "wire", "judge", "identify"},
+	"helper":              {"measure", "packet", "wire", "evidence/receipt"},
+	"internal/cli":        {"*"},
+	"internal/i18n":       {},
+	"internal/geo":        {},
+	"internal/geo/gen":    {"internal/geo"},
+	"internal/consent":    {},
+	"cmd/govah":           {"internal/cli"},
 }
 
 // internals are packages below internal/ that only their owners may import.
@@ -72,8 +73,8 @@ var theirs = map[string][]string{
 	"github.com/spf13/pflag":                  {"internal/cli"},
 	"golang.org/x/crypto/ssh":                 {"wire"},
 	"golang.org/x/crypto/x509roots/fallback":  {"internal/cli"},
-	"golang.org/x/mod/sumdb/note":             {"evidence", "evidence/tlog", "evidence/keyring", "evidence/receipt"},
-	"golang.org/x/mod/sumdb/tlog":             {"evidence/tlog"},
+	"golang.org/x/mod/sumdb/note":             {"evidence", "evidence/tlog", "evidence/tlog/serve", "evidence/keyring", "evidence/receipt"},
+	"golang.org/x/mod/sumdb/tlog":             {"evidence/tlog", "evidence/tlog/serve"},
 	"golang.org/x/net/bpf":                    {"wire/host", "lab/kernel"},
 	"golang.org/x/net/http2":                  {"wire", "lab", "helper"},
 	"golang.org/x/net/idna":                   {"check", "wire", "lab", "known", "ooni"},
@@ -107,7 +108,7 @@ var mayDial = []string{"wire/host", "lab/kernel"}
 // mayDialFiles contact a log or a witness whom the user named, with the one
 // client that internal/cli/tlog.go makes; no other part of the command, and
 // nothing else that makes, reads or verifies evidence, contacts anybody.
-var mayDialFiles = []string{"internal/cli/tlog.go", "evidence/tlog/client.go", "evidence/tlog/publish.go"}
+var mayDialFiles = []string{"internal/cli/tlog.go", "evidence/tlog/client.go", "evidence/tlog/serve/publish.go"}
 
 const module = "govah"
 
@@ -275,6 +276,7 @@ func TestObjections(t *testing.T) {
 		{source{pkg: "packet", test: true}, "github.com/gopacket/gopacket/pcapgo", false},
 		{source{pkg: "wire"}, "C", true},
 		{source{pkg: "evidence"}, "golang.org/x/crypto/x509roots/fallback", true},
+		{source{pkg: "evidence"}, "govah/evidence/tlog/serve", true},
 	} {
 		if why := objection(c.s, c.imported); (why != "") != c.objects {
 			t.Errorf("%s (test %v, external %v) importing %s: %q", c.s.pkg, c.s.test, c.s.external, c.imported, why)

@@ -1,7 +1,8 @@
-// Package tlog is a transparency log of evidence: the log on disk and over
-// HTTP, the witness that cosigns it, and proofs of inclusion that verify
-// without a network. An entry is the SHA-256 of a bundle's note and nothing
-// else, so that a log holds no personal data.
+// Package tlog is what a transparency log of evidence says, and whether to
+// believe it: checkpoints, cosignatures, policies, and proofs of inclusion
+// that verify without a network. An entry is the SHA-256 of a bundle's note
+// and nothing else, so that a log holds no personal data. The
+// log and the witness themselves are in evidence/tlog/serve.
 //
 // The formats are those of C2SP: signed-note, tlog-checkpoint, tlog-tiles,
 // tlog-cosignature (Ed25519), tlog-witness, tlog-proof and tlog-policy. What
@@ -25,12 +26,11 @@ const EntrySize = 32
 // Entry is one entry of a log: the SHA-256 of a bundle's note.
 type Entry [EntrySize]byte
 
-// leaf is the entry's hash in the tree (RFC 6962, 2.1).
-func (e Entry) leaf() merkle.Hash { return merkle.RecordHash(e[:]) }
-
+// Limits of what is read.
 const (
-	maxTree       = int64(1) << 62 // leaves; beyond, the arithmetic of golang.org/x/mod does not end
-	maxCheckpoint = 64 << 10       // bytes of a signed checkpoint: a hundred signatures
+	MaxTree       = int64(1) << 62 // leaves; beyond, the arithmetic of golang.org/x/mod does not end
+	MaxCheckpoint = 64 << 10       // bytes of a signed checkpoint: a hundred signatures
+	MaxHashes     = 63             // of a proof in a tree of at most 2^62 leaves
 )
 
 // Tree is a tree head: what a checkpoint says of a log, without signatures.
@@ -55,7 +55,7 @@ func (t Tree) Text() string {
 // ParseTree reads the text of a checkpoint: at least three lines, none empty,
 // numbers and base64 in their one canonical form.
 func ParseTree(text string) (Tree, error) {
-	if len(text) > maxCheckpoint {
+	if len(text) > MaxCheckpoint {
 		return Tree{}, errors.New("a checkpoint that is too long")
 	}
 	body, ok := strings.CutSuffix(text, "\n")
@@ -70,17 +70,17 @@ func ParseTree(text string) (Tree, error) {
 	}
 	t := Tree{Origin: lines[0]}
 	var err error
-	if t.Size, err = decimal(lines[1]); err != nil {
+	if t.Size, err = ParseDecimal(lines[1]); err != nil {
 		return Tree{}, fmt.Errorf("size of the tree: %w", err)
 	}
-	if t.Size > maxTree {
+	if t.Size > MaxTree {
 		return Tree{}, errors.New("size of the tree: more than 2^62 leaves")
 	}
-	if t.Root, err = hash(lines[2]); err != nil {
+	if t.Root, err = ParseHash(lines[2]); err != nil {
 		return Tree{}, fmt.Errorf("root hash: %w", err)
 	}
 	if t.Size == 0 && t.Root != emptyRoot {
-		return Tree{}, errEmptyRoot
+		return Tree{}, ErrEmptyRoot
 	}
 	if len(lines) > 3 {
 		t.Extra = lines[3:]
@@ -88,14 +88,15 @@ func ParseTree(text string) (Tree, error) {
 	return t, nil
 }
 
-var errEmptyRoot = errors.New("root hash: not that of an empty tree")
+// ErrEmptyRoot says that a tree of no leaves has another root than it can have.
+var ErrEmptyRoot = errors.New("root hash: not that of an empty tree")
 
 // emptyRoot is SHA-256 of nothing (RFC 6962, 2.1).
 var emptyRoot, _ = merkle.TreeHash(0, nil)
 
-// signedText cuts a signed note into the text and the lines of signatures.
-func signedText(note []byte) (text, signatures string, err error) {
-	if len(note) > maxCheckpoint {
+// SplitNote cuts a signed note into the text and the lines of signatures.
+func SplitNote(note []byte) (text, signatures string, err error) {
+	if len(note) > MaxCheckpoint {
 		return "", "", errors.New("a signed note that is too long")
 	}
 	i := bytes.LastIndex(note, []byte("\n\n"))
@@ -105,8 +106,8 @@ func signedText(note []byte) (text, signatures string, err error) {
 	return string(note[:i+1]), string(note[i+2:]), nil
 }
 
-// decimal reads an ASCII decimal without a sign or leading zeroes.
-func decimal(s string) (int64, error) {
+// ParseDecimal reads an ASCII decimal without a sign or leading zeroes.
+func ParseDecimal(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
 	if err != nil || strconv.FormatUint(n, 10) != s {
 		return 0, errors.New("no decimal number without leading zeroes")
@@ -114,8 +115,8 @@ func decimal(s string) (int64, error) {
 	return int64(n), nil
 }
 
-// hash reads a SHA-256 in base64, in the one form that has no bits to spare.
-func hash(s string) (h merkle.Hash, err error) {
+// ParseHash reads a SHA-256 in base64, in the one form that has no bits to spare.
+func ParseHash(s string) (h merkle.Hash, err error) {
 	b, err := base64.StdEncoding.Strict().DecodeString(s)
 	if err != nil || len(b) != len(h) || len(s) != base64.StdEncoding.EncodedLen(len(h)) {
 		return h, errors.New("no SHA-256 in base64")

@@ -23,7 +23,7 @@ type Client struct {
 
 // NewClient is a client of the log at a URL prefix.
 func NewClient(url string, client *http.Client) (*Client, error) {
-	url, err := policyURL(url)
+	url, err := ParseURL(url)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 
 // Checkpoint is the log's newest checkpoint, signed.
 func (c *Client) Checkpoint(ctx context.Context) ([]byte, error) {
-	return c.get(ctx, "checkpoint", maxCheckpoint)
+	return c.get(ctx, "checkpoint", MaxCheckpoint)
 }
 
 // PendingError says that an entry is in the log, and not yet in a checkpoint
@@ -111,14 +111,14 @@ func (c *Client) Add(ctx context.Context, e Entry, p *Policy) ([]byte, Proof, er
 			if err == nil {
 				return body, proof, nil
 			}
-			raw, parsed := parseProof(body)
+			raw, parsed := ParseProof(body)
 			if parsed != nil {
 				return nil, Proof{}, fmt.Errorf("the log's proof: %w", err)
 			}
-			pending.Index, pending.Why = raw.index, err
+			pending.Index, pending.Why = raw.Index, err
 		case resp.StatusCode == http.StatusAccepted:
 			text, ok := strings.CutPrefix(strings.TrimSuffix(string(body), "\n"), "index ")
-			index, err := decimal(text)
+			index, err := ParseDecimal(text)
 			if !ok || err != nil {
 				return nil, Proof{}, errors.New("the log's answer has no index")
 			}
@@ -177,40 +177,10 @@ func (c *Client) Prove(ctx context.Context, index int64, e Entry, p *Policy) ([]
 	if err != nil {
 		return nil, Proof{}, fmt.Errorf("reading the log's tiles: %w", err)
 	}
-	proof := rawProof{index: index, path: path, checkpoint: text}.text()
+	proof := RawProof{Index: index, Path: path, Checkpoint: text}.Text()
 	got, err := VerifyProof(proof, e[:], p)
 	if err != nil {
 		return nil, Proof{}, err
 	}
 	return proof, got, nil
-}
-
-// remoteTiles implements golang.org/x/mod's TileReader, which checks what it
-// reads.
-type remoteTiles struct {
-	ctx context.Context
-	c   *Client
-}
-
-func (r *remoteTiles) Height() int                       { return tileHeight }
-func (r *remoteTiles) SaveTiles([]merkle.Tile, [][]byte) {}
-func (r *remoteTiles) ReadTiles(tiles []merkle.Tile) ([][]byte, error) {
-	list := make([][]byte, len(tiles))
-	for i, m := range tiles {
-		t := tile{m.L, m.N, m.W}
-		data, err := r.c.get(r.ctx, t.path(), tileWidth*merkle.HashSize)
-		var status *statusError
-		if errors.As(err, &status) && status.status == http.StatusNotFound && t.w < tileWidth {
-			t.w = tileWidth // which may have taken its place
-			data, err = r.c.get(r.ctx, t.path(), tileWidth*merkle.HashSize)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.path(), err)
-		}
-		if len(data) < m.W*merkle.HashSize {
-			return nil, fmt.Errorf("%s has %d bytes", t.path(), len(data))
-		}
-		list[i] = data[:m.W*merkle.HashSize]
-	}
-	return list, nil
 }

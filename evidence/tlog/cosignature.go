@@ -31,7 +31,6 @@ type Cosigner struct {
 	name string
 	id   uint32
 	key  ed25519.PrivateKey
-	now  func() time.Time
 }
 
 // NewCosigner reads a witness's private key, as [MakeKey] makes it.
@@ -44,7 +43,7 @@ func NewCosigner(skey string) (*Cosigner, error) {
 		return nil, fmt.Errorf("the key is of type %d; a witness's is of type %d", algorithm, algorithmCosignature)
 	}
 	key := ed25519.NewKeyFromSeed(seed)
-	return &Cosigner{name: name, id: keyID(name, algorithmCosignature, key.Public().(ed25519.PublicKey)), key: key, now: time.Now}, nil
+	return &Cosigner{name: name, id: keyID(name, algorithmCosignature, key.Public().(ed25519.PublicKey)), key: key}, nil
 }
 
 // Name implements note.Signer.
@@ -54,11 +53,22 @@ func (c *Cosigner) Name() string { return c.name }
 func (c *Cosigner) KeyHash() uint32 { return c.id }
 
 // Sign implements note.Signer.
-func (c *Cosigner) Sign(text []byte) ([]byte, error) { return c.signAt(text, c.now().Unix()) }
+func (c *Cosigner) Sign(text []byte) ([]byte, error) { return c.signAt(text, time.Now().Unix()) }
 
 // VKey is the witness's public key, for policies.
 func (c *Cosigner) VKey() string {
 	return vkey(c.name, algorithmCosignature, c.key.Public().(ed25519.PublicKey))
+}
+
+// Cosign cosigns text as of a time in seconds since 1970: the line of the
+// signature.
+func (c *Cosigner) Cosign(text []byte, seconds int64) ([]byte, error) {
+	sig, err := c.signAt(text, seconds)
+	if err != nil {
+		return nil, err
+	}
+	raw := append(binary.BigEndian.AppendUint32(nil, c.id), sig...)
+	return fmt.Appendf(nil, "— %s %s\n", c.name, base64.StdEncoding.EncodeToString(raw)), nil
 }
 
 // signAt signs text as of a time in seconds since 1970.
@@ -136,6 +146,15 @@ type logKey struct {
 func (l *logKey) Name() string                 { return l.name }
 func (l *logKey) KeyHash() uint32              { return l.id }
 func (l *logKey) Verify(text, sig []byte) bool { return ed25519.Verify(l.key, text, sig) }
+
+// NewLogVerifier reads a log's public key: a vkey of type 0x01.
+func NewLogVerifier(text string) (note.Verifier, error) {
+	l, err := newLogKey(text)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
 
 func newLogKey(text string) (*logKey, error) {
 	name, algorithm, key, err := publicKey(text)

@@ -6,10 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // MakeKey makes a new private key of a log or a witness. Whoever has it can
@@ -30,51 +28,21 @@ func MakeKey(name string, witness bool) (string, error) {
 		base64.StdEncoding.EncodeToString(append([]byte{algorithm}, key.Seed()...))), nil
 }
 
-// ErrNoKey says that a key file is not there, and no name was given for a new
-// key.
-var ErrNoKey = errors.New("the key file is not there")
-
-// KeyFile reads the private key of a log or a witness, of at most one line. If
-// the file is not there it makes a key of that name, readable by nobody else;
-// fresh is true then. If name is not empty, an old key must have it.
-func KeyFile(path, name string, witness bool) (skey string, fresh bool, err error) {
-	data, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && name == "":
-		return "", false, fmt.Errorf("%w: %s", ErrNoKey, path)
-	case errors.Is(err, fs.ErrNotExist):
-		if skey, err = MakeKey(name, witness); err != nil {
-			return "", false, err
-		}
-		if err := writeKey(path, skey); err != nil {
-			return "", false, fmt.Errorf("keeping the new key: %w", err)
-		}
-		return skey, true, nil
-	case err != nil:
-		return "", false, fmt.Errorf("reading the key: %w", err)
-	case len(data) > 4096:
-		return "", false, fmt.Errorf("%s is no key: it is too long", path)
-	}
-	skey = strings.TrimSpace(string(data))
-	owner, algorithm, _, err := privateKey(skey)
-	if err == nil && (algorithm == algorithmCosignature) != witness {
-		err = errors.New("it is a log's key where a witness's is wanted, or the other way round")
-	}
-	if err == nil && name != "" && owner != name {
-		err = fmt.Errorf("it is the key of %q, not of %q", owner, name)
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("%s: %w", path, err)
-	}
-	return skey, false, nil
+// ParseKey says whose private key it is, and whether a witness's or a log's.
+func ParseKey(skey string) (name string, witness bool, err error) {
+	name, algorithm, _, err := privateKey(skey)
+	return name, algorithm == algorithmCosignature, err
 }
 
-// writeKey writes a key file, whole and durable, where there is none.
-func writeKey(path, skey string) error {
-	d, err := openFolder(filepath.Dir(path))
-	if err != nil {
-		return err
+// NewLogSigner reads a log's private key: what signs with it, and the public
+// key, for policies and witnesses.
+func NewLogSigner(skey string) (signer note.Signer, vkey string, err error) {
+	if signer, err = note.NewSigner(skey); err != nil {
+		return nil, "", errors.New("its key is no private key of a log")
 	}
-	defer d.Close()
-	return replaceFile(d, filepath.Base(path), []byte(skey+"\n"))
+	_, _, seed, err := privateKey(skey)
+	if err != nil {
+		return nil, "", err
+	}
+	return signer, vkeyOf(signer.Name(), algorithmEd25519, seed), nil
 }

@@ -95,7 +95,7 @@ func (p *policyReader) line(words []string) error {
 		}
 		l := policyLog{key: key}
 		if len(rest) == 2 {
-			if l.url, err = policyURL(rest[1]); err != nil {
+			if l.url, err = ParseURL(rest[1]); err != nil {
 				return err
 			}
 		}
@@ -116,7 +116,7 @@ func (p *policyReader) line(words []string) error {
 		}
 		w := policyWitness{name: rest[0], key: key}
 		if len(rest) == 3 {
-			if w.url, err = policyURL(rest[2]); err != nil {
+			if w.url, err = ParseURL(rest[2]); err != nil {
 				return err
 			}
 		}
@@ -149,7 +149,7 @@ func (p *policyReader) line(words []string) error {
 		case "any":
 			g.k = 1
 		default:
-			k, err := decimal(rest[1])
+			k, err := ParseDecimal(rest[1])
 			if err != nil || k < 1 || k > int64(len(g.members)) {
 				return fmt.Errorf("the count is all, any, or 1 to %d", len(g.members))
 			}
@@ -191,7 +191,8 @@ func (p *policyReader) define(name string, g *group) error {
 	return nil
 }
 
-func policyURL(s string) (string, error) {
+// ParseURL reads the URL of a log or a witness.
+func ParseURL(s string) (string, error) {
 	if u, err := url.Parse(s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return "", fmt.Errorf("%q is no URL of a log or a witness", s)
 	}

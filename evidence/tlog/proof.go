@@ -15,8 +15,7 @@ import (
 const (
 	proofHeader = "c2sp.org/tlog-proof@v1"
 	maxExtra    = 16 << 10                                      // bytes of extra data, in base64
-	maxHashes   = 63                                            // of a proof in a tree of at most 2^62 leaves
-	maxProof    = maxCheckpoint + maxExtra + maxHashes*45 + 128 // bytes
+	maxProof    = MaxCheckpoint + maxExtra + MaxHashes*45 + 128 // bytes
 )
 
 // Cosignature is a witness's that was verified.
@@ -62,7 +61,7 @@ type Proof struct {
 // VerifyCheckpoint verifies a signed checkpoint: the signature of one of the
 // policy's logs, whose name the origin must be, and cosignatures of a quorum.
 func VerifyCheckpoint(text []byte, p *Policy) (Checkpoint, error) {
-	body, signatures, err := signedText(text)
+	body, signatures, err := SplitNote(text)
 	if err != nil {
 		return Checkpoint{}, err
 	}
@@ -120,50 +119,51 @@ func VerifyProof(proof, entry []byte, p *Policy) (Proof, error) {
 	if len(entry) != EntrySize {
 		return Proof{}, fmt.Errorf("an entry has %d bytes, not %d", EntrySize, len(entry))
 	}
-	raw, err := parseProof(proof)
+	raw, err := ParseProof(proof)
 	if err != nil {
 		return Proof{}, fmt.Errorf("reading the proof: %w", err)
 	}
-	c, err := VerifyCheckpoint(raw.checkpoint, p)
+	c, err := VerifyCheckpoint(raw.Checkpoint, p)
 	if err != nil {
 		return Proof{}, err
 	}
-	if raw.index >= c.Size {
-		return Proof{}, fmt.Errorf("the proof is of entry %d of a tree of %d", raw.index, c.Size)
+	if raw.Index >= c.Size {
+		return Proof{}, fmt.Errorf("the proof is of entry %d of a tree of %d", raw.Index, c.Size)
 	}
-	if err := merkle.CheckRecord(raw.path, c.Size, c.Root, raw.index, Entry(entry).leaf()); err != nil {
+	if err := merkle.CheckRecord(raw.Path, c.Size, c.Root, raw.Index, merkle.RecordHash(entry)); err != nil {
 		return Proof{}, errors.New("the proof does not lead from this entry to the checkpoint's root")
 	}
-	return Proof{Index: raw.index, Checkpoint: c, Extra: raw.extra}, nil
+	return Proof{Index: raw.Index, Checkpoint: c, Extra: raw.Extra}, nil
 }
 
-// rawProof is a tlog-proof, unverified.
-type rawProof struct {
-	index      int64
-	path       merkle.RecordProof
-	extra      []byte // nil: no such line
-	checkpoint []byte // signed
+// RawProof is a tlog-proof, unverified.
+type RawProof struct {
+	Index      int64
+	Path       merkle.RecordProof
+	Extra      []byte // nil: no such line
+	Checkpoint []byte // signed
 }
 
-func (p rawProof) text() []byte {
+// Text is the proof as a file (c2sp.org/tlog-proof).
+func (p RawProof) Text() []byte {
 	var b bytes.Buffer
 	b.WriteString(proofHeader + "\n")
-	if p.extra != nil {
-		fmt.Fprintf(&b, "extra %s\n", base64.StdEncoding.EncodeToString(p.extra))
+	if p.Extra != nil {
+		fmt.Fprintf(&b, "extra %s\n", base64.StdEncoding.EncodeToString(p.Extra))
 	}
-	fmt.Fprintf(&b, "index %d\n", p.index)
-	for _, h := range p.path {
+	fmt.Fprintf(&b, "index %d\n", p.Index)
+	for _, h := range p.Path {
 		fmt.Fprintf(&b, "%s\n", base64.StdEncoding.EncodeToString(h[:]))
 	}
 	b.WriteByte('\n')
-	b.Write(p.checkpoint)
+	b.Write(p.Checkpoint)
 	return b.Bytes()
 }
 
-// parseProof reads a proof in its one canonical form: text of what it returns
+// ParseProof reads a proof in its one canonical form: Text of what it returns
 // is the input.
-func parseProof(data []byte) (rawProof, error) {
-	var p rawProof
+func ParseProof(data []byte) (RawProof, error) {
+	var p RawProof
 	if len(data) > maxProof {
 		return p, fmt.Errorf("more than %d bytes", maxProof)
 	}
@@ -185,25 +185,25 @@ func parseProof(data []byte) (rawProof, error) {
 		if err != nil || base64.StdEncoding.EncodeToString(extra) != b64 {
 			return p, errors.New("the extra data is not base64")
 		}
-		p.extra, lines = append([]byte{}, extra...), lines[1:]
+		p.Extra, lines = append([]byte{}, extra...), lines[1:]
 	}
 	if len(lines) == 0 || !strings.HasPrefix(lines[0], "index ") {
 		return p, errors.New("no line with the index")
 	}
 	var err error
-	if p.index, err = decimal(strings.TrimPrefix(lines[0], "index ")); err != nil {
+	if p.Index, err = ParseDecimal(strings.TrimPrefix(lines[0], "index ")); err != nil {
 		return p, fmt.Errorf("the index: %w", err)
 	}
-	if lines = lines[1:]; len(lines) > maxHashes {
-		return p, fmt.Errorf("more than %d hashes", maxHashes)
+	if lines = lines[1:]; len(lines) > MaxHashes {
+		return p, fmt.Errorf("more than %d hashes", MaxHashes)
 	}
 	for _, line := range lines {
-		h, err := hash(line)
+		h, err := ParseHash(line)
 		if err != nil {
 			return p, fmt.Errorf("the path: %w", err)
 		}
-		p.path = append(p.path, h)
+		p.Path = append(p.Path, h)
 	}
-	p.checkpoint = []byte(checkpoint)
+	p.Checkpoint = []byte(checkpoint)
 	return p, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"govah/evidence"
 	"govah/evidence/tlog"
+	"govah/evidence/tlog/serve"
 	"govah/internal/i18n"
 	"govah/report"
 	"govah/wire/host"
@@ -61,11 +62,11 @@ if all requests then come from one address.`,
 			if key == "" {
 				return usage("for example --key log.key; it is made at the first start", "a log needs --key FILE")
 			}
-			var remote []*tlog.RemoteWitness
+			var remote []*serve.RemoteWitness
 			client := plainClient(0)
 			for _, text := range witnesses {
 				url, vkey, _ := strings.Cut(text, "=")
-				w, err := tlog.NewRemoteWitness(url, vkey, client)
+				w, err := serve.NewRemoteWitness(url, vkey, client)
 				if err != nil {
 					return usage("it is --witness URL=KEY, with the key that the witness's operator publishes", "--witness %s: %v", text, err)
 				}
@@ -80,11 +81,11 @@ if all requests then come from one address.`,
 			if rate < 0 {
 				return usage("it is entries a second; 0 means no limit", "--rate %v", rate)
 			}
-			skey, fresh, err := tlog.KeyFile(key, origin, false)
+			skey, fresh, err := serve.KeyFile(key, origin, false)
 			if err != nil {
 				return keyHint(err, "--origin", "log.example.org/evidence")
 			}
-			l, err := tlog.Open(args[0], skey, fresh)
+			l, err := serve.Open(args[0], skey, fresh)
 			if err != nil {
 				return folderHint(err)
 			}
@@ -103,7 +104,7 @@ if all requests then come from one address.`,
 				}
 				a.note(fmt.Sprintf("govah: the log has %d entries; it is served. Ctrl-C stops it.", l.Size()))
 			}
-			s := &tlog.Server{Log: l, Witnesses: remote, Quorum: quorum, Rate: rate, Report: a.report}
+			s := &serve.Server{Log: l, Witnesses: remote, Quorum: quorum, Rate: rate, Report: a.report}
 			if err := s.Serve(a.ctx, listener); err != nil {
 				return hint(err, "entries that were acknowledged are in the folder; look whether the disk is full, and start again")
 			}
@@ -135,7 +136,7 @@ func plainClient(timeout time.Duration) *http.Client {
 
 // keyHint says what to do about a key that cannot be had.
 func keyHint(err error, flag, example string) error {
-	if errors.Is(err, tlog.ErrNoKey) {
+	if errors.Is(err, serve.ErrNoKey) {
 		return hint(err, "to make one, give it a name: %s %s", flag, example)
 	}
 	return hint(err, "give the file that was made at the first start, readable by you")
@@ -144,9 +145,9 @@ func keyHint(err error, flag, example string) error {
 // folderHint says what to do about a log or a witness that does not open.
 func folderHint(err error) error {
 	switch {
-	case errors.Is(err, tlog.ErrUsedKey):
+	case errors.Is(err, serve.ErrUsedKey):
 		return hint(err, "give the folder that this key was used with. If it is lost, begin with a new key: a second history under one key is what a log must never sign")
-	case errors.Is(err, tlog.ErrLocked):
+	case errors.Is(err, serve.ErrLocked):
 		return hint(err, "it is being served already; one process at a time")
 	}
 	return hint(err, "nothing was changed; restore the newest copy of the folder, or begin with a new key in a new one")

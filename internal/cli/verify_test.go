@@ -15,6 +15,7 @@ import (
 	"govah/evidence"
 	"govah/evidence/keyring"
 	"govah/evidence/tlog"
+	"govah/evidence/tlog/serve"
 )
 
 // TestVerifyInterval: with a checkpoint of a witnessed log sealed in, and the
@@ -31,23 +32,23 @@ func TestVerifyInterval(t *testing.T) {
 		}
 		return k
 	}
-	l, err := tlog.Open(filepath.Join(dir, "log"), skey("log.example/evidence", false), true)
+	l, err := serve.Open(filepath.Join(dir, "log"), skey("log.example/evidence", false), true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	w, err := tlog.OpenWitness(filepath.Join(dir, "witness"), skey("witness.example", true), []string{l.VKey()}, true)
+	w, err := serve.OpenWitness(filepath.Join(dir, "witness"), skey("witness.example", true), []string{l.VKey()}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
 	server := httptest.NewServer(w.Handler())
 	defer server.Close()
-	remote, err := tlog.NewRemoteWitness(server.URL+"/", w.VKey(), server.Client())
+	remote, err := serve.NewRemoteWitness(server.URL+"/", w.VKey(), server.Client())
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := tlog.Ask(remote)
+	asked := serve.Ask(remote)
 	logged := func(e tlog.Entry) []byte {
 		if _, err := l.Add(ctx, e); err != nil {
 			t.Fatal(err)
@@ -70,7 +71,7 @@ func TestVerifyInterval(t *testing.T) {
 	}
 	policy := "log " + l.VKey() + "\nwitness W " + w.VKey() + "\nquorum W\n"
 	good := file("policy", policy)
-	strange, err := tlog.OpenWitness(filepath.Join(dir, "stranger"), skey("stranger.example", true), []string{l.VKey()}, true)
+	strange, err := serve.OpenWitness(filepath.Join(dir, "stranger"), skey("stranger.example", true), []string{l.VKey()}, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"govah/evidence"
 	"govah/evidence/tlog"
+	"govah/evidence/tlog/serve"
 	"govah/wire/host"
 )
 
@@ -35,15 +36,15 @@ func (w *witnessFlags) add(cmd *cobra.Command) {
 }
 
 // open opens the witness of a folder.
-func (w *witnessFlags) open(dir string) (_ *tlog.Witness, fresh bool, err error) {
+func (w *witnessFlags) open(dir string) (_ *serve.Witness, fresh bool, err error) {
 	if w.key == "" {
 		return nil, false, usage("for example --key witness.key; it is made at the first start", "a witness needs --key FILE")
 	}
-	skey, fresh, err := tlog.KeyFile(w.key, w.name, true)
+	skey, fresh, err := serve.KeyFile(w.key, w.name, true)
 	if err != nil {
 		return nil, false, keyHint(err, "--name", "witness.example.org")
 	}
-	opened, err := tlog.OpenWitness(dir, skey, w.logs, fresh)
+	opened, err := serve.OpenWitness(dir, skey, w.logs, fresh)
 	if err != nil {
 		return nil, false, folderHint(err)
 	}
@@ -91,7 +92,7 @@ It speaks HTTP. Let a web server in front of it do TLS.`,
 				}
 				a.note("govah: the witness is running. Ctrl-C stops it.")
 			}
-			return tlog.ServeWitness(a.ctx, listener, opened)
+			return opened.Serve(a.ctx, listener)
 		},
 	}
 	w.add(cmd)
@@ -176,7 +177,7 @@ signed note.`,
 }
 
 // cosign signs a proof or a request that was carried to a witness.
-func cosign(w *tlog.Witness, data []byte) ([]byte, error) {
+func cosign(w *serve.Witness, data []byte) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(data, []byte("c2sp.org/tlog-proof@v1\n")):
 		return w.CosignProof(data)

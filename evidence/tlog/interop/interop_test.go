@@ -29,6 +29,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"govah/evidence/tlog"
+	"govah/evidence/tlog/serve"
 )
 
 const (
@@ -49,8 +50,8 @@ func must[T any](v T, err error) func(testing.TB) T {
 }
 
 // witnessed serves a new witness of a log.
-func witnessed(t *testing.T, logKey string) (w *tlog.Witness, at *httptest.Server) {
-	w = must(tlog.OpenWitness(t.TempDir(), must(tlog.MakeKey("w.example", true))(t), []string{logKey}, true))(t)
+func witnessed(t *testing.T, logKey string) (w *serve.Witness, at *httptest.Server) {
+	w = must(serve.OpenWitness(t.TempDir(), must(tlog.MakeKey("w.example", true))(t), []string{logKey}, true))(t)
 	t.Cleanup(func() { w.Close() })
 	at = httptest.NewServer(w.Handler())
 	t.Cleanup(at.Close)
@@ -76,14 +77,14 @@ func TestOursReadByTessera(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
-	l := must(tlog.Open(dir, must(tlog.MakeKey(origin, false))(t), true))(t)
+	l := must(serve.Open(dir, must(tlog.MakeKey(origin, false))(t), true))(t)
 	defer l.Close()
 	w, wat := witnessed(t, l.VKey())
-	remote := must(tlog.NewRemoteWitness(wat.URL, w.VKey(), wat.Client()))(t)
+	remote := must(serve.NewRemoteWitness(wat.URL, w.VKey(), wat.Client()))(t)
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	serving, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	s := &tlog.Server{Log: l, Witnesses: []*tlog.RemoteWitness{remote}, Quorum: 1, Report: func(text string) { t.Log(text) }}
+	s := &serve.Server{Log: l, Witnesses: []*serve.RemoteWitness{remote}, Quorum: 1, Report: func(text string) { t.Log(text) }}
 	go func() { ended <- s.Serve(serving, listener) }()
 	defer func() { stop(); <-ended }()
 
@@ -100,7 +101,7 @@ func TestOursReadByTessera(t *testing.T) {
 		if _, err := l.Add(ctx, batch...); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Publish(ctx, tlog.Ask(remote), 1, time.Hour); err != nil {
+		if err := l.Publish(ctx, serve.Ask(remote), 1, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		if tracker == nil {
@@ -245,7 +246,7 @@ func TestTheirCosignature(t *testing.T) {
 
 // vkeyOf is the public key of a log's private key.
 func vkeyOf(t testing.TB, skey string) string {
-	l := must(tlog.Open(t.TempDir(), skey, true))(t)
+	l := must(serve.Open(t.TempDir(), skey, true))(t)
 	defer l.Close()
 	return l.VKey()
 }

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"bytes"
@@ -15,14 +15,16 @@ import (
 	"time"
 
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 // entryOf is the i-th entry of tests.
-func entryOf(i int) Entry { return sha256.Sum256(fmt.Append(nil, "entry ", i)) }
+func entryOf(i int) tlog.Entry { return sha256.Sum256(fmt.Append(nil, "entry ", i)) }
 
 func mustKey(t testing.TB, name string, witness bool) string {
 	t.Helper()
-	key, err := MakeKey(name, witness)
+	key, err := tlog.MakeKey(name, witness)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +32,7 @@ func mustKey(t testing.TB, name string, witness bool) string {
 }
 
 // rootOf is the root over entries, by golang.org/x/mod.
-func rootOf(t testing.TB, entries []Entry) merkle.Hash {
+func rootOf(t testing.TB, entries []tlog.Entry) merkle.Hash {
 	t.Helper()
 	var stored []merkle.Hash
 	r := merkle.HashReaderFunc(func(indexes []int64) ([]merkle.Hash, error) {
@@ -54,9 +56,9 @@ func rootOf(t testing.TB, entries []Entry) merkle.Hash {
 	return root
 }
 
-func policyFor(t testing.TB, text string) *Policy {
+func policyFor(t testing.TB, text string) *tlog.Policy {
 	t.Helper()
-	p, err := ParsePolicy([]byte(text))
+	p, err := tlog.ParsePolicy([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +73,7 @@ func TestLog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	key := mustKey(t, "example.org/log", false)
-	var all []Entry
+	var all []tlog.Entry
 	r := rand.New(rand.NewPCG(1, 2))
 	var l *Log
 	for round := range 40 {
@@ -82,7 +84,7 @@ func TestLog(t *testing.T) {
 			}
 		}
 		n := []int{0, 1, 2, 255, 256, 257, r.IntN(3000)}[r.IntN(7)]
-		var batch []Entry
+		var batch []tlog.Entry
 		for range n {
 			batch = append(batch, entryOf(len(all)+len(batch)))
 		}
@@ -100,7 +102,7 @@ func TestLog(t *testing.T) {
 			if err := l.Publish(t.Context(), nil, 0, time.Hour); err != nil {
 				t.Fatal(err)
 			}
-			c, err := VerifyCheckpoint(l.Checkpoint(), policyFor(t, "log "+l.VKey()+"\nquorum none\n"))
+			c, err := tlog.VerifyCheckpoint(l.Checkpoint(), policyFor(t, "log "+l.VKey()+"\nquorum none\n"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,12 +137,12 @@ func TestLog(t *testing.T) {
 		if err != nil || index != int64(i) {
 			t.Fatalf("proof of entry %d: of %d, %v", i, index, err)
 		}
-		got, err := VerifyProof(proof, all[i][:], p)
+		got, err := tlog.VerifyProof(proof, all[i][:], p)
 		if err != nil || got.Index != int64(i) {
 			t.Fatalf("proof of entry %d: %v", i, err)
 		}
 		if other := all[(i+1)%len(all)]; len(all) > 1 {
-			if _, err := VerifyProof(proof, other[:], p); err == nil {
+			if _, err := tlog.VerifyProof(proof, other[:], p); err == nil {
 				t.Fatalf("the proof of entry %d proves another", i)
 			}
 		}
@@ -164,16 +166,16 @@ func TestIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	const n = 5*runEntries + 1234
-	entry := func(i int) Entry {
+	entry := func(i int) tlog.Entry {
 		if i%3 == 0 { // alike in the first ten bytes, or nearly
-			e := Entry{30: byte(i >> 8), 31: byte(i), 29: byte(i >> 16)}
+			e := tlog.Entry{30: byte(i >> 8), 31: byte(i), 29: byte(i >> 16)}
 			e[9] = byte(i % 5)
 			return e
 		}
 		return entryOf(i)
 	}
 	for i := 0; i < n; {
-		var batch []Entry
+		var batch []tlog.Entry
 		for ; i < n && len(batch) < maxBatch; i++ {
 			batch = append(batch, entry(i))
 		}
@@ -232,7 +234,7 @@ func TestAddTogether(t *testing.T) {
 	}
 	defer l.Close()
 	var mu sync.Mutex
-	at := map[Entry]int64{}
+	at := map[tlog.Entry]int64{}
 	var wg sync.WaitGroup
 	for g := range 50 {
 		wg.Go(func() {
@@ -353,11 +355,20 @@ func TestFolders(t *testing.T) {
 }
 
 func vkeyOfKey(t testing.TB, key string) string {
-	name, algorithm, seed, err := privateKey(key)
+	_, vkey, err := tlog.NewLogSigner(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return vkeyOf(name, algorithm, seed)
+	return vkey
+}
+
+// witnessVKey is the public key of a witness that nobody is.
+func witnessVKey(t testing.TB, name string) string {
+	c, err := tlog.NewCosigner(mustKey(t, name, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.VKey()
 }
 
 func listing(dir string) string {
@@ -414,7 +425,7 @@ func TestTiles(t *testing.T) {
 	last := int64(0)
 	for _, size := range []int64{1, 5, 255, 256, 257, 600, 65535, 65536, 65537, 70000} {
 		for i := last; i < size; {
-			var batch []Entry
+			var batch []tlog.Entry
 			for ; i < size && len(batch) < maxBatch; i++ {
 				e := entryOf(int(i))
 				h, err := merkle.StoredHashes(i, e[:], reader)
@@ -430,7 +441,7 @@ func TestTiles(t *testing.T) {
 		if err := l.Publish(t.Context(), nil, 0, time.Hour); err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range merkle.NewTiles(tileHeight, last, size) {
+		for _, m := range merkle.NewTiles(tlog.TileHeight, last, size) {
 			want, err := merkle.ReadTileData(m, reader)
 			if err != nil {
 				t.Fatal(err)
@@ -440,7 +451,7 @@ func TestTiles(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("size %d: %s is not that of golang.org/x/mod: %v", size, name, err)
 			}
-			if m.W == tileWidth || m.N == size>>(tileHeight*(m.L+1)) { // for other web servers
+			if m.W == tlog.TileWidth || m.N == size>>(tlog.TileHeight*(m.L+1)) { // for other web servers
 				if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
 					t.Fatalf("size %d: %s on disk: %v", size, name, err)
 				}
@@ -454,7 +465,7 @@ func TestTiles(t *testing.T) {
 	// The example of c2sp.org/tlog-tiles: a tree of 70,000.
 	full := 0
 	for n := range int64(273) {
-		if _, err := l.Tile(tile{0, n, tileWidth}.path()); err == nil {
+		if _, err := l.Tile(tile{0, n, tlog.TileWidth}.path()); err == nil {
 			full++
 		}
 	}

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"errors"
@@ -7,14 +7,13 @@ import (
 	"strings"
 
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 const (
-	tileHeight = 8
-	tileWidth  = 1 << tileHeight // hashes, or entries of a bundle
-	bundleItem = 2 + EntrySize   // bytes of an entry in a bundle: its length, and itself
-	entryLevel = -1              // stands for entry bundles where a level is asked for
-	maxLevel   = 7               // of a tree of at most 2^62 leaves; paths may name up to 63
+	bundleItem = 2 + tlog.EntrySize // bytes of an entry in a bundle: its length, and itself
+	maxLevel   = 7                  // of a tree of at most 2^62 leaves; paths may name up to 63
 )
 
 // tile is a tile or an entry bundle (level -1): w of 256 items.
@@ -24,33 +23,11 @@ type tile struct {
 	w     int
 }
 
-// path is where a tile is, on disk and over HTTP (c2sp.org/tlog-tiles).
-func (t tile) path() string {
-	level := "entries"
-	if t.level != entryLevel {
-		level = strconv.Itoa(t.level)
-	}
-	p := ""
-	for n := t.n; ; n /= 1000 {
-		if p == "" {
-			p = fmt.Sprintf("%03d", n%1000)
-		} else {
-			p = fmt.Sprintf("x%03d/%s", n%1000, p)
-		}
-		if n < 1000 {
-			break
-		}
-	}
-	p = "tile/" + level + "/" + p
-	if t.w < tileWidth {
-		p += ".p/" + strconv.Itoa(t.w)
-	}
-	return p
-}
+func (t tile) path() string { return tlog.TilePath(t.level, t.n, t.w) }
 
 // itemSize is the bytes of one item.
 func (t tile) itemSize() int {
-	if t.level == entryLevel {
+	if t.level == tlog.EntryLevel {
 		return bundleItem
 	}
 	return merkle.HashSize
@@ -67,17 +44,17 @@ func parseTilePath(s string) (tile, error) {
 	if !ok {
 		return tile{}, bad
 	}
-	t := tile{level: entryLevel, w: tileWidth}
+	t := tile{level: tlog.EntryLevel, w: tlog.TileWidth}
 	if level != "entries" {
-		n, err := decimal(level)
+		n, err := tlog.ParseDecimal(level)
 		if err != nil || n > 63 {
 			return tile{}, bad
 		}
 		t.level = int(n)
 	}
 	if before, w, ok := strings.Cut(rest, ".p/"); ok {
-		n, err := decimal(w)
-		if err != nil || n < 1 || n >= tileWidth {
+		n, err := tlog.ParseDecimal(w)
+		if err != nil || n < 1 || n >= tlog.TileWidth {
 			return tile{}, bad
 		}
 		rest, t.w = before, int(n)
@@ -89,7 +66,7 @@ func parseTilePath(s string) (tile, error) {
 				return tile{}, bad
 			}
 		}
-		if len(part) != 3 || strings.Trim(part, "0123456789") != "" || t.n > maxTree/1000 {
+		if len(part) != 3 || strings.Trim(part, "0123456789") != "" || t.n > tlog.MaxTree/1000 {
 			return tile{}, bad
 		}
 		n, _ := strconv.Atoi(part)
@@ -105,9 +82,9 @@ func parseTilePath(s string) (tile, error) {
 func (t tile) widthAt(size int64) int {
 	items := size
 	if t.level > 0 {
-		items >>= min(tileHeight*t.level, 63)
+		items >>= min(tlog.TileHeight*t.level, 63)
 	}
-	return int(max(0, min(items-t.n*tileWidth, tileWidth)))
+	return int(max(0, min(items-t.n*tlog.TileWidth, tlog.TileWidth)))
 }
 
 // edge is the right edge of a tree: for each level, the items of the tile that
@@ -131,35 +108,35 @@ func (e *edge) clone() *edge {
 // not full, at its level.
 func (e *edge) tileData(t tile) ([]byte, bool) {
 	data, width := e.entries, e.size
-	if t.level != entryLevel {
+	if t.level != tlog.EntryLevel {
 		if t.level >= len(e.levels) {
 			return nil, false
 		}
-		data, width = e.levels[t.level], e.size>>(tileHeight*t.level)
+		data, width = e.levels[t.level], e.size>>(tlog.TileHeight*t.level)
 	}
-	return data, t.n == width/tileWidth
+	return data, t.n == width/tlog.TileWidth
 }
 
 // add appends an entry and calls full with each bundle and tile that it fills.
-func (e *edge) add(entry Entry, full func(t tile, data []byte) error) error {
-	e.entries = append(append(e.entries, 0, EntrySize), entry[:]...)
-	if len(e.entries) == tileWidth*bundleItem {
-		if err := full(tile{entryLevel, e.size / tileWidth, tileWidth}, e.entries); err != nil {
+func (e *edge) add(entry tlog.Entry, full func(t tile, data []byte) error) error {
+	e.entries = append(append(e.entries, 0, tlog.EntrySize), entry[:]...)
+	if len(e.entries) == tlog.TileWidth*bundleItem {
+		if err := full(tile{tlog.EntryLevel, e.size / tlog.TileWidth, tlog.TileWidth}, e.entries); err != nil {
 			return err
 		}
 		e.entries = nil
 	}
-	h := entry.leaf()
+	h := merkle.RecordHash(entry[:])
 	for level := 0; ; level++ {
 		if level == len(e.levels) {
 			e.levels = append(e.levels, nil)
 		}
 		e.levels[level] = append(e.levels[level], h[:]...)
-		if len(e.levels[level]) < tileWidth*merkle.HashSize {
+		if len(e.levels[level]) < tlog.TileWidth*merkle.HashSize {
 			break
 		}
-		n := e.size >> (tileHeight * (level + 1))
-		if err := full(tile{level, n, tileWidth}, e.levels[level]); err != nil {
+		n := e.size >> (tlog.TileHeight * (level + 1))
+		if err := full(tile{level, n, tlog.TileWidth}, e.levels[level]); err != nil {
 			return err
 		}
 		h = tileRoot(e.levels[level])
@@ -171,11 +148,11 @@ func (e *edge) add(entry Entry, full func(t tile, data []byte) error) error {
 
 // tileRoot is the hash of a full tile: of a perfect tree over its hashes.
 func tileRoot(data []byte) merkle.Hash {
-	var h [tileWidth]merkle.Hash
+	var h [tlog.TileWidth]merkle.Hash
 	for i := range h {
 		h[i] = merkle.Hash(data[i*merkle.HashSize:])
 	}
-	for n := tileWidth; n > 1; n /= 2 {
+	for n := tlog.TileWidth; n > 1; n /= 2 {
 		for i := range n / 2 {
 			h[i] = merkle.NodeHash(h[2*i], h[2*i+1])
 		}
@@ -186,11 +163,11 @@ func tileRoot(data []byte) merkle.Hash {
 // partial lists the tiles that are not full, with their items.
 func (e *edge) partial() (tiles []tile, data [][]byte) {
 	if len(e.entries) > 0 {
-		tiles, data = append(tiles, tile{entryLevel, e.size / tileWidth, len(e.entries) / bundleItem}), append(data, e.entries)
+		tiles, data = append(tiles, tile{tlog.EntryLevel, e.size / tlog.TileWidth, len(e.entries) / bundleItem}), append(data, e.entries)
 	}
 	for level, l := range e.levels {
 		if len(l) > 0 {
-			tiles, data = append(tiles, tile{level, e.size >> (tileHeight * (level + 1)), len(l) / merkle.HashSize}), append(data, l)
+			tiles, data = append(tiles, tile{level, e.size >> (tlog.TileHeight * (level + 1)), len(l) / merkle.HashSize}), append(data, l)
 		}
 	}
 	return tiles, data
@@ -202,8 +179,8 @@ func (e *edge) reader(read func(tile) ([]byte, error)) merkle.HashReader {
 		list := make([]merkle.Hash, len(indexes))
 		have := map[tile][]byte{} // full tiles that were read
 		for i, index := range indexes {
-			at := merkle.TileForIndex(tileHeight, index)
-			t := tile{at.L, at.N, tileWidth}
+			at := merkle.TileForIndex(tlog.TileHeight, index)
+			t := tile{at.L, at.N, tlog.TileWidth}
 			data, ok := e.tileData(t)
 			if !ok {
 				if data, ok = have[t]; !ok {

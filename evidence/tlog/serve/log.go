@@ -1,4 +1,7 @@
-package tlog
+// Package serve is what an organisation runs so that others can log evidence:
+// a transparency log, on disk and over HTTP, and a witness that cosigns logs.
+// What they say is read and verified with package tlog.
+package serve
 
 import (
 	"context"
@@ -14,6 +17,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 const (
@@ -46,7 +51,7 @@ type Log struct {
 	fs     filesystem
 	lock   io.Closer
 	signer note.Signer
-	key    *logKey
+	key    note.Verifier
 	vkey   string
 
 	queue chan *request
@@ -54,9 +59,9 @@ type Log struct {
 
 	mu      sync.Mutex // of what an append changes
 	journal *journal
-	base    int64           // entries in the tree; those of pending come next
-	pending []Entry         // durable, not in the tree
-	recent  map[Entry]int64 // entries that are in no run
+	base    int64                // entries in the tree; those of pending come next
+	pending []tlog.Entry         // durable, not in the tree
+	recent  map[tlog.Entry]int64 // entries that are in no run
 	runs    []*run
 	seed    runSeed // of the runs
 	stopped error
@@ -73,19 +78,19 @@ type Log struct {
 // head is a tree that is durable as tiles, and the log's signature.
 type head struct {
 	edge   *edge // not changed any more
-	tree   Tree
+	tree   tlog.Tree
 	signed []byte // with the log's signature alone
 }
 
 // published is the checkpoint that is served: of the tree or an earlier one,
 // with cosignatures.
 type published struct {
-	tree Tree
+	tree tlog.Tree
 	text []byte
 }
 
 type request struct {
-	entries []Entry
+	entries []tlog.Entry
 	indexes []int64
 	err     error
 	done    chan struct{}
@@ -100,15 +105,11 @@ func Open(dir, skey string, fresh bool) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the log: %w", err)
 	}
-	signer, err := note.NewSigner(strings.TrimSpace(skey))
-	if err != nil {
-		return nil, errors.New("opening the log: its key is no private key of a log")
-	}
-	_, _, seed, err := privateKey(strings.TrimSpace(skey))
+	signer, vkey, err := tlog.NewLogSigner(strings.TrimSpace(skey))
 	if err != nil {
 		return nil, fmt.Errorf("opening the log: %w", err)
 	}
-	l, err := openLog(d, signer, vkeyOf(signer.Name(), algorithmEd25519, seed), fresh)
+	l, err := openLog(d, signer, vkey, fresh)
 	if err != nil {
 		d.Close()
 		return nil, fmt.Errorf("opening the log in %s: %w", dir, err)
@@ -118,7 +119,7 @@ func Open(dir, skey string, fresh bool) (*Log, error) {
 
 // openLog opens the log below d.
 func openLog(d filesystem, signer note.Signer, vkey string, fresh bool) (l *Log, err error) {
-	key, err := newLogKey(vkey)
+	key, err := tlog.NewLogVerifier(vkey)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func openLog(d filesystem, signer note.Signer, vkey string, fresh bool) (l *Log,
 	l = &Log{
 		fs: d, lock: lock, signer: signer, key: key, vkey: vkey,
 		queue: make(chan *request, maxQueue), done: make(chan struct{}),
-		recent: map[Entry]int64{}, dirs: map[string]bool{}, full: map[string]bool{},
+		recent: map[tlog.Entry]int64{}, dirs: map[string]bool{}, full: map[string]bool{},
 	}
 	if err := l.recover(fresh); err != nil {
 		return nil, err
@@ -171,7 +172,7 @@ func onlyOurs(d filesystem) error {
 // recover brings the log to what was durable: the tree that was signed last,
 // and the entries of the journal after it.
 func (l *Log) recover(fresh bool) (err error) {
-	_, err = readFile(l.fs, treePath, maxCheckpoint)
+	_, err = readFile(l.fs, treePath, tlog.MaxCheckpoint)
 	unsigned := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !unsigned {
 		return err
@@ -225,7 +226,7 @@ func (l *Log) recover(fresh bool) (err error) {
 
 // loadTree reads the head that was signed last, and the tree's edge.
 func (l *Log) loadTree() error {
-	text, err := readFile(l.fs, treePath, maxCheckpoint)
+	text, err := readFile(l.fs, treePath, tlog.MaxCheckpoint)
 	if err != nil {
 		return err
 	}
@@ -234,10 +235,10 @@ func (l *Log) loadTree() error {
 		return fmt.Errorf("%s: %w", treePath, err)
 	}
 	e := &edge{size: tree.Size}
-	for level := entryLevel; level <= maxLevel; level++ {
-		t := tile{level: level, n: tree.Size / tileWidth}
+	for level := tlog.EntryLevel; level <= maxLevel; level++ {
+		t := tile{level: level, n: tree.Size / tlog.TileWidth}
 		if level > 0 {
-			t.n = tree.Size >> (tileHeight * (level + 1))
+			t.n = tree.Size >> (tlog.TileHeight * (level + 1))
 		}
 		var data []byte
 		if t.w = t.widthAt(tree.Size); t.w > 0 {
@@ -245,7 +246,7 @@ func (l *Log) loadTree() error {
 				return fmt.Errorf("the tree that was signed: %w", err)
 			}
 		}
-		if level == entryLevel {
+		if level == tlog.EntryLevel {
 			e.entries = data
 		} else {
 			e.levels = append(e.levels, data)
@@ -260,13 +261,13 @@ func (l *Log) loadTree() error {
 }
 
 // own reads a checkpoint that the log has signed itself.
-func (l *Log) own(text []byte) (Tree, error) {
+func (l *Log) own(text []byte) (tlog.Tree, error) {
 	n, err := note.Open(text, note.VerifierList(l.key))
 	if err != nil {
-		return Tree{}, fmt.Errorf("it is not signed by this log's key: %w", err)
+		return tlog.Tree{}, fmt.Errorf("it is not signed by this log's key: %w", err)
 	}
-	tree, err := ParseTree(n.Text)
-	if err == nil && tree.Origin != l.key.name {
+	tree, err := tlog.ParseTree(n.Text)
+	if err == nil && tree.Origin != l.key.Name() {
 		err = fmt.Errorf("it is of the log %q", tree.Origin)
 	}
 	return tree, err
@@ -274,7 +275,7 @@ func (l *Log) own(text []byte) (Tree, error) {
 
 // loadPublished reads the checkpoint that was served last.
 func (l *Log) loadPublished() error {
-	text, err := readFile(l.fs, "checkpoint", maxCheckpoint)
+	text, err := readFile(l.fs, "checkpoint", tlog.MaxCheckpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -303,13 +304,13 @@ func (l *Log) loadIndex() error {
 	if len(runs) > 0 {
 		from = runs[len(runs)-1].to
 	}
-	var batch []Entry
+	var batch []tlog.Entry
 	for i := from; i < l.base; {
-		entries, err := l.bundle(i / tileWidth)
+		entries, err := l.bundle(i / tlog.TileWidth)
 		if err != nil {
 			return err
 		}
-		entries = entries[i%tileWidth:]
+		entries = entries[i%tlog.TileWidth:]
 		batch, i = append(batch, entries...), i+int64(len(entries))
 		if len(batch) >= runEntries {
 			if err := l.addRun(from, batch); err != nil {
@@ -327,8 +328,8 @@ func (l *Log) loadIndex() error {
 }
 
 // bundle reads the entries of a bundle that the tree holds.
-func (l *Log) bundle(n int64) ([]Entry, error) {
-	t := tile{level: entryLevel, n: n, w: tileWidth}
+func (l *Log) bundle(n int64) ([]tlog.Entry, error) {
+	t := tile{level: tlog.EntryLevel, n: n, w: tlog.TileWidth}
 	data, ok := l.tree.Load().edge.tileData(t)
 	if !ok {
 		var err error
@@ -336,13 +337,13 @@ func (l *Log) bundle(n int64) ([]Entry, error) {
 			return nil, err
 		}
 	}
-	list := make([]Entry, len(data)/bundleItem)
+	list := make([]tlog.Entry, len(data)/bundleItem)
 	for i := range list {
 		item := data[i*bundleItem:][:bundleItem]
-		if item[0] != 0 || item[1] != EntrySize {
+		if item[0] != 0 || item[1] != tlog.EntrySize {
 			return nil, fmt.Errorf("%s holds what is no entry of this log", t.path())
 		}
-		list[i] = Entry(item[2:])
+		list[i] = tlog.Entry(item[2:])
 	}
 	return list, nil
 }
@@ -360,7 +361,7 @@ func (l *Log) readTile(t tile) ([]byte, error) {
 }
 
 // addRun makes a run of entries and merges it with those before it.
-func (l *Log) addRun(from int64, entries []Entry) error {
+func (l *Log) addRun(from int64, entries []tlog.Entry) error {
 	r, err := sortedRun(l.fs, l.seed, from, entries)
 	if err != nil {
 		return err
@@ -377,7 +378,7 @@ func (l *Log) addRun(from int64, entries []Entry) error {
 	}
 	l.mu.Lock()
 	l.runs = runs
-	maps.DeleteFunc(l.recent, func(_ Entry, i int64) bool { return i < r.to })
+	maps.DeleteFunc(l.recent, func(_ tlog.Entry, i int64) bool { return i < r.to })
 	l.mu.Unlock()
 	for _, r := range old {
 		r.f.Close()
@@ -390,7 +391,7 @@ func (l *Log) addRun(from int64, entries []Entry) error {
 
 // Add logs entries, at most 4096, and returns their indexes once they are
 // durable. An entry that is there already keeps the index that it has.
-func (l *Log) Add(ctx context.Context, entries ...Entry) ([]int64, error) {
+func (l *Log) Add(ctx context.Context, entries ...tlog.Entry) ([]int64, error) {
 	if len(entries) > maxBatch {
 		return nil, fmt.Errorf("%d entries at once; at most %d", len(entries), maxBatch)
 	}
@@ -467,8 +468,8 @@ func (l *Log) commitEntries(batch []*request) error {
 	if l.stopped != nil {
 		return l.stopped
 	}
-	var fresh []Entry
-	at := map[Entry]int64{}
+	var fresh []tlog.Entry
+	at := map[tlog.Entry]int64{}
 	for _, r := range batch {
 		r.indexes = make([]int64, len(r.entries))
 		for i, e := range r.entries {
@@ -506,18 +507,18 @@ func (l *Log) commitEntries(batch []*request) error {
 }
 
 // find looks for an entry's index. The caller holds mu.
-func (l *Log) find(e Entry) (index int64, ok bool, err error) {
+func (l *Log) find(e tlog.Entry) (index int64, ok bool, err error) {
 	if index, ok := l.recent[e]; ok {
 		return index, true, nil
 	}
 	h := l.seed.hash(e)
 	for _, r := range slices.Backward(l.runs) {
 		if err := r.find(h, func(i int64) (bool, error) {
-			entries, err := l.bundle(i / tileWidth)
-			if err != nil || i%tileWidth >= int64(len(entries)) {
+			entries, err := l.bundle(i / tlog.TileWidth)
+			if err != nil || i%tlog.TileWidth >= int64(len(entries)) {
 				return false, err
 			}
-			if ok = entries[i%tileWidth] == e; ok {
+			if ok = entries[i%tlog.TileWidth] == e; ok {
 				index = i
 			}
 			return ok, nil
@@ -555,7 +556,7 @@ func (l *Log) Size() int64 {
 func (l *Log) VKey() string { return l.vkey }
 
 // Origin is the log's name.
-func (l *Log) Origin() string { return l.key.name }
+func (l *Log) Origin() string { return l.key.Name() }
 
 // Close commits what waits, and lets go of the folder.
 func (l *Log) Close() error {
@@ -624,7 +625,7 @@ func (l *Log) writeTile(t tile, data []byte, dirs map[string]bool) error {
 		}
 		l.dirs[dir] = true
 	}
-	if dirs[dir] = true; t.w == tileWidth {
+	if dirs[dir] = true; t.w == tlog.TileWidth {
 		l.full[name+".p"] = true
 	}
 	return writeFile(l.fs, name, data)
@@ -637,7 +638,7 @@ func (l *Log) sign(e *edge) error {
 	if err != nil {
 		return err
 	}
-	tree := Tree{Origin: l.key.name, Size: e.size, Root: root}
+	tree := tlog.Tree{Origin: l.key.Name(), Size: e.size, Root: root}
 	signed, err := note.Sign(&note.Note{Text: tree.Text()}, l.signer)
 	if err != nil {
 		return fmt.Errorf("signing the tree: %w", err)
@@ -652,7 +653,7 @@ func (l *Log) sign(e *edge) error {
 
 // settle forgets what the tree holds now: in memory, in the journal, and
 // partial tiles that full ones replaced.
-func (l *Log) settle(fresh []Entry) error {
+func (l *Log) settle(fresh []tlog.Entry) error {
 	l.mu.Lock()
 	l.base += int64(len(fresh))
 	l.pending = slices.Clone(l.pending[len(fresh):])
@@ -666,9 +667,9 @@ func (l *Log) settle(fresh []Entry) error {
 	if len(l.runs) > 0 {
 		from = l.runs[len(l.runs)-1].to
 	}
-	var batch []Entry
+	var batch []tlog.Entry
 	if l.base-from >= runEntries {
-		batch = make([]Entry, l.base-from)
+		batch = make([]tlog.Entry, l.base-from)
 		for e, i := range l.recent {
 			if i < l.base {
 				batch[i-from] = e

@@ -1,6 +1,6 @@
 //go:build unix
 
-package tlog
+package serve
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"govah/evidence/tlog"
 )
 
 // A witness can log by itself what is carried to it, where no log is in reach:
@@ -17,8 +19,8 @@ const (
 
 // LogAlone logs an entry in the log of its own of a witness that was opened in
 // dir, and cosigns it. It returns the proof, and a policy that it satisfies.
-func (w *Witness) LogAlone(ctx context.Context, dir string, e Entry) (proof []byte, policy string, err error) {
-	skey, _, err := KeyFile(filepath.Join(dir, ownKey), w.cosign.name+"/"+ownLog, false)
+func (w *Witness) LogAlone(ctx context.Context, dir string, e tlog.Entry) (proof []byte, policy string, err error) {
+	skey, _, err := KeyFile(filepath.Join(dir, ownKey), w.cosign.Name()+"/"+ownLog, false)
 	if err != nil {
 		return nil, "", err
 	}
@@ -56,13 +58,13 @@ func (w *Witness) LogAlone(ctx context.Context, dir string, e Entry) (proof []by
 // of it yet or this very tree: a proof does not say how a tree continues
 // another.
 func (w *Witness) CosignProof(proof []byte) ([]byte, error) {
-	raw, err := parseProof(proof)
+	raw, err := tlog.ParseProof(proof)
 	if err != nil {
 		return nil, fmt.Errorf("reading the proof: %w", err)
 	}
 	old := int64(0)
-	if text, _, err := signedText(raw.checkpoint); err == nil {
-		if tree, err := ParseTree(text); err == nil {
+	if text, _, err := tlog.SplitNote(raw.Checkpoint); err == nil {
+		if tree, err := tlog.ParseTree(text); err == nil {
 			w.mu.Lock()
 			if l := w.logs[tree.Origin]; l != nil && l.tree.Size == tree.Size {
 				old = tree.Size
@@ -70,10 +72,10 @@ func (w *Witness) CosignProof(proof []byte) ([]byte, error) {
 			w.mu.Unlock()
 		}
 	}
-	line, err := w.add(addRequest{old: old, checkpoint: raw.checkpoint})
+	line, err := w.add(addRequest{old: old, checkpoint: raw.Checkpoint})
 	if err != nil {
 		return nil, err
 	}
-	raw.checkpoint = append(raw.checkpoint, line...)
-	return raw.text(), nil
+	raw.Checkpoint = append(raw.Checkpoint, line...)
+	return raw.Text(), nil
 }

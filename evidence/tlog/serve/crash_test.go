@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 var crashes = flag.Int("crashes", 400, "power cuts of TestCrash, of the log and of the witness each")
@@ -22,11 +24,11 @@ var crashes = flag.Int("crashes", 400, "power cuts of TestCrash, of the log and 
 // recorder keeps what a log signs, at the moment it does.
 type recorder struct {
 	note.Signer
-	signed []Tree
+	signed []tlog.Tree
 }
 
 func (r *recorder) Sign(text []byte) ([]byte, error) {
-	t, err := ParseTree(string(text))
+	t, err := tlog.ParseTree(string(text))
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +38,7 @@ func (r *recorder) Sign(text []byte) ([]byte, error) {
 
 // history is a sequence of entries with the hashes of its tree.
 type history struct {
-	entries []Entry
+	entries []tlog.Entry
 	stored  []merkle.Hash
 }
 
@@ -48,7 +50,7 @@ func (h *history) ReadHashes(indexes []int64) ([]merkle.Hash, error) {
 	return list, nil
 }
 
-func (h *history) add(e Entry) {
+func (h *history) add(e tlog.Entry) {
 	hashes, err := merkle.StoredHashes(int64(len(h.entries)), e[:], h)
 	if err != nil {
 		panic(err)
@@ -57,7 +59,7 @@ func (h *history) add(e Entry) {
 }
 
 // follow makes h the history of entries, and says how many are as they were.
-func (h *history) follow(entries []Entry) (same int64) {
+func (h *history) follow(entries []tlog.Entry) (same int64) {
 	for same < int64(min(len(entries), len(h.entries))) && entries[same] == h.entries[same] {
 		same++
 	}
@@ -81,13 +83,13 @@ type fate struct {
 	r       *rand.Rand
 	signer  *recorder
 	vkey    string
-	cosign  *Cosigner
+	cosign  *tlog.Cosigner
 	log     *disk
 	witness *disk
 	opened  bool // once: from then on the keys are not new
 	watched bool
-	acked   []Entry // by index; none is missing
-	next    int     // number of the entry that comes next
+	acked   []tlog.Entry // by index; none is missing
+	next    int          // number of the entry that comes next
 	now     int64
 	seen    history
 	checked int // heads that were signed and are of the history
@@ -100,12 +102,11 @@ func newFate(t testing.TB, r *rand.Rand) *fate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := NewCosigner(wkey)
+	c, err := tlog.NewCosigner(wkey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &fate{r: r, signer: &recorder{Signer: s}, vkey: vkeyOfKey(t, key), cosign: c, log: newDisk(), witness: newDisk(), now: 1e9}
-	c.now = func() time.Time { f.now += int64(r.IntN(2)); return time.Unix(f.now, 0) }
 	return f
 }
 
@@ -128,12 +129,13 @@ func (f *fate) live() error {
 		return err
 	}
 	defer w.Close()
+	w.now = func() time.Time { f.now += int64(f.r.IntN(2)); return time.Unix(f.now, 0) }
 	f.watched = true
 	asked := []*Asked{{cosigner: w}}
 	for {
 		switch f.r.IntN(5) {
 		case 0, 1, 2:
-			var batch []Entry
+			var batch []tlog.Entry
 			for range 1 + f.r.IntN([]int{2, 20, 300}[f.r.IntN(3)]) {
 				if len(f.acked) > 0 && f.r.IntN(10) == 0 {
 					batch = append(batch, f.acked[f.r.IntN(len(f.acked))])
@@ -183,15 +185,15 @@ func (f *fate) live() error {
 }
 
 // entryAt is the entry of an index, wherever it is.
-func entryAt(l *Log, index int64) (Entry, error) {
+func entryAt(l *Log, index int64) (tlog.Entry, error) {
 	if index >= l.base {
 		return l.pending[index-l.base], nil
 	}
-	list, err := l.bundle(index / tileWidth)
+	list, err := l.bundle(index / tlog.TileWidth)
 	if err != nil {
-		return Entry{}, err
+		return tlog.Entry{}, err
 	}
-	return list[index%tileWidth], nil
+	return list[index%tlog.TileWidth], nil
 }
 
 // crash runs until the power goes, brings it back, and checks.
@@ -220,13 +222,13 @@ func (f *fate) check() error {
 		return fmt.Errorf("the log does not open: %w", err)
 	}
 	defer l.Close()
-	var entries []Entry
+	var entries []tlog.Entry
 	for i := int64(0); i < l.Size(); {
 		if i >= l.base {
 			entries = append(entries, l.pending[i-l.base:]...)
 			break
 		}
-		list, err := l.bundle(i / tileWidth)
+		list, err := l.bundle(i / tlog.TileWidth)
 		if err != nil {
 			return err
 		}
@@ -272,18 +274,18 @@ func (f *fate) check() error {
 // checkStatic reads the published checkpoint and what it needs from files
 // alone.
 func (f *fate) checkStatic(d *disk) error {
-	text, err := readFile(d, "checkpoint", maxCheckpoint)
+	text, err := readFile(d, "checkpoint", tlog.MaxCheckpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	p, err := ParsePolicy([]byte("log " + f.vkey + "\nquorum none\n"))
+	p, err := tlog.ParsePolicy([]byte("log " + f.vkey + "\nquorum none\n"))
 	if err != nil {
 		return err
 	}
-	c, err := VerifyCheckpoint(text, p)
+	c, err := tlog.VerifyCheckpoint(text, p)
 	if err != nil || c.Size == 0 {
 		return err
 	}
@@ -294,7 +296,7 @@ func (f *fate) checkStatic(d *disk) error {
 		data, err := readFile(d, t.path(), 1<<16)
 		if errors.Is(err, fs.ErrNotExist) { // a full one may have taken its place
 			whole := t
-			whole.w = tileWidth
+			whole.w = tlog.TileWidth
 			data, err = readFile(d, whole.path(), 1<<16)
 		}
 		if err != nil || len(data) < t.w*t.itemSize() {
@@ -307,13 +309,13 @@ func (f *fate) checkStatic(d *disk) error {
 		if _, err := merkle.ProveRecord(c.Size, i, hashes); err != nil {
 			return err
 		}
-		t := tile{level: entryLevel, n: i / tileWidth}
+		t := tile{level: tlog.EntryLevel, n: i / tlog.TileWidth}
 		t.w = t.widthAt(c.Size)
 		data, err := read(t)
 		if err != nil {
 			return err
 		}
-		if e := Entry(data[i%tileWidth*bundleItem+2:]); e != f.seen.entries[i] {
+		if e := tlog.Entry(data[i%tlog.TileWidth*bundleItem+2:]); e != f.seen.entries[i] {
 			return fmt.Errorf("%s has another entry", t.path())
 		}
 	}
@@ -324,7 +326,7 @@ type tileFiles struct {
 	read func(tile) ([]byte, error)
 }
 
-func (tileFiles) Height() int { return tileHeight }
+func (tileFiles) Height() int { return tlog.TileHeight }
 func (t tileFiles) ReadTiles(tiles []merkle.Tile) ([][]byte, error) {
 	var list [][]byte
 	for _, m := range tiles {
@@ -357,7 +359,7 @@ func TestCrash(t *testing.T) {
 		most, signed = max(most, len(f.acked)), signed+len(f.signer.signed)
 	}
 	t.Logf("%d power cuts of %d logs and their witnesses, with up to %d entries: no acknowledged entry lost, no head signed that contradicts another", *crashes, logs, most)
-	if most < tileWidth && *crashes >= 100 || signed == 0 {
+	if most < tlog.TileWidth && *crashes >= 100 || signed == 0 {
 		t.Error("no log got beyond one tile, or nothing was signed: this shows nothing")
 	}
 }
@@ -411,7 +413,7 @@ func TestDiskFull(t *testing.T) {
 				}
 				continue
 			}
-			var batch []Entry
+			var batch []tlog.Entry
 			for range 1 + r.IntN(400) {
 				batch = append(batch, entryOf(f.next))
 				f.next++

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"govah/evidence/tlog"
 )
 
 // served is a log with a server, for a test.
@@ -80,7 +82,7 @@ func TestServer(t *testing.T) {
 	}
 	at := serve(t, s)
 	p := policyFor(t, policy+"group all all W0 W1\nquorum all\n")
-	c, err := NewClient(at.url, http.DefaultClient)
+	c, err := tlog.NewClient(at.url, http.DefaultClient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +107,7 @@ func TestServer(t *testing.T) {
 			again, _, err := c.Prove(ctx, got.Index, e, p)
 			if err != nil {
 				t.Errorf("from the tiles: %v", err)
-			} else if _, err := VerifyProof(again, e[:], p); err != nil {
+			} else if _, err := tlog.VerifyProof(again, e[:], p); err != nil {
 				t.Error(err)
 			}
 		})
@@ -117,7 +119,7 @@ func TestServer(t *testing.T) {
 	if _, _, err := c.Prove(ctx, 3, entryOf(-1), p); err == nil {
 		t.Error("an entry is proved that is not there")
 	}
-	var pending *PendingError
+	var pending *tlog.PendingError
 	if _, _, err := c.Prove(ctx, 25, entryOf(25), p); !errors.As(err, &pending) {
 		t.Errorf("an index that is not there: %v", err)
 	}
@@ -132,7 +134,7 @@ func TestServer(t *testing.T) {
 	if err != nil {
 		t.Fatalf("what was durable at the end: %v", err)
 	}
-	if _, err := VerifyProof(proof, e[:], p); err != nil {
+	if _, err := tlog.VerifyProof(proof, e[:], p); err != nil {
 		t.Error(err)
 	}
 	if len(at.told) > 0 {
@@ -146,7 +148,7 @@ func TestServerAnswers(t *testing.T) {
 	t.Parallel()
 	l := newLog(t)
 	down := httptest.NewServer(http.NotFoundHandler())
-	rw, err := NewRemoteWitness(down.URL, vkeyOf("down", algorithmCosignature, make([]byte, 32)), down.Client())
+	rw, err := NewRemoteWitness(down.URL, witnessVKey(t, "down"), down.Client())
 	down.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -173,13 +175,13 @@ func TestServerAnswers(t *testing.T) {
 	if status != http.StatusAccepted || body != "index 0\n" {
 		t.Errorf("without the witness: %d %q", status, body)
 	}
-	c, err := NewClient(at.url, http.DefaultClient)
+	c, err := tlog.NewClient(at.url, http.DefaultClient)
 	if err != nil {
 		t.Fatal(err)
 	}
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, _, err := c.Add(short, e, &Policy{}); err == nil {
+	if _, _, err := c.Add(short, e, &tlog.Policy{}); err == nil {
 		t.Error("a proof without a checkpoint")
 	}
 	for _, q := range []struct {

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"bytes"
@@ -17,10 +17,12 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 const (
-	maxRequest   = maxCheckpoint + (maxHashes+2)*45 // bytes of an add-checkpoint request
+	maxRequest   = tlog.MaxCheckpoint + (tlog.MaxHashes+2)*45 // bytes of an add-checkpoint request
 	witnessName  = "govah witness 1"
 	witnessPath  = "witness" // marks a witness's folder, and says whose
 	witnessState = "log-"    // and the SHA-256 of the origin in hex
@@ -58,14 +60,14 @@ func parseAddRequest(data []byte) (r addRequest, err error) {
 	if !ok {
 		return r, errors.New("no line with the old size")
 	}
-	if r.old, err = decimal(size); err != nil {
+	if r.old, err = tlog.ParseDecimal(size); err != nil {
 		return r, fmt.Errorf("the old size: %w", err)
 	}
-	if lines = lines[1:]; len(lines) > maxHashes {
-		return r, fmt.Errorf("more than %d hashes", maxHashes)
+	if lines = lines[1:]; len(lines) > tlog.MaxHashes {
+		return r, fmt.Errorf("more than %d hashes", tlog.MaxHashes)
 	}
 	for _, line := range lines {
-		h, err := hash(line)
+		h, err := tlog.ParseHash(line)
 		if err != nil {
 			return r, fmt.Errorf("the consistency proof: %w", err)
 		}
@@ -95,7 +97,8 @@ func refuse(status int, format string, args ...any) *Refusal {
 type Witness struct {
 	fs     filesystem
 	lock   io.Closer
-	cosign *Cosigner
+	cosign *tlog.Cosigner
+	now    func() time.Time
 
 	mu   sync.Mutex
 	logs map[string]*watched // by origin
@@ -104,8 +107,8 @@ type Witness struct {
 // watched is a log that a witness watches.
 type watched struct {
 	keys    []note.Verifier
-	tree    Tree  // cosigned last; of size 0 if none was
-	seconds int64 // time of that cosignature, since 1970
+	tree    tlog.Tree // cosigned last; of size 0 if none was
+	seconds int64     // time of that cosignature, since 1970
 }
 
 // OpenWitness opens a witness's folder. skey is its key, logs the public keys
@@ -113,7 +116,7 @@ type watched struct {
 // that has cosigned before, with an empty folder, might cosign a second
 // history.
 func OpenWitness(dir, skey string, logs []string, fresh bool) (*Witness, error) {
-	c, err := NewCosigner(strings.TrimSpace(skey))
+	c, err := tlog.NewCosigner(strings.TrimSpace(skey))
 	if err != nil {
 		return nil, fmt.Errorf("opening the witness: %w", err)
 	}
@@ -129,8 +132,8 @@ func OpenWitness(dir, skey string, logs []string, fresh bool) (*Witness, error) 
 	return w, nil
 }
 
-func openWitness(d filesystem, c *Cosigner, logs []string, fresh bool) (*Witness, error) {
-	w := &Witness{fs: d, cosign: c, logs: map[string]*watched{}}
+func openWitness(d filesystem, c *tlog.Cosigner, logs []string, fresh bool) (*Witness, error) {
+	w := &Witness{fs: d, cosign: c, now: time.Now, logs: map[string]*watched{}}
 	owner, err := readFile(d, witnessPath, 4096)
 	want := witnessName + "\n" + c.VKey() + "\n"
 	switch {
@@ -172,24 +175,25 @@ func openWitness(d filesystem, c *Cosigner, logs []string, fresh bool) (*Witness
 
 // watch adds a log's key.
 func (w *Witness) watch(vkey string) error {
-	key, err := newLogKey(vkey)
+	key, err := tlog.NewLogVerifier(vkey)
 	if err != nil {
 		return err
 	}
-	l := w.logs[key.name]
+	l := w.logs[key.Name()]
 	if l == nil {
-		l = &watched{tree: Tree{Origin: key.name, Root: emptyRoot}}
-		data, err := readFile(w.fs, statePath(key.name), maxCheckpoint)
+		empty, _ := merkle.TreeHash(0, nil)
+		l = &watched{tree: tlog.Tree{Origin: key.Name(), Root: empty}}
+		data, err := readFile(w.fs, statePath(key.Name()), tlog.MaxCheckpoint)
 		if err == nil {
 			l.tree, l.seconds, err = parseWitnessState(string(data))
 		}
-		if err == nil && l.tree.Origin != key.name {
+		if err == nil && l.tree.Origin != key.Name() {
 			err = errors.New("it is of another log")
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("what was cosigned of %s, in %s: %w", key.name, statePath(key.name), err)
+			return fmt.Errorf("what was cosigned of %s, in %s: %w", key.Name(), statePath(key.Name()), err)
 		}
-		w.logs[key.name] = l
+		w.logs[key.Name()] = l
 	}
 	l.keys = append(l.keys, key)
 	return nil
@@ -202,20 +206,20 @@ func statePath(origin string) string {
 
 // witnessStateText is a state file: a name, the time of the last cosignature,
 // and the three lines of the tree.
-func witnessStateText(t Tree, seconds int64) []byte {
+func witnessStateText(t tlog.Tree, seconds int64) []byte {
 	t.Extra = nil
 	return fmt.Appendf(nil, "%s\n%d\n%s", witnessName, seconds, t.Text())
 }
 
-func parseWitnessState(text string) (t Tree, seconds int64, err error) {
+func parseWitnessState(text string) (t tlog.Tree, seconds int64, err error) {
 	lines := strings.SplitN(text, "\n", 3)
 	if len(lines) < 3 || lines[0] != witnessName {
 		return t, 0, errors.New("it is no state of a witness of this version")
 	}
-	if seconds, err = decimal(lines[1]); err != nil {
+	if seconds, err = tlog.ParseDecimal(lines[1]); err != nil {
 		return t, 0, fmt.Errorf("its time: %w", err)
 	}
-	t, err = ParseTree(lines[2])
+	t, err = tlog.ParseTree(lines[2])
 	return t, seconds, err
 }
 
@@ -240,7 +244,7 @@ func (w *Witness) AddCheckpoint(body []byte) ([]byte, error) {
 }
 
 func (w *Witness) add(r addRequest) ([]byte, error) {
-	text, _, err := signedText(r.checkpoint)
+	text, _, err := tlog.SplitNote(r.checkpoint)
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "reading the checkpoint: %v", err)
 	}
@@ -254,9 +258,9 @@ func (w *Witness) add(r addRequest) ([]byte, error) {
 	if _, err := note.Open(r.checkpoint, note.VerifierList(l.keys...)); err != nil {
 		return nil, refuse(http.StatusForbidden, "the checkpoint's signature: %v", err)
 	}
-	tree, err := ParseTree(text)
+	tree, err := tlog.ParseTree(text)
 	switch {
-	case errors.Is(err, errEmptyRoot):
+	case errors.Is(err, tlog.ErrEmptyRoot):
 		return nil, refuse(http.StatusUnprocessableEntity, "reading the checkpoint: %v", err)
 	case err != nil:
 		return nil, refuse(http.StatusBadRequest, "reading the checkpoint: %v", err)
@@ -281,8 +285,8 @@ func (w *Witness) add(r addRequest) ([]byte, error) {
 }
 
 // keep makes durable what is about to be cosigned, and cosigns it.
-func (w *Witness) keep(l *watched, tree Tree, text []byte) ([]byte, error) {
-	now := w.cosign.now().Unix()
+func (w *Witness) keep(l *watched, tree tlog.Tree, text []byte) ([]byte, error) {
+	now := w.now().Unix()
 	if now < l.seconds {
 		return nil, refuse(http.StatusInternalServerError, "the witness's clock is %v behind its last cosignature", time.Duration(l.seconds-now)*time.Second)
 	}
@@ -300,17 +304,11 @@ func (w *Witness) keep(l *watched, tree Tree, text []byte) ([]byte, error) {
 
 // line cosigns what is durable.
 func (w *Witness) line(text []byte, now int64) ([]byte, error) {
-	sig, err := w.cosign.signAt(text, now)
+	line, err := w.cosign.Cosign(text, now)
 	if err != nil {
 		return nil, refuse(http.StatusInternalServerError, "cosigning: %v", err)
 	}
-	return signatureLine(w.cosign.name, w.cosign.id, sig), nil
-}
-
-// signatureLine is a signature as a line of a note.
-func signatureLine(name string, id uint32, sig []byte) []byte {
-	raw := append([]byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}, sig...)
-	return fmt.Appendf(nil, "— %s %s\n", name, base64.StdEncoding.EncodeToString(raw))
+	return line, nil
 }
 
 // Handler serves add-checkpoint.
@@ -347,7 +345,7 @@ func (w *Witness) Handler() http.Handler {
 func (w *Witness) addCheckpoint(_ context.Context, r addRequest) ([]byte, error) { return w.add(r) }
 
 // key implements cosigner.
-func (w *Witness) key() *witnessKey {
-	k, _ := newWitnessKey(w.VKey()) // which it made
+func (w *Witness) key() note.Verifier {
+	k, _ := tlog.NewCosignatureVerifier(w.VKey()) // which it made
 	return k
 }

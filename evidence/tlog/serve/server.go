@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"govah/evidence/tlog"
 )
 
 const (
@@ -64,8 +66,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return errors.Join(err, s.Log.Publish(last, asked, s.Quorum, refreshEvery))
 }
 
-// ServeWitness serves a witness until the context ends.
-func ServeWitness(ctx context.Context, l net.Listener, w *Witness) error {
+// Serve serves add-checkpoint until the context ends.
+func (w *Witness) Serve(ctx context.Context, l net.Listener) error {
 	return serveHTTP(ctx, l, w.Handler())
 }
 
@@ -235,12 +237,12 @@ func (s *Server) add(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, "too many entries from this network", http.StatusTooManyRequests)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, EntrySize+1))
-	if err != nil || len(body) != EntrySize {
-		http.Error(rw, fmt.Sprintf("an entry is %d bytes, a SHA-256", EntrySize), http.StatusBadRequest)
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, tlog.EntrySize+1))
+	if err != nil || len(body) != tlog.EntrySize {
+		http.Error(rw, fmt.Sprintf("an entry is %d bytes, a SHA-256", tlog.EntrySize), http.StatusBadRequest)
 		return
 	}
-	e := Entry(body)
+	e := tlog.Entry(body)
 	s.mu.Lock()
 	news := s.news
 	s.mu.Unlock()

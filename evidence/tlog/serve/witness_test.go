@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"context"
@@ -14,10 +14,12 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 // signTree signs a tree as a log that may lie.
-func signTree(t testing.TB, key string, tree Tree) []byte {
+func signTree(t testing.TB, key string, tree tlog.Tree) []byte {
 	t.Helper()
 	s, err := note.NewSigner(key)
 	if err != nil {
@@ -30,8 +32,8 @@ func signTree(t testing.TB, key string, tree Tree) []byte {
 	return signed
 }
 
-func (h *history) tree(origin string, n int64) Tree {
-	return Tree{Origin: origin, Size: n, Root: h.root(n)}
+func (h *history) tree(origin string, n int64) tlog.Tree {
+	return tlog.Tree{Origin: origin, Size: n, Root: h.root(n)}
 }
 
 // proof is the consistency proof from a size to another.
@@ -49,7 +51,7 @@ func (h *history) proof(from, to int64) merkle.TreeProof {
 func grown(name string, n int) *history {
 	h := &history{}
 	for i := range n {
-		h.add(Entry(merkle.RecordHash(fmt.Append(nil, name, i))))
+		h.add(tlog.Entry(merkle.RecordHash(fmt.Append(nil, name, i))))
 	}
 	return h
 }
@@ -72,7 +74,7 @@ func TestWitnessStatus(t *testing.T) {
 	}
 	at := func(h *history, n int64) []byte { return signTree(t, key, h.tree(origin, n)) }
 	stranger := mustKey(t, origin, false)
-	wrong := Tree{Origin: origin, Size: 0, Root: a.root(3)}
+	wrong := tlog.Tree{Origin: origin, Size: 0, Root: a.root(3)}
 	for i, c := range []struct {
 		name, body string
 		status     int
@@ -151,7 +153,7 @@ func newForking(r *rand.Rand) *forking {
 			f.branches[b].add(entryOf(int(i)))
 		}
 		for i := range 1 + r.IntN(60) {
-			f.branches[b].add(Entry(merkle.RecordHash(fmt.Append(nil, "branch", b, i))))
+			f.branches[b].add(tlog.Entry(merkle.RecordHash(fmt.Append(nil, "branch", b, i))))
 		}
 	}
 	return f
@@ -185,7 +187,7 @@ func TestForks(t *testing.T) {
 	const origin = "example.org/log"
 	r := rand.New(rand.NewPCG(11, uint64(*crashes)))
 	key := mustKey(t, origin, false)
-	c, err := NewCosigner(mustKey(t, "example.org/witness", true))
+	c, err := tlog.NewCosigner(mustKey(t, "example.org/witness", true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,8 +196,7 @@ func TestForks(t *testing.T) {
 		log := newForking(r)
 		d := newDisk()
 		now := int64(1e9)
-		c.now = func() time.Time { now++; return time.Unix(now, 0) }
-		var cosigned []Tree
+		var cosigned []tlog.Tree
 		opened := false
 		for range 6 {
 			d.cut = d.ops + 1 + r.IntN(40)
@@ -203,12 +204,15 @@ func TestForks(t *testing.T) {
 				d.full = d.ops + r.IntN(20)
 			}
 			w, err := openWitness(d, c, []string{vkeyOfKey(t, key)}, !opened)
+			if err == nil {
+				w.now = func() time.Time { now++; return time.Unix(now, 0) }
+			}
 			for ; err == nil; opened = true {
 				req := log.offer(t, r, key, origin, w.logs[origin].tree.Size)
 				var line []byte
 				line, err = w.add(req)
-				text, _, _ := signedText(req.checkpoint)
-				tree, perr := ParseTree(text)
+				text, _, _ := tlog.SplitNote(req.checkpoint)
+				tree, perr := tlog.ParseTree(text)
 				if perr != nil {
 					t.Fatal(perr)
 				}
@@ -292,7 +296,7 @@ func TestWitnessFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The clock is set back: it does not cosign a time before its last one.
-	w.cosign.now = func() time.Time { return time.Now().Add(-time.Hour) }
+	w.now = func() time.Time { return time.Now().Add(-time.Hour) }
 	if _, err := w.add(addRequest{5, a.proof(5, 6), signTree(t, log, a.tree("example.org/log", 6))}); err == nil || !strings.Contains(err.Error(), "clock") {
 		t.Errorf("with the clock set back: %v", err)
 	}
@@ -310,7 +314,7 @@ func TestWitnessFolders(t *testing.T) {
 	if _, err := OpenWitness(dir, key, logs, false); err == nil || !strings.Contains(err.Error(), "what was cosigned of example.org/log") {
 		t.Errorf("a state that cannot be read: %v", err)
 	}
-	if _, err := OpenWitness(dir, key, []string{vkeyOf("x", algorithmCosignature, make([]byte, 32))}, false); err == nil {
+	if _, err := OpenWitness(dir, key, []string{witnessVKey(t, "x")}, false); err == nil {
 		t.Error("a witness's key was taken for a log's")
 	}
 }
@@ -352,7 +356,7 @@ func TestPublish(t *testing.T) {
 		fmt.Fprintln(rw, "— example.org/liar AAAAAAAAAAAAAAAAAAAAAAAA")
 	}))
 	defer liar.Close()
-	lw, err := NewRemoteWitness(liar.URL, vkeyOf("example.org/liar", algorithmCosignature, make([]byte, 32)), liar.Client())
+	lw, err := NewRemoteWitness(liar.URL, witnessVKey(t, "example.org/liar"), liar.Client())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,14 +389,14 @@ func TestPublish(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := VerifyProof(proof, e[:], p)
+		got, err := tlog.VerifyProof(proof, e[:], p)
 		if err != nil || len(got.Checkpoint.Cosignatures) != 2 || got.Checkpoint.By.IsZero() {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	}
 	// The witness has seen more of this log than the log has.
 	ahead := grown("ahead", 50)
-	ahead.follow([]Entry{entryOf(0), entryOf(1), entryOf(2), entryOf(3), entryOf(4), entryOf(9)})
+	ahead.follow([]tlog.Entry{entryOf(0), entryOf(1), entryOf(2), entryOf(3), entryOf(4), entryOf(9)})
 	if _, err := first.add(addRequest{5, ahead.proof(5, 6), signTree(t, key, ahead.tree("example.org/log", 6))}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"bufio"
@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"govah/evidence/tlog"
 )
 
 // The index finds an entry that the log has already. The newest entries are in
@@ -35,7 +37,7 @@ const (
 type runSeed [16]byte
 
 // hash is where an entry stands in a run.
-func (s runSeed) hash(e Entry) (h [runPrefix]byte) {
+func (s runSeed) hash(e tlog.Entry) (h [runPrefix]byte) {
 	sum := sha256.Sum256(append(s[:], e[:]...))
 	return [runPrefix]byte(sum[:])
 }
@@ -135,8 +137,8 @@ func openRuns(d filesystem, size int64) (runs []*run, seed runSeed, err error) {
 	longest := map[int64]int64{}
 	for _, name := range names {
 		a, b, _ := strings.Cut(name, "-")
-		from, err1 := decimal(a)
-		to, err2 := decimal(b)
+		from, err1 := tlog.ParseDecimal(a)
+		to, err2 := tlog.ParseDecimal(b)
 		if err1 == nil && err2 == nil && from < to && to <= size {
 			longest[from] = max(longest[from], to)
 		}
@@ -225,7 +227,7 @@ func (w *offsetWriter) Write(b []byte) (int, error) {
 }
 
 // sortedRun writes the run of entries that are given by their index.
-func sortedRun(d filesystem, seed runSeed, from int64, entries []Entry) (*run, error) {
+func sortedRun(d filesystem, seed runSeed, from int64, entries []tlog.Entry) (*run, error) {
 	items := make([]runItem, len(entries))
 	for i, e := range entries {
 		items[i] = newRunItem(seed.hash(e), from+int64(i))

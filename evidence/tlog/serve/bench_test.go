@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"crypto/ed25519"
@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 var leaves = flag.Int("leaves", 10_000_000, "leaves of the tree of BenchmarkProof")
@@ -41,10 +43,10 @@ func BenchmarkAppend(b *testing.B) {
 			defer raw.Close()
 			var ours, bare []time.Duration
 			n, off := 0, int64(0)
-			bytes := make([]byte, recordFrame+size*EntrySize)
+			bytes := make([]byte, recordFrame+size*tlog.EntrySize)
 			for b.Loop() {
 				b.StopTimer()
-				batch := make([]Entry, size)
+				batch := make([]tlog.Entry, size)
 				for i := range batch {
 					batch[i] = entryOf(n)
 					n++
@@ -90,7 +92,7 @@ func BenchmarkServe(b *testing.B) {
 	start := time.Now()
 	for b.Loop() {
 		for range 4 {
-			batch := make([]Entry, maxBatch)
+			batch := make([]tlog.Entry, maxBatch)
 			for i := range batch {
 				batch[i] = entryOf(n)
 				n++
@@ -115,7 +117,7 @@ func BenchmarkProof(b *testing.B) {
 	e := &edge{}
 	for i := range *leaves {
 		if err := e.add(entryOf(i), func(t tile, data []byte) error {
-			if t.level > 0 || t.level == 0 && t.n == index/tileWidth {
+			if t.level > 0 || t.level == 0 && t.n == index/tlog.TileWidth {
 				kept[t] = slices.Clone(data)
 			}
 			return nil
@@ -136,32 +138,48 @@ func BenchmarkProof(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tree := Tree{Origin: vectorOrigin, Size: e.size, Root: root}
-	signed := witnessed(b, vectorLog, tree, map[int]int64{0: 1_700_000_000, 1: 1_700_000_001, 2: 1_700_000_002})
-	proof := rawProof{index: index, path: path, checkpoint: signed}.text()
-	p := policyFor(b, "log "+vkeyOfKey(b, vectorLog)+"\n"+witnessLine(0)+witnessLine(1)+witnessLine(2)+"group g 2 W0 W1 W2\nquorum g\n")
-	entry := entryOf(int(index))
-
-	// The floor: the four signatures.
+	// A log and three witnesses sign, and the floor is their four signatures.
 	var keys []ed25519.PublicKey
 	var messages, signatures [][]byte
-	n, err := note.Open(signed, p.verifiers())
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i, s := range n.Sigs {
-		raw := rawSignature(b, s)
-		if i == 0 {
-			keys, messages, signatures = append(keys, p.logs[0].key.key), append(messages, []byte(n.Text)), append(signatures, raw)
-			continue
+	signedBy := func(vkey, message string, line []byte) {
+		raw, err := base64.StdEncoding.DecodeString(strings.SplitN(vkey, "+", 3)[2])
+		if err != nil {
+			b.Fatal(err)
 		}
-		keys = append(keys, p.witnesses[i-1].key.key)
-		messages, signatures = append(messages, cosigned([]byte(n.Text), uint64(cosignedAt(s).Unix()))), append(signatures, raw[8:])
+		words := strings.Fields(string(line))
+		sig, err := base64.StdEncoding.DecodeString(words[len(words)-1])
+		if err != nil {
+			b.Fatal(err)
+		}
+		keys, messages, signatures = append(keys, raw[1:]), append(messages, []byte(message)), append(signatures, sig[len(sig)-ed25519.SignatureSize:])
 	}
+	const origin = "log.example/evidence"
+	log := mustKey(b, origin, false)
+	text := tlog.Tree{Origin: origin, Size: e.size, Root: root}.Text()
+	signed := signText(b, log, text)
+	signedBy(vkeyOfKey(b, log), text, signed)
+	policy := "log " + vkeyOfKey(b, log) + "\n"
+	for i := range 3 {
+		c, err := tlog.NewCosigner(mustKey(b, fmt.Sprintf("w%d.example", i), true))
+		if err != nil {
+			b.Fatal(err)
+		}
+		seconds := int64(1_700_000_000 + i)
+		line, err := c.Cosign([]byte(text), seconds)
+		if err != nil {
+			b.Fatal(err)
+		}
+		signed = append(signed, line...)
+		signedBy(c.VKey(), fmt.Sprintf("cosignature/v1\ntime %d\n%s", seconds, text), line)
+		policy += fmt.Sprintf("witness W%d %s\n", i, c.VKey())
+	}
+	proof := tlog.RawProof{Index: index, Path: path, Checkpoint: signed}.Text()
+	p := policyFor(b, policy+"group g 2 W0 W1 W2\nquorum g\n")
+	entry := entryOf(int(index))
 	var ours, floor []time.Duration
 	for b.Loop() {
 		start := time.Now()
-		if _, err := VerifyProof(proof, entry[:], p); err != nil {
+		if _, err := tlog.VerifyProof(proof, entry[:], p); err != nil {
 			b.Fatal(err)
 		}
 		ours = append(ours, time.Since(start))
@@ -180,14 +198,4 @@ func BenchmarkProof(b *testing.B) {
 	b.ReportMetric(float64(len(proof)), "proof-B")
 	b.ReportMetric(float64(m.Nanoseconds())/1000, "µs/verify")
 	b.ReportMetric(median(floor).Seconds()/m.Seconds(), "of-ed25519")
-}
-
-// rawSignature is a signature without the key's ID.
-func rawSignature(t testing.TB, s note.Signature) []byte {
-	t.Helper()
-	b, err := base64.StdEncoding.DecodeString(s.Base64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b[4:]
 }

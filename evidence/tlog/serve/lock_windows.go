@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"errors"

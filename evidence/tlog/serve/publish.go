@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"bytes"
@@ -13,36 +13,38 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
+
+	"govah/evidence/tlog"
 )
 
 // cosigner is a witness that a log asks: one behind HTTP, or one of this
 // process.
 type cosigner interface {
 	addCheckpoint(context.Context, addRequest) ([]byte, error) // lines of signatures, or a *Refusal
-	key() *witnessKey
+	key() note.Verifier
 }
 
 // RemoteWitness is a witness behind HTTP.
 type RemoteWitness struct {
 	url  string
-	pub  *witnessKey
+	pub  note.Verifier
 	http *http.Client
 }
 
 // NewRemoteWitness is the witness with a public key, at a submission prefix.
 func NewRemoteWitness(url, vkey string, client *http.Client) (*RemoteWitness, error) {
-	key, err := newWitnessKey(vkey)
+	key, err := tlog.NewCosignatureVerifier(vkey)
 	if err != nil {
 		return nil, err
 	}
-	url, err = policyURL(url)
+	url, err = tlog.ParseURL(url)
 	if err != nil {
 		return nil, err
 	}
 	return &RemoteWitness{url: strings.TrimSuffix(url, "/"), pub: key, http: client}, nil
 }
 
-func (w *RemoteWitness) key() *witnessKey { return w.pub }
+func (w *RemoteWitness) key() note.Verifier { return w.pub }
 
 // addCheckpoint implements cosigner.
 func (w *RemoteWitness) addCheckpoint(ctx context.Context, r addRequest) ([]byte, error) {
@@ -56,7 +58,7 @@ func (w *RemoteWitness) addCheckpoint(ctx context.Context, r addRequest) ([]byte
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxCheckpoint))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, tlog.MaxCheckpoint))
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func (w *RemoteWitness) addCheckpoint(ctx context.Context, r addRequest) ([]byte
 	no := refuse(resp.StatusCode, "%s", strings.TrimSpace(string(body[:min(len(body), 300)])))
 	if resp.StatusCode == http.StatusConflict && resp.Header.Get("Content-Type") == "text/x.tlog.size" {
 		line, ok := strings.CutSuffix(string(body), "\n")
-		size, err := decimal(line)
+		size, err := tlog.ParseDecimal(line)
 		if !ok || err != nil {
 			return nil, errors.New("the witness's answer says no size")
 		}
@@ -131,7 +133,7 @@ func (l *Log) ask(ctx context.Context, w *Asked, h *head) error {
 
 // cosignatureOf takes the line of a witness's key out of its answer, if it
 // verifies.
-func cosignatureOf(signed, lines []byte, key *witnessKey) ([]byte, error) {
+func cosignatureOf(signed, lines []byte, key note.Verifier) ([]byte, error) {
 	n, err := note.Open(append(bytes.Clone(signed), lines...), note.VerifierList(key))
 	if err != nil {
 		return nil, fmt.Errorf("the witness's answer: %w", err)
@@ -207,7 +209,7 @@ func (w *Asked) Failed() error {
 	if w.err == nil {
 		return nil
 	}
-	return fmt.Errorf("the witness %s has not cosigned: %w", w.key().name, w.err)
+	return fmt.Errorf("the witness %s has not cosigned: %w", w.key().Name(), w.err)
 }
 
 // ErrNotYet says that an entry is durable, and in no published checkpoint.
@@ -218,7 +220,7 @@ var ErrNotFound = errors.New("the entry is not in the log")
 
 // Proof is the tlog-proof of an entry under the published checkpoint, and the
 // entry's index.
-func (l *Log) Proof(e Entry) (proof []byte, index int64, err error) {
+func (l *Log) Proof(e tlog.Entry) (proof []byte, index int64, err error) {
 	l.mu.Lock()
 	index, ok, err := l.find(e)
 	l.mu.Unlock()
@@ -234,12 +236,12 @@ func (l *Log) Proof(e Entry) (proof []byte, index int64, err error) {
 	}
 	path, err := merkle.ProveRecord(p.tree.Size, index, l.reader(l.tree.Load()))
 	if err == nil {
-		err = merkle.CheckRecord(path, p.tree.Size, p.tree.Root, index, e.leaf())
+		err = merkle.CheckRecord(path, p.tree.Size, p.tree.Root, index, merkle.RecordHash(e[:]))
 	}
 	if err != nil {
 		return nil, index, fmt.Errorf("the tiles give no proof of entry %d: %w", index, err)
 	}
-	return rawProof{index: index, path: path, checkpoint: p.text}.text(), index, nil
+	return tlog.RawProof{Index: index, Path: path, Checkpoint: p.text}.Text(), index, nil
 }
 
 // Checkpoint is the published checkpoint; nil before there is one.
@@ -262,7 +264,7 @@ func (l *Log) Tile(path string) ([]byte, error) {
 	}
 	data, ok := h.edge.tileData(t)
 	if !ok {
-		if data, err = l.readTile(tile{t.level, t.n, tileWidth}); err != nil {
+		if data, err = l.readTile(tile{t.level, t.n, tlog.TileWidth}); err != nil {
 			return nil, err
 		}
 	}

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"govah/evidence/tlog"
 )
 
 // TestAlone: a witness without a log in reach logs what is carried to it, once
@@ -28,7 +30,7 @@ func TestAlone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := VerifyProof(proof, e[:], policyFor(t, policy))
+			got, err := tlog.VerifyProof(proof, e[:], policyFor(t, policy))
 			if err != nil || got.Index != int64(i) || time.Since(got.Checkpoint.By) > time.Minute {
 				t.Errorf("%+v, %v", got, err)
 			}
@@ -52,7 +54,7 @@ func TestAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := policyFor(t, "log "+log.VKey()+"\nwitness W "+w.VKey()+"\nquorum W\n")
-	if _, err := VerifyProof(proof, e[:], p); err == nil {
+	if _, err := tlog.VerifyProof(proof, e[:], p); err == nil {
 		t.Error("a proof is sufficient that nobody cosigned")
 	}
 	for range 2 { // the same tree once more is right
@@ -60,7 +62,7 @@ func TestAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := VerifyProof(done, e[:], p); err != nil {
+		if _, err := tlog.VerifyProof(done, e[:], p); err != nil {
 			t.Error(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package tlog
+package serve
 
 import (
 	"crypto/sha256"
@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"govah/evidence/tlog"
 )
 
 // The journal is what makes an entry durable, with one sync a batch, before
@@ -36,8 +38,8 @@ func journalHead(vkey string, base int64) []byte {
 	return fmt.Appendf(nil, "%s\n%s\n%d\n", journalName, vkey, base)
 }
 
-func journalRecord(first int64, entries []Entry) []byte {
-	b := make([]byte, 0, recordFrame+len(entries)*EntrySize)
+func journalRecord(first int64, entries []tlog.Entry) []byte {
+	b := make([]byte, 0, recordFrame+len(entries)*tlog.EntrySize)
 	b = binary.BigEndian.AppendUint64(b, uint64(first))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(entries)))
 	for i := range entries {
@@ -48,18 +50,18 @@ func journalRecord(first int64, entries []Entry) []byte {
 }
 
 // parseRecord reads one record at the start of b: its entries and its length.
-func parseRecord(b []byte, first int64) ([]Entry, int, bool) {
+func parseRecord(b []byte, first int64) ([]tlog.Entry, int, bool) {
 	if len(b) < recordFrame || binary.BigEndian.Uint64(b) != uint64(first) {
 		return nil, 0, false
 	}
 	count := binary.BigEndian.Uint32(b[8:])
-	n := 12 + int(count)*EntrySize
+	n := 12 + int(count)*tlog.EntrySize
 	if count == 0 || count > maxBatch || len(b) < n+sha256.Size || sha256.Sum256(b[:n]) != [32]byte(b[n:n+sha256.Size]) {
 		return nil, 0, false
 	}
-	entries := make([]Entry, count)
+	entries := make([]tlog.Entry, count)
 	for i := range entries {
-		entries[i] = Entry(b[12+i*EntrySize:])
+		entries[i] = tlog.Entry(b[12+i*tlog.EntrySize:])
 	}
 	return entries, n + sha256.Size, true
 }
@@ -67,13 +69,13 @@ func parseRecord(b []byte, first int64) ([]Entry, int, bool) {
 // parseJournal reads a journal: the key, the index of its first entry, the
 // entries, and the length of what is whole. What a power cut tore is at most
 // the last record; more than that is damage, and an error.
-func parseJournal(data []byte) (vkey string, base int64, entries []Entry, good int, err error) {
+func parseJournal(data []byte) (vkey string, base int64, entries []tlog.Entry, good int, err error) {
 	lines := strings.SplitN(string(data[:min(len(data), 4096)]), "\n", 4)
 	if len(lines) < 4 || lines[0] != journalName {
 		return "", 0, nil, 0, errors.New("it is no journal of this version")
 	}
 	vkey = lines[1]
-	if base, err = decimal(lines[2]); err != nil {
+	if base, err = tlog.ParseDecimal(lines[2]); err != nil {
 		return "", 0, nil, 0, fmt.Errorf("the index of its first entry: %w", err)
 	}
 	good = len(journalHead(vkey, base))
@@ -85,10 +87,10 @@ func parseJournal(data []byte) (vkey string, base int64, entries []Entry, good i
 		entries, good = append(entries, batch...), good+n
 	}
 	if rest := data[good:]; len(rest) > 0 {
-		damaged := len(rest) > recordFrame+maxBatch*EntrySize
+		damaged := len(rest) > recordFrame+maxBatch*tlog.EntrySize
 		if len(rest) >= 12 { // is there a record behind the one that cannot be read?
 			count := int64(binary.BigEndian.Uint32(rest[8:]))
-			if at := recordFrame + count*EntrySize; count <= maxBatch && at < int64(len(rest)) {
+			if at := recordFrame + count*tlog.EntrySize; count <= maxBatch && at < int64(len(rest)) {
 				_, _, ok := parseRecord(rest[at:], base+int64(len(entries))+count)
 				damaged = damaged || ok
 			}
@@ -101,7 +103,7 @@ func parseJournal(data []byte) (vkey string, base int64, entries []Entry, good i
 }
 
 // openJournal reads the journal and cuts off what a power cut tore.
-func openJournal(d filesystem, vkey string) (j *journal, base int64, entries []Entry, err error) {
+func openJournal(d filesystem, vkey string) (j *journal, base int64, entries []tlog.Entry, err error) {
 	data, err := readFile(d, journalPath, maxJournal)
 	if err != nil {
 		return nil, 0, nil, err
@@ -133,7 +135,7 @@ func openJournal(d filesystem, vkey string) (j *journal, base int64, entries []E
 // append makes entries durable, at most maxBatch: one record a sync, so that a
 // power cut tears no more than one. After errTorn nothing can be appended:
 // what the disk holds is not known until it is read again.
-func (j *journal) append(entries []Entry) error {
+func (j *journal) append(entries []tlog.Entry) error {
 	b := journalRecord(j.next, entries)
 	if _, err := j.f.WriteAt(b, j.size); err != nil {
 		if undo := j.f.Truncate(j.size); undo != nil {
@@ -152,7 +154,7 @@ var errTorn = errors.New("the journal could not be written to the end")
 
 // rotate begins a new journal with the entries that the tree does not hold
 // yet, from index base.
-func (j *journal) rotate(vkey string, base int64, pending []Entry) error {
+func (j *journal) rotate(vkey string, base int64, pending []tlog.Entry) error {
 	b := journalHead(vkey, base)
 	next := base
 	for batch := range slices.Chunk(pending, maxBatch) {
