@@ -246,6 +246,7 @@ var numbers = map[string]Class{
 	"Place.FromASN":         Network,
 	"Place.ToASN":           Network,
 	"Router.ASN":            Network,
+	"Location.RemoteASN":    Target,
 	"Path.LocalPort":        Client,
 	"Arrival.Port":          Client, // as the far end saw it, behind a NAT
 	"Packet.Seq":            Client, // of what was sent; what answers repeats it

@@ -233,5 +233,5 @@ const (
 	// WhyWayBack: what is altered on the way from the server leaves no trace
 	// on the way to it.
 	WhyWayBack     Why = "way-back"
-	WhyKnownKeyOld     Why = "known-key-old"  // the user's known_hosts has an older key than the operator publishes
+	WhyKnownKeyOld Why = "known-key-old" // the user's known_hosts has an older key than the operator publishes
 )
