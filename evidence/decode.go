@@ -17,6 +17,8 @@ type layer struct {
 	data  []byte
 	spans []span // ordered by at
 	runs  []int  // where each of several contents begins; a zero byte ends it
+	heads []head // of messages, in order, once they are looked for
+	split bool   // they were
 	how   string // the decoding; "" of a file itself
 	up    *layer // nil: a file itself
 }
@@ -663,27 +665,73 @@ func (l *layer) dechunk(b []byte) (deflated, chunked, opaque []int) {
 	}
 }
 
+// head is of a message: it ends at an empty line, before data[end].
+type head struct {
+	end    int
+	length int // of what follows, if it is given; -1
+	http   int // index of the last one that is of HTTP, itself included; -1
+}
+
+// divide finds the heads in a layer.
+func (l *layer) divide() {
+	http := -1
+	for from := 0; ; {
+		k := bytes.Index(l.data[from:], []byte("\r\n\r\n"))
+		if k < 0 {
+			return
+		}
+		end := from + k + 4
+		text := bytes.ToLower(l.data[max(from, end-maxHead) : end-2])
+		if bytes.Contains(text, []byte("http/1.")) {
+			http = len(l.heads)
+		}
+		n, err := strconv.Atoi(string(headerValue(text, "content-length")))
+		if err != nil || n < 0 {
+			n = -1
+		}
+		l.heads = append(l.heads, head{end, n, http})
+		from = end
+	}
+}
+
 // content gives what is a whole of its own around data[at]: the run that it is
-// in, and the body of an HTTP message as far as its length is given or as it
-// goes on.
-func (l *layer) content(at int) (whole [][]byte) {
+// in, and what follows the last empty line and the last head of HTTP there, as
+// far as its length is given or as the run goes on.
+func (l *layer) content(at int) (whole []Range) {
+	run := Range{0, len(l.data)}
 	if i, found := slices.BinarySearch(l.runs, at); len(l.runs) > 0 && (found || i > 0) {
 		if !found {
 			i--
 		}
-		end := len(l.data)
-		if i+1 < len(l.runs) {
-			end = l.runs[i+1]
+		if run.From = l.runs[i]; i+1 < len(l.runs) {
+			run.To = l.runs[i+1]
 		}
-		whole = append(whole, bytes.TrimSuffix(l.data[l.runs[i]:end], []byte{0}))
+		if run.To > run.From && l.data[run.To-1] == 0 {
+			run.To--
+		}
+		whole = append(whole, run)
 	}
-	if i := bytes.LastIndex(l.data[:at], []byte("\r\n\r\n")); i >= 0 {
-		body := l.data[i+4:]
-		head := bytes.ToLower(l.data[max(0, i-maxHead) : i+2])
-		if n, err := strconv.Atoi(string(headerValue(head, "content-length"))); err == nil && n >= 0 && n < len(body) {
-			body = body[:n]
+	if !l.split {
+		l.split = true
+		l.divide()
+	}
+	body := func(i int) {
+		if i < 0 || l.heads[i].end < run.From {
+			return
 		}
-		whole = append(whole, body)
+		r := Range{l.heads[i].end, run.To}
+		if n := l.heads[i].length; n >= 0 && n < r.To-r.From {
+			r.To = r.From + n
+		}
+		if r.From < r.To {
+			whole = append(whole, r)
+		}
+	}
+	if i := sort.Search(len(l.heads), func(k int) bool { return l.heads[k].end > at }) - 1; i >= 0 {
+		body(i)
+		if h := l.heads[i].http; h != i { // an empty line in the body itself
+			body(h)
+		}
 	}
 	return whole
 }

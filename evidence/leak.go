@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"strings"
 )
 
 // Document is something of a bundle as whoever gets it can read it.
@@ -41,9 +42,8 @@ const (
 	inflated = 16
 	decoded  = 160
 	spare    = 1 << 20
-	// maxContents bounds of how many places in a layer it is looked at what
-	// content they are in, to know it by its digest.
-	maxContents = 16
+	// maxContents bounds how many contents are known by their digest.
+	maxContents = 1 << 16
 	// maxLeaks bounds the list of one search.
 	maxLeaks = 1 << 20
 )
@@ -69,11 +69,14 @@ type Scanner struct {
 	// sums are the digests of content that was put together or decoded and
 	// holds an identifier.
 	sums []Hash
+	// anyDigest: there may be more of these than sums has.
+	anyDigest bool
 
 	doc    *Document
 	leaks  []Leak
 	seen   map[Leak]bool
 	budget int64
+	hashed int64 // bytes that may still be hashed
 	zip    inflater
 	free   []*layer
 }
@@ -194,6 +197,7 @@ func (s *Scanner) names(a netip.Addr, exact bool) (who int, how string, ok bool)
 func (s *Scanner) Scan(d *Document) []Leak {
 	s.doc, s.leaks, s.seen = d, nil, map[Leak]bool{}
 	s.budget = decoded*int64(len(d.Data)) + 8*spare
+	s.hashed = inflated*int64(len(d.Data)) + spare
 	s.zip.left = inflated*int64(len(d.Data)) + spare
 	if len(d.Data) > maxLayer {
 		s.leak(0, len(d.Data), -1, encodingUnsearched)
@@ -211,6 +215,9 @@ func (s *Scanner) Scan(d *Document) []Leak {
 func (s *Scanner) leak(from, to, who int, how string) {
 	if to <= from || len(s.leaks) >= maxLeaks || !s.readable(from, to) {
 		return
+	}
+	if who < 0 && strings.HasPrefix(how, encodingUnsearched) {
+		s.anyDigest = true
 	}
 	l := Leak{s.doc.Name, from, to, who, how}
 	if !s.seen[l] {
@@ -238,6 +245,7 @@ func (s *Scanner) layer(up *layer, how string) *layer {
 		l, s.free = s.free[n-1], s.free[:n-1]
 	}
 	l.data, l.spans, l.runs, l.how, l.up = l.data[:0], l.spans[:0], l.runs[:0], how, up
+	l.heads, l.split = l.heads[:0], false
 	return l
 }
 
@@ -247,6 +255,15 @@ func (s *Scanner) found(l *layer, depth int, deflated []int) {
 		s.walk(l, depth, deflated)
 	}
 	s.free = append(s.free, l)
+}
+
+// digest notes that of content which holds an identifier.
+func (s *Scanner) digest(content []byte) {
+	if s.hashed -= int64(len(content)); s.hashed < 0 || len(s.sums) >= maxContents {
+		s.anyDigest = true
+		return
+	}
+	s.sums = append(s.sums, sha256.Sum256(content))
 }
 
 // walk searches a layer and everything that is encoded in it.
@@ -262,11 +279,14 @@ func (s *Scanner) walk(l *layer, depth int, deflated []int) {
 	if p := l.path(); p != "" {
 		in = ", in " + p
 	}
-	hits := 0
+	known := map[Range]bool{} // contents by their digest
 	hit := func(at, n, who int, how string) {
-		if hits++; who >= 0 && l.up != nil && hits <= maxContents {
+		if who >= 0 && l.up != nil {
 			for _, c := range l.content(at) {
-				s.sums = append(s.sums, sha256.Sum256(c))
+				if !known[c] {
+					known[c] = true
+					s.digest(b[c.From:c.To])
+				}
 			}
 		}
 		for _, r := range l.origin(at, n) {

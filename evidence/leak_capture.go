@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -324,8 +325,9 @@ func (s *Scanner) datagram(h *headers) {
 // stream puts the segments of one direction of a flow in order and searches
 // what they carried together.
 func (s *Scanner) stream(segments []headers) {
-	if len(segments) < 2 {
-		if h := segments[0]; h.from == 53 || h.to == 53 {
+	one := segments[0]
+	if len(segments) < 2 && !bytes.Contains(s.doc.Data[one.payload:one.end], []byte("\r\n\r\n")) {
+		if h := one; h.from == 53 || h.to == 53 {
 			if r, ok := clientSubnet(s.doc.Data[min(h.payload+2, h.end):h.end]); ok && s.doc.Client {
 				s.leak(h.payload+2+r.From, h.payload+2+r.To, -1, "EDNS client subnet")
 			}

@@ -471,7 +471,34 @@ func (r *redacting) round(c *Bundle, first bool) error {
 	for _, sum := range s.sums {
 		r.sum(sum)
 	}
+	if s.anyDigest {
+		r.allDigests(c, docs, pieces)
+	}
 	return nil
+}
+
+// allDigests withholds whatever may be the digest of content.
+func (r *redacting) allDigests(c *Bundle, docs []*Document, pieces [][]piece) {
+	for n := range c.Files {
+		if c.Files[n].Kind != Text {
+			continue
+		}
+		for _, p := range pieces[n] {
+			if p.entry < 0 || p.to-p.from != hex.EncodedLen(sha256.Size) {
+				continue
+			}
+			e := &c.entries[p.entry]
+			if _, err := hex.DecodeString(string(c.values[p.entry])); err != nil || e.Class == None {
+				continue
+			}
+			l := Leak{docs[n].Name, p.from, p.to, -1, "a digest: of what content, is not known, for not all could be searched"}
+			if !r.away(e) {
+				r.leaves[e.key()] = true
+				r.widen(c, e, r.before(c, pieces[n], l))
+			}
+			r.beside(c, docs[n], pieces[n], l)
+		}
+	}
 }
 
 // before gives a leak with its place in the bundle that is redacted.

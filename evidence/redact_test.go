@@ -72,6 +72,13 @@ func (s *scene) lines(t testing.TB) []byte {
 	return b.Bytes()
 }
 
+func must2(id Identifier, ok bool) Identifier {
+	if !ok {
+		panic("no identifier")
+	}
+	return id
+}
+
 func must(b []byte, err error) []byte {
 	if err != nil {
 		panic(err)
@@ -414,6 +421,97 @@ func TestRedactDigestsOfTraffic(t *testing.T) {
 				t.Errorf("%s, prints %v: the digest is there: %v", place, prints, got)
 			}
 		}
+	}
+}
+
+// pagesScene is of n pages that were not kept, each with its digest, and of
+// the packets that carried them as answer makes them.
+func pagesScene(t testing.TB, n int, answer func(page []byte) []byte) (b *Bundle, digests []string) {
+	t.Helper()
+	s := quietScene()
+	var lines, capture bytes.Buffer
+	w, err := packet.NewCaptureWriter(&capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, far := netip.AddrPortFrom(s.client, scenePort), netip.AddrPortFrom(s.server, 80)
+	seq := uint32(1000)
+	for i := range n {
+		page := fmt.Appendf(nil, "<p>page %d of the words that stand on every page\r\n\r\n is denied from %v", i, s.client)
+		sum := sha256.Sum256(page)
+		digests = append(digests, hex.EncodeToString(sum[:]))
+		line, err := json.Marshal(measure.Measurement{Type: "measurement", Schema: 1, Run: "r1", ID: fmt.Sprint("m", i), Target: "http://example.org/", Observations: []measure.Observation{
+			{ID: "o1", Step: "http", Role: "test", HTTP: &measure.HTTP{Method: "GET", Status: 403, BodyBytes: int64(len(page)), BodySHA256: digests[i], Simhash: "0123456789abcdef"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.Write(append(line, '\n'))
+		for body := range slices.Chunk(answer(page), 1400) {
+			raw := packet.BuildTCP(packet.Segment{Src: far, Dst: own, Seq: seq, Flags: packet.ACK, TTL: 50, Payload: body})
+			if err := w.Write(time.Unix(1_790_000_000, 0), raw, packet.Inbound, ""); err != nil {
+				t.Fatal(err)
+			}
+			seq += uint32(len(body))
+		}
+	}
+	sig, vkey := signer(t, 1)
+	data, err := Seal(Sealing{Measurements: lines.Bytes(), Packets: capture.Bytes(), Own: []netip.Addr{s.client}, Signer: sig, Key: vkey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opens(t, data), digests
+}
+
+func answered(header string, body []byte) []byte {
+	return fmt.Appendf(nil, "HTTP/1.1 403 No\r\n%sContent-Length: %d\r\n\r\n%s", header, len(body), body)
+}
+
+// TestRedactDigestsOfManyPages: however many pages print the address, the
+// digest of each goes; also of one in a single packet, and of one that cannot
+// be searched.
+func TestRedactDigestsOfManyPages(t *testing.T) {
+	for name, answer := range map[string]func(page []byte) []byte{
+		"plain": func(page []byte) []byte { return answered("", page) },
+		"gzip": func(page []byte) []byte {
+			var z bytes.Buffer
+			g := gzip.NewWriter(&z)
+			g.Write(page)
+			g.Close()
+			return answered("Content-Encoding: gzip\r\n", z.Bytes())
+		},
+		"chunks": func(page []byte) []byte {
+			return fmt.Appendf(nil, "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n", page[:5], len(page)-5, page[5:])
+		},
+		"not read": func(page []byte) []byte {
+			packed := bytes.Clone(page)
+			for i := range packed {
+				packed[i] ^= 0x55
+			}
+			return answered("Content-Encoding: br\r\n", packed)
+		},
+	} {
+		for _, n := range []int{1, 30} {
+			b, digests := pagesScene(t, n, answer)
+			_, c := released(t, b, Redaction{Classes: DefaultWithheld})
+			left, text := 0, c.File(MeasurementsName).Data
+			for _, d := range digests {
+				if bytes.Contains(text, []byte(d)) {
+					left++
+				}
+			}
+			if left > 0 || bytes.Contains(text, []byte("0123456789abcdef")) {
+				t.Errorf("%s: %d of %d digests are left", name, left, n)
+			}
+		}
+	}
+}
+
+// TestDigestBound: where there are more contents than are hashed, that is said.
+func TestDigestBound(t *testing.T) {
+	s := NewScanner([]Identifier{must2(AddressIdentifier(netip.MustParseAddr("10.3.4.5"), "test"))})
+	s.Scan(&Document{Name: "d", Data: bytes.Repeat([]byte("%20\r\n\r\n 10.3.4.5 "), 3000)})
+	if !s.anyDigest || s.hashed > 0 {
+		t.Errorf("%d digests, %d bytes left to hash", len(s.sums), s.hashed)
 	}
 }
 
