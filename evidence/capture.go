@@ -342,7 +342,9 @@ func (s strip) transport(proto uint8, way side) {
 			s.from(4).paint(Payload)
 			return
 		}
-		s.part(4, 8).paint(None)
+		if proto != packet.ICMP || s.b[0] != packet.Redirect4 { // there a gateway of the device's own network
+			s.part(4, 8).paint(None)
+		}
 		// What is quoted went the other way.
 		switch way {
 		case sender:

@@ -290,12 +290,19 @@ func (s *Scanner) packet(h *headers, depth int) {
 	if s.doc.Client && h.proto == packet.UDP && h.payload < h.end && (slices.Contains(chatty, h.from) || slices.Contains(chatty, h.to)) {
 		s.leak(h.payload, h.end, -1, "a device speaking of itself (DHCP, mDNS and the like)"+where)
 	}
+	if s.doc.Client && h.proto == packet.ICMP && h.quote > 0 && b[h.l4] == packet.Redirect4 {
+		s.leak(h.l4+4, h.l4+8, -1, encodingRedirect+where)
+	}
 	if h.quote > 0 && depth < 2 {
 		if q, ok := headersOf(b, h.quote, h.end); ok {
 			s.packet(&q, depth+1)
 		}
 	}
 }
+
+// encodingRedirect is of the gateway that an ICMP redirect names: it is in the
+// network of who got that (RFC 1122, 3.2.2.2).
+const encodingRedirect = "ICMP redirect: a gateway of the client's network"
 
 // datagram looks into the payload of UDP.
 func (s *Scanner) datagram(h *headers) {

@@ -515,6 +515,69 @@ func TestDigestBound(t *testing.T) {
 	}
 }
 
+// TestRedactRedirect: the gateway that an ICMP redirect names tells the
+// client's network. It goes, and where it was sealed as structure, as it once
+// was, nothing is released.
+func TestRedactRedirect(t *testing.T) {
+	s := quietScene()
+	own, far := netip.AddrPortFrom(s.client, scenePort), netip.AddrPortFrom(s.server, 80)
+	request := packet.BuildTCP(packet.Segment{Src: own, Dst: far, Seq: 100, Flags: packet.SYN, TTL: 2})
+	raw, err := packet.BuildICMPError(packet.TimeExceeded, netip.MustParseAddr("198.18.0.1"), request, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := []byte{10, 3, 77, 1} // of another /24 than the client
+	raw[20], raw[21] = packet.Redirect4, 1
+	copy(raw[24:], gateway)
+	if err := packet.FixChecksums(raw); err != nil {
+		t.Fatal(err)
+	}
+	var capture bytes.Buffer
+	w, err := packet.NewCaptureWriter(&capture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(time.Unix(1_790_000_000, 0), raw, packet.Inbound, ""); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Captured(PacketsName, capture.Bytes(), []netip.Addr{s.client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, vkey := signer(t, 1)
+	sealing := Sealing{Signer: sig, Key: vkey}
+	seal := func() *Bundle {
+		data, err := sealing.seal([]File{f})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return opens(t, data)
+	}
+	_, c := released(t, seal(), Redaction{Classes: DefaultWithheld})
+	if bytes.Contains(c.File(PacketsName).Data, gateway) {
+		t.Error("the gateway is left")
+	}
+
+	at, where := bytes.Index(f.Data, gateway), 0
+	var old []Segment
+	for _, g := range f.Segments {
+		if where <= at && at < where+g.Length {
+			old = append(old, Segment{Rendering, at - where}, Segment{None, 4}, Segment{Rendering, where + g.Length - at - 4})
+		} else {
+			old = append(old, g)
+		}
+		where += g.Length
+	}
+	f.Segments = slices.DeleteFunc(old, func(g Segment) bool { return g.Length == 0 })
+	out, err := seal().Redact(Redaction{Classes: DefaultWithheld})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Bundle != nil || len(out.Left) != 1 || out.Left[0].Encoding != encodingRedirect {
+		t.Errorf("released: %v, left %+v", out.Bundle != nil, out.Left)
+	}
+}
+
 // TestRedactWholeClass: where single values would make the file grow, their
 // class goes.
 func TestRedactWholeClass(t *testing.T) {

@@ -232,6 +232,7 @@ func (o TCPOptions) Marshal() []byte {
 // ICMP types.
 const (
 	Unreachable4    = 3
+	Redirect4       = 5
 	TimeExceeded4   = 11
 	Unreachable6    = 1
 	PacketTooBig6   = 2
@@ -244,7 +245,7 @@ const (
 func (p *Packet) IsICMPError() bool {
 	switch p.Proto {
 	case ICMP:
-		return p.Type == Unreachable4 || p.Type == TimeExceeded4 || p.Type == 5 || p.Type == 12
+		return p.Type == Unreachable4 || p.Type == TimeExceeded4 || p.Type == Redirect4 || p.Type == 12
 	case ICMPv6:
 		return p.Type >= 1 && p.Type <= 4
 	}
