@@ -123,7 +123,7 @@ func (s strip) blocks(own []netip.Addr) error {
 			if zero(body.part(end, pad).b) {
 				body.part(end, pad).paint(None)
 			}
-			way := body.from(pad).options(order, Foreign)
+			way := body.from(pad).options(order, Rendering) // some are hashes of the packet
 			if id := order.Uint32(body.b); int64(id) < int64(len(links)) {
 				body.part(20, end).frame(links[id], way, own)
 			}
@@ -154,7 +154,7 @@ func (s strip) options(order binary.ByteOrder, c Class) side {
 			return way
 		case code == 1: // a comment may say anything
 			value.paint(Foreign)
-		case c == Foreign && code == 2 && n == 4: // epb_flags
+		case c == Rendering && code == 2 && n == 4: // epb_flags
 			way = []side{eitherSide, receiver, sender, eitherSide}[order.Uint32(value.b)&3]
 			value.paint(None)
 		case c == NetworkName && (code == 9 || code == 14): // how times are counted

@@ -9,10 +9,15 @@ import (
 	"govah/packet"
 )
 
-// capturedFrame is an IP packet in a capture: the bytes [at, end).
-type capturedFrame struct{ at, end int }
+// capturedFrame is a packet in a capture: the bytes [at, end) from its IP
+// header on, none if there is none.
+type capturedFrame struct {
+	at, end int
+	from    int     // where the frame begins
+	hashes  []Range // of it, that the file has
+}
 
-// framesOf finds the IP packets of a pcapng file
+// framesOf finds the packets of a pcapng file
 // (draft-ietf-opsawg-pcapng), as far as it is whole. ok is false of what is
 // none.
 func framesOf(b []byte) (frames []capturedFrame, ok bool) {
@@ -40,13 +45,28 @@ func framesOf(b []byte) (frames []capturedFrame, ok bool) {
 			links = append(links, uint32(order.Uint16(body)))
 		case typ == 6 && len(body) >= 20:
 			have, link := int64(order.Uint32(body[12:])), int64(order.Uint32(body))
-			if have > int64(len(body)-20) || link >= int64(len(links)) {
+			if have > int64(len(body)-20) {
 				break
 			}
 			frame := body[20 : 20+have]
-			if skip := linkHead(links[link], frame); skip >= 0 {
-				frames = append(frames, capturedFrame{at + 28 + skip, at + 28 + len(frame)})
+			f := capturedFrame{from: at + 28, at: at + 28 + len(frame), end: at + 28 + len(frame)}
+			if link < int64(len(links)) {
+				if skip := linkHead(links[link], frame); skip >= 0 {
+					f.at = f.from + skip
+				}
 			}
+			const hash = 3 // epb_hash
+			for o := (20 + int(have) + 3) &^ 3; o+4 <= len(body); {
+				code, n := order.Uint16(body[o:]), int(order.Uint16(body[o+2:]))
+				if code == 0 || o+4+n > len(body) {
+					break
+				}
+				if code == hash {
+					f.hashes = append(f.hashes, Range{at + 8 + o + 4, at + 8 + o + 4 + n})
+				}
+				o += (4 + n + 3) &^ 3
+			}
+			frames = append(frames, f)
 		}
 		at += int(n)
 	}
@@ -227,6 +247,11 @@ func (s *Scanner) capture(frames []capturedFrame) {
 	flows := map[string][]headers{}
 	var order []string
 	for _, f := range frames {
+		if s.hidden(f.from, f.end) {
+			for _, r := range f.hashes {
+				s.leak(r.From, r.To, -1, "a hash of the packet: narrows what is withheld")
+			}
+		}
 		h, ok := headersOf(b, f.at, f.end)
 		if !ok {
 			continue

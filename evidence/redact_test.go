@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"net/netip"
 	"slices"
@@ -515,6 +516,23 @@ func TestDigestBound(t *testing.T) {
 	}
 }
 
+// repainted gives the segments of a file in which value is of another class.
+func repainted(f File, value []byte, c Class) (segments []Segment) {
+	var painted []Class
+	for _, g := range f.Segments {
+		painted = append(painted, slices.Repeat([]Class{g.Class}, g.Length)...)
+	}
+	at := bytes.Index(f.Data, value)
+	copy(painted[at:], slices.Repeat([]Class{c}, len(value)))
+	for i, c := range painted {
+		if i == 0 || c != painted[i-1] {
+			segments = append(segments, Segment{c, 0})
+		}
+		segments[len(segments)-1].Length++
+	}
+	return segments
+}
+
 // TestRedactRedirect: the gateway that an ICMP redirect names tells the
 // client's network. It goes, and where it was sealed as structure, as it once
 // was, nothing is released.
@@ -558,23 +576,60 @@ func TestRedactRedirect(t *testing.T) {
 		t.Error("the gateway is left")
 	}
 
-	at, where := bytes.Index(f.Data, gateway), 0
-	var old []Segment
-	for _, g := range f.Segments {
-		if where <= at && at < where+g.Length {
-			old = append(old, Segment{Rendering, at - where}, Segment{None, 4}, Segment{Rendering, where + g.Length - at - 4})
-		} else {
-			old = append(old, g)
-		}
-		where += g.Length
-	}
-	f.Segments = slices.DeleteFunc(old, func(g Segment) bool { return g.Length == 0 })
+	f.Segments = repainted(f, gateway, None)
 	out, err := seal().Redact(Redaction{Classes: DefaultWithheld})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if out.Bundle != nil || len(out.Left) != 1 || out.Left[0].Encoding != encodingRedirect {
 		t.Errorf("released: %v, left %+v", out.Bundle != nil, out.Left)
+	}
+}
+
+// TestRedactHash: a hash that a capture has of a packet narrows its address. It
+// goes, also where it was sealed as a comment, as it once was.
+func TestRedactHash(t *testing.T) {
+	capture := quietScene().capture(t)
+	frames, ok := framesOf(capture)
+	if !ok {
+		t.Fatal("no frames")
+	}
+	raw := capture[frames[0].from:frames[0].end]
+	hash := binary.LittleEndian.AppendUint32([]byte{2}, crc32.ChecksumIEEE(raw)) // CRC-32
+	body := binary.LittleEndian.AppendUint32(make([]byte, 12), uint32(len(raw)))
+	body = binary.LittleEndian.AppendUint32(body, uint32(len(raw)))
+	body = append(body, raw...)
+	body = append(body, make([]byte, -len(body)&3)...)
+	for code, value := range map[uint16][]byte{1: []byte("a comment"), 2: {1, 0, 0, 0}, 3: hash} {
+		body = binary.LittleEndian.AppendUint16(body, code)
+		body = binary.LittleEndian.AppendUint16(body, uint16(len(value)))
+		body = append(body, value...)
+		body = append(body, make([]byte, -len(value)&3)...)
+	}
+	for _, v := range []uint32{6, uint32(12 + len(body))} {
+		capture = binary.LittleEndian.AppendUint32(capture, v)
+	}
+	capture = binary.LittleEndian.AppendUint32(append(capture, body...), uint32(12+len(body)))
+
+	f, err := Captured(PacketsName, capture, []netip.Addr{quietScene().client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, vkey := signer(t, 1)
+	sealing := Sealing{Signer: sig, Key: vkey}
+	for _, c := range []Class{Rendering, Foreign} {
+		if c == Foreign {
+			f.Segments = repainted(f, hash, c)
+		}
+		data, err := sealing.seal([]File{f})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, b := released(t, opens(t, data), Redaction{Classes: DefaultWithheld})
+		left := b.File(PacketsName).Data
+		if bytes.Contains(left, hash) || !bytes.Contains(left, []byte("a comment")) {
+			t.Errorf("class %v: the hash is left: %v, or the comment is not", c, bytes.Contains(left, hash))
+		}
 	}
 }
 
