@@ -334,7 +334,7 @@ func (s *Scanner) datagram(h *headers) {
 	payload := s.doc.Data[h.payload:h.end]
 	if h.from == 53 || h.to == 53 {
 		if r, ok := clientSubnet(payload); ok && s.doc.Client {
-			s.leak(h.payload+r.From, h.payload+r.To, -1, "EDNS client subnet")
+			s.leak(h.payload+r.From, h.payload+r.To, -1, encodingSubnet)
 		}
 		return
 	}
@@ -358,24 +358,22 @@ func (s *Scanner) datagram(h *headers) {
 // what they carried together.
 func (s *Scanner) stream(segments []headers) {
 	one := segments[0]
-	if len(segments) < 2 && !bytes.Contains(s.doc.Data[one.payload:one.end], []byte("\r\n\r\n")) {
-		if h := one; h.from == 53 || h.to == 53 {
-			if r, ok := clientSubnet(s.doc.Data[min(h.payload+2, h.end):h.end]); ok && s.doc.Client {
-				s.leak(h.payload+2+r.From, h.payload+2+r.To, -1, "EDNS client subnet")
-			}
-		}
+	dns := one.from == 53 || one.to == 53
+	if len(segments) < 2 && !dns && !bytes.Contains(s.doc.Data[one.payload:one.end], []byte("\r\n\r\n")) {
 		return // searched where it stands
 	}
 	first := segments[0].seq
 	slices.SortStableFunc(segments, func(a, b headers) int { return int(int32(a.seq-first)) - int(int32(b.seq-first)) })
 	l := s.layer(&layer{data: s.doc.Data}, "a TCP stream")
 	next := segments[0].seq
+	whole := []int{0} // where what is whole begins
 	for _, h := range segments {
 		data, from := s.doc.Data[h.payload:h.end], h.payload
 		// Where the numbers are withheld the order of the file has to do.
 		if !s.hidden(h.l4+4, h.l4+8) {
 			if ahead := int32(h.seq - next); ahead > 0 { // something is missing
 				l.data = append(l.data, 0)
+				whole = append(whole, len(l.data))
 			} else if int(-ahead) >= len(data) { // sent again
 				continue
 			} else {
@@ -386,8 +384,38 @@ func (s *Scanner) stream(segments []headers) {
 		l.data = append(l.data, data...)
 		next = h.seq + uint32(h.end-h.payload)
 	}
+	if dns && s.doc.Client {
+		for i, at := range whole {
+			end := len(l.data)
+			if i+1 < len(whole) {
+				end = whole[i+1]
+			}
+			s.messages(l, at, end)
+		}
+		for _, h := range segments { // by itself, should one before it be cut or missing
+			if r, ok := clientSubnet(s.doc.Data[min(h.payload+2, h.end):h.end]); ok {
+				s.leak(h.payload+2+r.From, h.payload+2+r.To, -1, encodingSubnet)
+			}
+		}
+	}
 	s.found(l, 1, nil)
 }
+
+// messages looks into those of DNS in a stream, which are preceded by their
+// length (RFC 1035, 4.2.2).
+func (s *Scanner) messages(l *layer, at, end int) {
+	for at+2 <= end {
+		from := at + 2
+		at = from + int(binary.BigEndian.Uint16(l.data[at:]))
+		if r, ok := clientSubnet(l.data[from:min(at, end)]); ok {
+			for _, o := range l.origin(from+r.From, r.To-r.From) {
+				s.leak(o.From, o.To, -1, encodingSubnet)
+			}
+		}
+	}
+}
+
+const encodingSubnet = "EDNS client subnet"
 
 // clientSubnet finds the option of a DNS message that tells the client's
 // network to a server (RFC 7871): its address bytes.

@@ -633,6 +633,56 @@ func TestRedactHash(t *testing.T) {
 	}
 }
 
+// TestRedactSubnetOverTCP: the client's subnet that DNS messages tell goes,
+// however they lie in the segments of a connection.
+func TestRedactSubnetOverTCP(t *testing.T) {
+	s := quietScene()
+	query := func(subnet string) []byte {
+		m := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x07example\x03org\x00\x00\x01\x00\x01\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x0b\x00\x08\x00\x07\x00\x01\x18\x00" + subnet)
+		return append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
+	}
+	// Not the network of the address in the packets, as behind NAT.
+	a, b := query("\xc0\x58\x63"), query("\xcb\x00\x71")
+	plain := bytes.Replace(query("\xaa\xaa\xaa"), []byte("\x00\x08\x00\x07"), []byte("\x00\x0a\x00\x07"), 1)
+	for name, segments := range map[string][][]byte{
+		"one":                   {a},
+		"length by itself":      {a[:2], a[2:]},
+		"two in one segment":    {slices.Concat(plain, b)},
+		"split in the subnet":   {a[:len(a)-2], slices.Concat(a[len(a)-2:], b[:1]), b[1:]},
+		"after what is missing": {a[:9], nil, b[:2], b[2:]},
+	} {
+		var capture bytes.Buffer
+		w, err := packet.NewCaptureWriter(&capture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seq := uint32(4_294_967_290) // wraps
+		for _, payload := range segments {
+			if payload == nil {
+				seq += 50
+				continue
+			}
+			raw := packet.BuildTCP(packet.Segment{Src: netip.AddrPortFrom(s.client, scenePort), Dst: netip.AddrPortFrom(s.resolver, 53), Seq: seq, Flags: packet.ACK, TTL: 64, Payload: payload})
+			if err := w.Write(time.Unix(1_790_000_000, 0), raw, packet.Outbound, ""); err != nil {
+				t.Fatal(err)
+			}
+			seq += uint32(len(payload))
+		}
+		sig, vkey := signer(t, 1)
+		data, err := Seal(Sealing{Packets: capture.Bytes(), Own: []netip.Addr{s.client}, Signer: sig, Key: vkey})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, c := released(t, opens(t, data), Redaction{Classes: DefaultWithheld})
+		left := c.File(PacketsName).Data
+		for _, subnet := range []string{"\x18\x00\xc0", "\x58\x63", "\xcb\x00\x71"} {
+			if bytes.Contains(left, []byte(subnet)) {
+				t.Errorf("%s: %x is left", name, subnet)
+			}
+		}
+	}
+}
+
 // TestRedactWholeClass: where single values would make the file grow, their
 // class goes.
 func TestRedactWholeClass(t *testing.T) {
