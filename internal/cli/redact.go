@@ -324,10 +324,13 @@ func (a *app) tellRedacted(lang i18n.Lang, path string, o *redactOptions, out *e
 	}
 	part("widened", widened)
 	part("know", a.toKnow(text, o, out, away))
-	next := "govah verify " + o.output
 	if o.dry {
-		next = "govah redact -o FILE " + path
+		// The command itself is not put together: it would have to be quoted for
+		// whichever shell this is, and what was named with --also would show.
+		part("next", []string{text("next-dry", i18n.Command("file", "-o FILE"), i18n.Command("dry", "--dry-run"))})
+		return
 	}
+	next := "govah verify " + o.output
 	if o.sign {
 		next += " --redaction " + o.output + noteSuffix
 	}
