@@ -16,23 +16,14 @@ import (
 // noteSuffix is what the name of a note about a redaction adds to the file's.
 const noteSuffix = ".note"
 
-// signHandover states with a key of this device what was made of what, in a
-// file beside the one that was made.
-func (a *app) signHandover(scope, path string, before, after []byte) error {
-	s := &sealing{scope: scope}
-	if err := s.findKey(a); err != nil {
-		return err
-	}
+// handover states with the key that findKey found what was made of what.
+func (s *sealing) handover(before, after []byte) ([]byte, error) {
 	key, err := s.keys.Use(s.scope, s.ask)
 	if err != nil {
-		return keyError(s.scope, err)
+		return nil, keyError(s.scope, err)
 	}
 	defer key.Close()
-	n, err := evidence.SignHandover(key.Signer(), key.Verifier(), before, after, time.Now())
-	if err != nil {
-		return err
-	}
-	return evidence.WriteFile(path, n)
+	return evidence.SignHandover(key.Signer(), key.Verifier(), before, after, time.Now())
 }
 
 // handoverLine is a note about a redaction in the JSON of verify.

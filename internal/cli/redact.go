@@ -26,6 +26,7 @@ type redactOptions struct {
 	dry        bool
 	sign       bool
 	scope      string
+	pass       passphrases
 }
 
 func (a *app) redactCommand() *cobra.Command {
@@ -70,6 +71,7 @@ Exits with 1 if nothing was written.`,
 	f.BoolVar(&o.thisDevice, "this-device", false, "search for the addresses and names that this device has now, too")
 	f.BoolVar(&o.sign, "sign", false, "state what was made of what in a signed note beside the file (OUTPUT.note; govah verify --redaction); it shows that the holder of the key redacted it")
 	f.StringVar(&o.scope, "scope", "", "with --sign: sign with the key of this scope")
+	f.StringVar(&o.pass.file, "passphrase-file", "", "with --sign: read the key's passphrase from a file (or "+passphraseVariable+"; default: ask)")
 	f.BoolVar(&o.dry, "dry-run", false, "say what would be taken out, and write nothing")
 	f.BoolVar(&a.json, "json", false, "print what was taken out as one line of JSON (docs/formats/bundle-v1.md)")
 	return cmd
@@ -80,8 +82,8 @@ func (o *redactOptions) redaction() (r evidence.Redaction, err error) {
 	if (o.output == "") != o.dry {
 		return r, usage("-o FILE writes one, --dry-run only says what it would take out", "give one of -o and --dry-run")
 	}
-	if o.sign && o.dry || o.scope != "" && !o.sign {
-		return r, usage("give -o FILE --sign, and with it --scope if it is to be another key", "--sign is about a file that is written, --scope about the key of --sign")
+	if o.sign && o.dry || (o.scope != "" || o.pass.file != "") && !o.sign {
+		return r, usage("give -o FILE --sign, and with it --scope if it is to be another key", "--sign is about a file that is written, --scope and --passphrase-file about the key of --sign")
 	}
 	for _, name := range o.withhold {
 		c, err := evidence.ParseClass(name)
@@ -156,6 +158,12 @@ func (a *app) runRedact(lang i18n.Lang, path string, o *redactOptions) error {
 			}
 		}
 	}
+	signer := &sealing{scope: o.scope, ask: a.ask(&o.pass)}
+	if o.sign {
+		if err := signer.findKey(a); err != nil {
+			return err
+		}
+	}
 	data, err := a.readSealed(path)
 	if err != nil {
 		return err
@@ -180,12 +188,18 @@ func (a *app) runRedact(lang i18n.Lang, path string, o *redactOptions) error {
 			return fmt.Errorf("what was redacted does not verify: %w", err)
 		}
 		if !o.dry {
+			var n []byte
+			if o.sign {
+				if n, err = signer.handover(data, made); err != nil {
+					return err
+				}
+			}
 			if err := evidence.WriteFile(o.output, made); err != nil {
 				return hint(err, "choose a folder that you can write to, with enough room")
 			}
 			if o.sign {
-				if err := a.signHandover(o.scope, o.output+noteSuffix, data, made); err != nil {
-					return hint(fmt.Errorf("%s is written and whole; the note about it is not: %w", o.output, err), "`govah key list` lists the keys; without --sign there is no note")
+				if err := evidence.WriteFile(o.output+noteSuffix, n); err != nil {
+					return hint(fmt.Errorf("%s is written and whole; the note about it is not: %w", o.output, err), "is the disk full? Redacted to another name, it can be signed again")
 				}
 			}
 		}
