@@ -203,6 +203,7 @@ func (b *Bundle) Redact(r Redaction) (*Redacted, error) {
 		if err := away.round(c, false); err != nil {
 			return nil, err
 		}
+		away.receipts(c)
 		if len(away.leaves)+len(away.ids)+len(away.sums) > before {
 			continue
 		}
@@ -632,5 +633,8 @@ func (r *redacting) fit(c *Bundle) (*Bundle, error) {
 		r.classes[most] = true
 		r.out.Whole = append(r.out.Whole, most)
 		c = r.without(r.away)
+		if r.receipts(c) { // the class had parts of what they are about
+			c = r.without(r.away)
+		}
 	}
 }

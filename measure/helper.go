@@ -54,7 +54,7 @@ type Receipt struct {
 	// Key is the helper's public key, ed25519 in hex.
 	Key string `json:"key" class:"target"`
 	// Request is the request as it was sent, with the nonce that the hashes
-	// are keyed with.
+	// are keyed with. It is withheld with anything that they are about.
 	Request string `json:"request" class:"target"`
 	// Covers are the observations that the note is about.
 	Covers []Covered `json:"covers,omitempty"`
