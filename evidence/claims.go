@@ -9,29 +9,40 @@ import (
 // claimed are the header fields in which content of others names the client:
 // its address, its number, or an id that the other side's log has beside its
 // address.
-var claimed = func() map[string]bool {
+var claimed = set([]string{
+	"x-forwarded-for", "x-forwarded", "forwarded", "forwarded-for", "x-real-ip", "x-client-ip", "client-ip", "true-client-ip",
+	"cf-connecting-ip", "x-cluster-client-ip", "fastly-client-ip", "x-azure-clientip", "x-appengine-user-ip", "x-user-ip",
+	"x-remote-addr", "x-remote-ip", "remote-addr", "x-originating-ip", "x-client-address", "x-source-ip",
+	"x-msisdn", "x-up-calling-line-id", "x-up-subno", "x-nokia-msisdn", "x-wap-msisdn", "x-network-info", "msisdn", "x-imsi", "x-imei",
+	"x-acr", "x-uidh", "x-vf-acr", "x-subscriber-id", "x-account-id",
+	"set-cookie", "cookie", "authorization", "proxy-authorization",
+	"cf-ray", "x-request-id", "x-correlation-id", "x-trace-id", "traceparent", "x-amz-cf-id", "x-amz-request-id", "x-amz-id-2",
+	"x-amzn-trace-id", "x-amzn-requestid", "x-fastly-request-id", "x-vercel-id", "x-nf-request-id", "x-github-request-id", "x-azure-ref",
+	"x-msedge-ref", "x-ms-request-id", "x-served-by-request",
+})
+
+// dated are the header fields that tell when content was given out, to the
+// second or by how long ago (RFC 9110, 6.6.1; RFC 9111, 5), and cookies, whose
+// end is counted from then.
+var dated = set([]string{"date", "expires", "last-modified", "age", "set-cookie", "x-timer", "warning"})
+
+// receiptTime is what stands before the time in a receipt
+// (docs/formats/helper-v1.md).
+var receiptTime = []byte("govah.invalid/receipt/v1\ntime ")
+
+func set(names []string) map[string]bool {
 	m := map[string]bool{}
-	for _, n := range []string{
-		"x-forwarded-for", "x-forwarded", "forwarded", "forwarded-for", "x-real-ip", "x-client-ip", "client-ip", "true-client-ip",
-		"cf-connecting-ip", "x-cluster-client-ip", "fastly-client-ip", "x-azure-clientip", "x-appengine-user-ip", "x-user-ip",
-		"x-remote-addr", "x-remote-ip", "remote-addr", "x-originating-ip", "x-client-address", "x-source-ip",
-		"x-msisdn", "x-up-calling-line-id", "x-up-subno", "x-nokia-msisdn", "x-wap-msisdn", "x-network-info", "msisdn", "x-imsi", "x-imei",
-		"x-acr", "x-uidh", "x-vf-acr", "x-subscriber-id", "x-account-id",
-		"set-cookie", "cookie", "authorization", "proxy-authorization",
-		"cf-ray", "x-request-id", "x-correlation-id", "x-trace-id", "traceparent", "x-amz-cf-id", "x-amz-request-id", "x-amz-id-2",
-		"x-amzn-trace-id", "x-amzn-requestid", "x-fastly-request-id", "x-vercel-id", "x-nf-request-id", "x-github-request-id", "x-azure-ref",
-		"x-msedge-ref", "x-ms-request-id", "x-served-by-request",
-	} {
+	for _, n := range names {
 		m[n] = true
 	}
 	return m
-}()
+}
 
 const maxHeaderName = 32
 
-// scanClaims calls visit for the value of each such header in b: a line of
+// scanClaims calls visit for the value of each header of these names in b: a line of
 // HTTP or mail, or a name and a value of our own JSON.
-func scanClaims(b []byte, visit func(name string, from, to int)) {
+func scanClaims(b []byte, names map[string]bool, visit func(name string, from, to int)) {
 	var lower [maxHeaderName]byte
 	known := func(name []byte) (string, bool) {
 		if len(name) == 0 || len(name) > maxHeaderName {
@@ -44,7 +55,7 @@ func scanClaims(b []byte, visit func(name string, from, to int)) {
 			lower[i] = c
 		}
 		n := string(lower[:len(name)])
-		return n, claimed[n]
+		return n, names[n]
 	}
 	for at := 0; at < len(b); {
 		k := bytes.IndexByte(b[at:], ':')

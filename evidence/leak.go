@@ -20,6 +20,9 @@ type Document struct {
 	// Client: the client is withheld. Then headers in which content of others
 	// names it count, and what a device can be known by.
 	Client bool
+	// Time: when it happened is withheld. Then what others wrote down of it
+	// counts: headers with a date, the time of a helper's receipt.
+	Time bool
 }
 
 // Range is the bytes [From, To) of a document.
@@ -296,7 +299,7 @@ func (s *Scanner) walk(l *layer, depth int, deflated []int) {
 	s.text.scan(b, func(at int, p *pattern) { hit(at, len(p.bytes), p.who, p.how) })
 	s.binary.scan(b, func(at int, p *pattern) { hit(at, len(p.bytes), p.who, p.how) })
 	if s.doc.Client {
-		scanClaims(b, func(name string, from, to int) {
+		scanClaims(b, claimed, func(name string, from, to int) {
 			hit(from, to-from, -1, "a header that names the client ("+name+")")
 			scanAddresses(b[from:to], func(a spelled) {
 				if !a.exact {
@@ -304,6 +307,21 @@ func (s *Scanner) walk(l *layer, depth int, deflated []int) {
 				}
 			})
 		})
+	}
+	if s.doc.Time {
+		scanClaims(b, dated, func(name string, from, to int) {
+			if bytes.ContainsAny(b[from:to], "0123456789") {
+				hit(from, to-from, -1, "a header that tells the time ("+name+")")
+			}
+		})
+		for at := 0; ; at++ {
+			k := bytes.Index(b[at:], receiptTime)
+			if k < 0 {
+				break
+			}
+			at += k
+			hit(at, min(len(receiptTime)+len("2006-01-02T15:04:05Z"), len(b)-at), -1, "the time of a helper's receipt")
+		}
 	}
 	var ends []int // of words that say whose address comes next
 	if s.doc.Client {

@@ -18,7 +18,7 @@ func FuzzScan(f *testing.F) {
 	ids := benchmarkIdentifiers()
 	scanner := NewScanner(ids)
 	f.Fuzz(func(t *testing.T, data []byte, from, to int) {
-		d := &Document{Name: "d", Data: data, Client: true}
+		d := &Document{Name: "d", Data: data, Client: true, Time: true}
 		if from >= 0 && from < to && to <= len(data) {
 			d.Withheld = []Range{{from, to}}
 			clear(data[from:to])

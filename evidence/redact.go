@@ -129,11 +129,11 @@ func covering(pieces []piece, from, to int) (entries []int32) {
 
 // documents are what a reader of the bundle has before him, and of each file
 // what it is made of; what is not a file has none.
-func (b *Bundle) documents(client bool) (docs []*Document, pieces [][]piece) {
+func (b *Bundle) documents(client, time bool) (docs []*Document, pieces [][]piece) {
 	pieces = b.pieces()
 	for n := range b.Files {
 		f := &b.Files[n]
-		d := &Document{Name: viewFolder + f.Name, Data: f.Data, Client: client}
+		d := &Document{Name: viewFolder + f.Name, Data: f.Data, Client: client, Time: time}
 		for _, p := range pieces[n] {
 			if p.entry < 0 {
 				d.Withheld = append(d.Withheld, Range{p.from, p.to})
@@ -418,7 +418,7 @@ func addressIn(s string) (netip.Addr, bool) {
 func (r *redacting) round(c *Bundle, first bool) error {
 	s := NewScanner(r.out.Searched)
 	s.known = r.known
-	docs, pieces := c.documents(r.classes[Client])
+	docs, pieces := c.documents(r.classes[Client], r.classes[Time])
 	r.out.Left, r.out.Stays = nil, nil
 	for n, d := range docs {
 		leaks := s.Scan(d)

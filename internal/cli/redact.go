@@ -404,6 +404,8 @@ func (a *app) toKnow(text texter, o *redactOptions, out *evidence.Redacted, away
 	}
 	if away[evidence.Time] < out.Bundle.Counts[evidence.Time] {
 		list = append(list, text("time"))
+	} else if out.Bundle.File(evidence.CheckpointName) != nil || len(out.Bundle.Proofs) > 0 {
+		list = append(list, text("time-bounds"))
 	}
 	return append(list, text("also", i18n.LTR("flag", "--also")))
 }
