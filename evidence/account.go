@@ -48,6 +48,7 @@ const (
 	Gone      State = "withheld"
 	Unchecked State = "unchecked" // nobody said whom to believe
 	Verified  State = "verified"
+	Refused   State = "refused" // not signed by whom is to be believed; of a checkpoint
 )
 
 // Account is what a bundle that verifies proves, and what it does not.
@@ -205,11 +206,13 @@ func (b *Bundle) times(a *Account, c Check) error {
 		case c.Checkpoint == nil:
 			a.Checkpoint = Unchecked
 		default:
-			m, err := c.Checkpoint(f.Data)
-			if err != nil {
-				return &UnmetError{fmt.Errorf("the checkpoint in it: %w", err)}
+			// One that is not believed bounds nothing and refuses nothing: who
+			// sealed may have had it from anybody, and it cannot be taken out.
+			if m, err := c.Checkpoint(f.Data); err != nil {
+				a.Checkpoint = Refused
+			} else {
+				a.Checkpoint, a.NotBefore = Verified, &m
 			}
-			a.Checkpoint, a.NotBefore = Verified, &m
 		}
 	}
 	proof := b.Proofs[LogProof]

@@ -80,11 +80,19 @@ func TestAccount(t *testing.T) {
 		{b, Check{Key: other}, "another key"},
 		{b, Check{LogProof: refuse}, "no proof"},
 		{with, Check{LogProof: refuse}, "no quorum"},
-		{b, Check{Checkpoint: func([]byte) (Moment, error) { return Moment{}, errors.New("forged") }}, "forged"},
 	} {
 		if a, err := c.b.Account(c.c); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v, %v; want %q", a, err, c.says)
 		}
+	}
+	// A checkpoint that is not believed bounds nothing, and takes nothing from
+	// the log's proof: anybody on the way to a log could have sent it.
+	a, err = with.Account(Check{
+		LogProof:   func([]byte, Hash) (Moment, error) { return Moment{Time: "2026-11-28T05:00:00Z", Log: "l"}, nil },
+		Checkpoint: func([]byte) (Moment, error) { return Moment{Log: "forged"}, errors.New("forged") },
+	})
+	if err != nil || a.Checkpoint != Refused || a.NotBefore != nil || !slices.Contains(a.NotProved, NotEarliest) || a.LogProof != Verified || a.NotAfter == nil {
+		t.Errorf("%+v, %v", a, err)
 	}
 	// The interval.
 	a, err = with.Account(Check{

@@ -82,7 +82,7 @@ type Sealing struct {
 	Report      []byte // HTML for people, nil for none
 	About       About  // Type, Schema, Tool, Lab, Started and Ended are filled in
 	Custody     []Event
-	// Checkpoint is the newest signed checkpoint of a log that was seen, nil
+	// Checkpoint is a signed checkpoint of a log, verified or not, nil
 	// for none: the bundle was not made before it.
 	Checkpoint []byte
 	Receipts   [][]byte // helpers' signed notes

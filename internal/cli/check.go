@@ -163,7 +163,7 @@ Exit codes: 0 done, 1 failed or lines of the list skipped, 2 wrong usage,
 	f.StringVar(&o.scope, "scope", "", "with --seal: sign with the key of this scope (see govah key -h)")
 	f.StringVar(&o.pass.file, "passphrase-file", "", "with --seal: read the key's passphrase from a file (or "+passphraseVariable+"; default: ask)")
 	o.to.flags(f, "with --seal or -o: encrypt the evidence and FILE")
-	f.StringVar(&o.checkpoint, "checkpoint", "", "with --seal: a file with a log's checkpoint, before which this was not; none: without (default: the last one seen)")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "with --seal: a file with a log's checkpoint, before which this was not; none: without (default: the last that tlog add verified)")
 	f.StringVar(&o.log, "log", "", "with --seal: ask the log at this URL for its newest checkpoint; it sees your address")
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit with 3 or 4 as above")
 	f.BoolVar(&o.consent, "consent", false, "I know the risks; do not ask")

@@ -10,20 +10,17 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"govah/evidence/tlog"
 )
 
 // A checkpoint in a sealed file says that the file was not made before it
-// (c2sp.org/tlog-checkpoint). The newest one that this device has seen is kept
-// from the last contact with a log; nothing is contacted for it unasked.
+// (c2sp.org/tlog-checkpoint). The newest one that this device has verified, by
+// the policy of `govah tlog add`, is kept; nothing is contacted for it unasked.
 
 const (
-	checkpointBytes = 64 << 10
-	checkpointTime  = 20 * time.Second
+	checkpointTime = 20 * time.Second
 	// noCheckpoint is the --checkpoint that leaves it out.
 	noCheckpoint = "none"
 )
@@ -60,38 +57,39 @@ func checkpoint(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	text, err := readCheckpoint(f)
+	if kept && err != nil {
+		return nil, nil // the next one that is verified takes its place
+	}
 	if err != nil {
 		return nil, hint(fmt.Errorf("%s: %w", path, err), instead)
 	}
 	return text, nil
 }
 
-// readCheckpoint reads what looks like a signed checkpoint. Whether it is one,
-// and whose, is for who verifies, by a policy of theirs.
+// readCheckpoint reads what has the form of a signed checkpoint. Whether it is
+// genuine, and whose, is for who verifies, by a policy of theirs.
 func readCheckpoint(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, checkpointBytes+1))
-	switch {
-	case err != nil:
+	text, err := io.ReadAll(io.LimitReader(r, tlog.MaxCheckpoint+1))
+	if err != nil {
 		return nil, err
-	case len(text) > checkpointBytes:
-		return nil, fmt.Errorf("it is larger than a checkpoint can be (%d bytes)", checkpointBytes)
-	case bytes.Count(text, []byte("\n")) < 5 || !bytes.Contains(text, []byte("\n\n— ")) || !bytes.HasSuffix(text, []byte("\n")):
-		return nil, errors.New("it is no signed checkpoint")
+	}
+	if _, err := tlog.ParseCheckpoint(text); err != nil {
+		return nil, fmt.Errorf("it is no signed checkpoint: %w", err)
 	}
 	return text, nil
 }
 
-// keepCheckpoint keeps the newest checkpoint that was seen of a log. One of the
-// same log that is older, by its size, does not take its place.
+// keepCheckpoint keeps the newest checkpoint of a log that was verified. One of
+// the same log that is older, by its size, does not take its place.
 func keepCheckpoint(text []byte) error {
 	path, err := checkpointCache()
 	if err != nil {
 		return err
 	}
 	if kept, err := os.ReadFile(path); err == nil {
-		was, wasSize := logAndSize(kept)
-		is, isSize := logAndSize(text)
-		if was == is && isSize < wasSize {
+		was, wasErr := tlog.ParseCheckpoint(kept)
+		is, err := tlog.ParseCheckpoint(text)
+		if wasErr == nil && err == nil && was.Origin == is.Origin && is.Size < was.Size {
 			return nil
 		}
 	}
@@ -112,16 +110,6 @@ func keepCheckpoint(text []byte) error {
 	return err
 }
 
-// logAndSize are the name of the log and how many entries it has, as a
-// checkpoint says.
-func logAndSize(text []byte) (log string, size int64) {
-	lines := strings.SplitN(string(text), "\n", 3)
-	if len(lines) == 3 {
-		size, _ = strconv.ParseInt(lines[1], 10, 64)
-	}
-	return lines[0], size
-}
-
 // logURL reads the address of a log (c2sp.org/tlog-tiles).
 func logURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
@@ -131,7 +119,9 @@ func logURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// fetchCheckpoint asks a log for its newest checkpoint and keeps it.
+// fetchCheckpoint asks a log for its newest checkpoint. It is for one sealing
+// and is not kept: here is no key to verify it by, and whoever sits on the way
+// could have sent it.
 func fetchCheckpoint(ctx context.Context, log *url.URL) ([]byte, error) {
 	client, err := tlog.NewClient(log.String(), plainClient(checkpointTime))
 	var text []byte
@@ -142,10 +132,7 @@ func fetchCheckpoint(ctx context.Context, log *url.URL) ([]byte, error) {
 		text, err = readCheckpoint(bytes.NewReader(text))
 	}
 	if err != nil {
-		return nil, hint(fmt.Errorf("asking the log for its checkpoint: %w", err), "leave --log out: the checkpoint of the last contact is used then, if there is one")
-	}
-	if err := keepCheckpoint(text); err != nil {
-		return nil, hint(fmt.Errorf("keeping the log's checkpoint: %w", err), "is the disk full?")
+		return nil, hint(fmt.Errorf("asking the log for its checkpoint: %w", err), "leave --log out: the last checkpoint that `govah tlog add` verified is used then, if there is one")
 	}
 	return text, nil
 }

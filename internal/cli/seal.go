@@ -57,7 +57,7 @@ The formats: docs/formats/bundle-v1.md.`,
 	f.StringVar(&o.scope, "scope", "", "sign with the key of this scope (see govah key -h)")
 	f.StringVar(&o.pass.file, "passphrase-file", "", "read the key's passphrase from a file (or "+passphraseVariable+"; default: ask)")
 	o.to.flags(f, "encrypt the evidence")
-	f.StringVar(&o.checkpoint, "checkpoint", "", "a file with a log's signed checkpoint, before which this was not; none leaves it out (default: the newest that was seen)")
+	f.StringVar(&o.checkpoint, "checkpoint", "", "a file with a log's signed checkpoint, before which this was not; none leaves it out (default: the newest that tlog add verified)")
 	f.StringVar(&o.log, "log", "", "ask this log (URL) for its newest checkpoint first")
 	f.StringArrayVar(&o.addresses, "address", nil, "an address that this device had when packets were captured, may be repeated (default: those that it has now)")
 	f.StringVar(&o.custody.Event, "event", evidence.Collected, "with --by or --note: collected, received or copied")

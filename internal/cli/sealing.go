@@ -15,6 +15,7 @@ import (
 
 	"govah/evidence"
 	"govah/evidence/keyring"
+	"govah/evidence/tlog"
 	"govah/internal/i18n"
 	"govah/judge"
 	"govah/record"
@@ -410,11 +411,10 @@ func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum *
 	if sum != nil && sum.Lost > 0 {
 		say("lost", i18n.Num("n", sum.Lost))
 	}
-	if s.checkpoint == nil {
+	if tree, err := tlog.ParseCheckpoint(s.checkpoint); s.checkpoint == nil || err != nil {
 		say("no-checkpoint", i18n.LTR("flag", "--checkpoint"))
 	} else {
-		log, size := logAndSize(s.checkpoint)
-		say("checkpoint", i18n.LTR("log", log), i18n.LTR("n", strconv.FormatInt(size, 10)))
+		say("checkpoint", i18n.LTR("log", short(tree.Origin)), i18n.LTR("n", strconv.FormatInt(tree.Size, 10)))
 	}
 	if s.recipients != nil {
 		say("encrypted", i18n.Command("command", "age -d -i KEY "+s.path))

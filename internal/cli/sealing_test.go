@@ -119,7 +119,8 @@ func TestCheckpoint(t *testing.T) {
 	if elsewhere {
 		t.Error("a host that nobody agreed to was contacted")
 	}
-	for _, answer = range []string{"", "log.example\n7\n", strings.Repeat("x\n", 40_000) + "\n— x y\n"} {
+	for _, answer = range []string{"", "log.example\n7\n", strings.Repeat("x\n", 40_000) + "\n— x y\n",
+		strings.Replace(text, "\n7\n", "\n9223372036854775807\n", 1), strings.Replace(text, "\n7\n", "\n07\n", 1), strings.Replace(text, "— log", "log", 1)} {
 		if got, err := ask("/log"); err == nil {
 			t.Errorf("taken for a checkpoint: %.60q", got)
 		}
@@ -131,11 +132,16 @@ func TestCheckpoint(t *testing.T) {
 	if got, err := ask("/log/"); err != nil || string(got) != text {
 		t.Errorf("%q, %v", got, err)
 	}
-	answer = strings.Replace(text, "\n7\n", "\n6\n", 1)
-	if got, err := ask("/log"); err != nil || string(got) != answer {
-		t.Errorf("%q, %v", got, err)
-	}
 	srv.Close()
+	if got, err := checkpoint(""); got != nil || err != nil {
+		t.Errorf("kept, and nobody had verified it: %q, %v", got, err)
+	}
+	older := strings.Replace(text, "\n7\n", "\n6\n", 1)
+	for _, verified := range []string{text, older} {
+		if err := keepCheckpoint([]byte(verified)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if got, err := checkpoint(""); err != nil || string(got) != text {
 		t.Errorf("kept is %q, %v", got, err)
 	}
@@ -151,6 +157,20 @@ func TestCheckpoint(t *testing.T) {
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st, err)
+	}
+	// What a broken or a hostile one left there is not sealed in, and gives way.
+	junk := strings.Replace(text, "\n7\n", "\n9223372036854775807\n", 1)
+	if err := os.WriteFile(path, []byte(junk), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := checkpoint(""); got != nil || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := keepCheckpoint([]byte(older)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := checkpoint(""); err != nil || string(got) != older {
+		t.Errorf("%q, %v", got, err)
 	}
 	for _, bad := range []string{"", "log.example", "ftp://log.example/", "https://user@log.example/", "https://log.example/?q"} {
 		if _, err := logURL(bad); err == nil {

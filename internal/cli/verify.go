@@ -291,8 +291,11 @@ func saidIn(text texter, c *evidence.Account) (list []string) {
 		}
 		list = append(list, line)
 	}
-	if c.Checkpoint == evidence.Unchecked {
+	switch c.Checkpoint {
+	case evidence.Unchecked:
 		list = append(list, text("said-checkpoint"))
+	case evidence.Refused:
+		list = append(list, text("said-checkpoint-refused"))
 	}
 	if c.LogProof == evidence.Unchecked {
 		list = append(list, text("said-proof"))

@@ -111,6 +111,22 @@ func TestVerifyInterval(t *testing.T) {
 		t.Fatal(err)
 	}
 	lying := file("lying.govah", string(data))
+	// A checkpoint of a log that the policy does not name, such as somebody on
+	// the way to a log can send, and a proof that is good.
+	const junk = "elsewhere.example\n7\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n— elsewhere.example AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n"
+	if data, err = evidence.Seal(evidence.Sealing{Measurements: []byte("{}\n"), Checkpoint: []byte(junk), Signer: key.Signer(), Key: key.Verifier()}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = evidence.Open(data); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = b.Attach(evidence.LogProof, logged(tlog.Entry(b.Entry))); err != nil {
+		t.Fatal(err)
+	}
+	if data, err = b.Bytes(); err != nil {
+		t.Fatal(err)
+	}
+	doubted := file("doubted.govah", string(data))
 
 	run := func(args ...string) (int, string) {
 		var out, errOut bytes.Buffer
@@ -140,6 +156,9 @@ func TestVerifyInterval(t *testing.T) {
 		{[]string{proven, "--policy", good}, 0, "the log log.example/evidence holds it, and 1 witness had signed that"},
 		{[]string{proven}, 0, "a proof that a log has it, which was not checked"},
 		{[]string{proven, "--policy", other}, exitUnverified, "no quorum"},
+		{[]string{doubted, "--policy", good}, 0, "the log log.example/evidence holds it"},
+		{[]string{doubted, "--policy", good}, 0, "a log's checkpoint that the policy does not believe"},
+		{[]string{doubted, "--policy", good}, 0, "A moment before which it was not made."},
 		{[]string{bare, "--policy", good}, exitUnverified, "no proof that a log holds it"},
 		{[]string{lying, "--policy", good}, exitUnverified, "does not lead from this entry"},
 		{[]string{proven, "--policy", broken}, exitFailed, "tlog-policy"},
