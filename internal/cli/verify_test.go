@@ -3,7 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -152,8 +156,8 @@ func TestVerifyInterval(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{proven, "--policy", good}, 0, "It was made after 20"},
-		{[]string{proven, "--policy", good}, 0, "the log log.example/evidence holds it, and 1 witness had signed that"},
+		{[]string{proven, "--policy", good}, 0, "It was not made before 20"},
+		{[]string{proven, "--policy", good}, 0, "the log log.example/evidence holds it, and by then enough of the policy's witnesses had signed the log (1 signed it in all)"},
 		{[]string{proven}, 0, "a proof that a log has it, which was not checked"},
 		{[]string{proven, "--policy", other}, exitUnverified, "no quorum"},
 		{[]string{doubted, "--policy", good}, 0, "the log log.example/evidence holds it"},
@@ -167,6 +171,101 @@ func TestVerifyInterval(t *testing.T) {
 	} {
 		if code, out := run(c.args...); code != c.code || !strings.Contains(out, c.says) {
 			t.Errorf("%v: %d, %s; want %d, %q", c.args, code, out, c.code, c.says)
+		}
+	}
+}
+
+// TestVerifyQuorum: under 2 of 3, the time is that of the second of the
+// witnesses, and nothing says that all three had signed by then.
+func TestVerifyQuorum(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	made := func(name string, witness bool) string {
+		k, err := tlog.MakeKey(name, witness)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	log, logKey, err := tlog.NewLogSigner(made("log.example/evidence", false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := "log " + logKey + "\n"
+	var witnesses []*tlog.Cosigner
+	for _, name := range []string{"a", "b", "c"} {
+		w, err := tlog.NewCosigner(made(name+".example", true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		witnesses = append(witnesses, w)
+		policy += "witness " + name + " " + w.VKey() + "\n"
+	}
+	policy += "group g 2 a b c\nquorum g\n"
+	path := filepath.Join(dir, "policy")
+	if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// signed is a checkpoint of no entry, or of one, that the witnesses sign at
+	// the hour, and one and two hours later.
+	signed := func(entry []byte, hour int) []byte {
+		tree := tlog.Tree{Origin: "log.example/evidence", Root: sha256.Sum256(nil)}
+		if entry != nil {
+			tree.Size, tree.Root = 1, sha256.Sum256(append([]byte{0}, entry...))
+		}
+		text := []byte(tree.Text())
+		sig, err := log.Sign(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig = append(binary.BigEndian.AppendUint32(nil, log.KeyHash()), sig...)
+		note := fmt.Appendf(text, "\n— %s %s\n", log.Name(), base64.StdEncoding.EncodeToString(sig))
+		for i, w := range witnesses {
+			line, err := w.Cosign(text, time.Date(2026, 11, 27, hour+i, 0, 0, 0, time.UTC).Unix())
+			if err != nil {
+				t.Fatal(err)
+			}
+			note = append(note, line...)
+		}
+		return note
+	}
+	key, err := keyring.Open(filepath.Join(dir, "keys"), nil).Use(keyring.DefaultScope, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Close()
+	// verified is what is told of a file with a checkpoint of that hour, and a
+	// proof of ten o'clock.
+	verified := func(hour int, more ...string) string {
+		data, err := evidence.Seal(evidence.Sealing{Measurements: []byte("{}\n"), Checkpoint: signed(nil, hour), Signer: key.Signer(), Key: key.Verifier()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := evidence.Open(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err = b.Attach(evidence.LogProof, tlog.RawProof{Checkpoint: signed(b.Entry[:], 10)}.Text()); err != nil {
+			t.Fatal(err)
+		}
+		if data, err = b.Bytes(); err != nil {
+			t.Fatal(err)
+		}
+		var out, errOut bytes.Buffer
+		if code := Main(t.Context(), append([]string{"verify", "-", "--policy", path, "--lang", "en"}, more...), bytes.NewReader(data), &out, &errOut); code != 0 {
+			t.Fatalf("%d: %s", code, errOut.String())
+		}
+		return strings.Join(strings.Fields(out.String()), " ")
+	}
+	for _, form := range [][]string{nil, {"--certificate"}} {
+		out := verified(7, form...)
+		for _, says := range []string{
+			"It was not made before 2026-11-27T08:00:00Z: it holds a checkpoint of the log log.example/evidence that enough of the policy's witnesses signed then or later (3 signed it in all).",
+			"It was there by 2026-11-27T11:00:00Z: the log log.example/evidence holds it, and by then enough of the policy's witnesses had signed the log (3 signed it in all).",
+		} {
+			if !strings.Contains(out, says) {
+				t.Errorf("%v: %s\nwant %s", form, out, says)
+			}
 		}
 	}
 }
