@@ -49,6 +49,9 @@ const (
 	Unchecked State = "unchecked" // nobody said whom to believe
 	Verified  State = "verified"
 	Refused   State = "refused" // not signed by whom is to be believed; of a checkpoint
+	// Contradicted are a checkpoint and a log's proof that are both signed by
+	// whom is to be believed, and cannot both be true.
+	Contradicted State = "contradicted"
 )
 
 // Account is what a bundle that verifies proves, and what it does not.
@@ -115,16 +118,17 @@ type Unproved string
 
 // What is not proved.
 const (
-	NotTruth    Unproved = "truth"    // that what is stated happened: the key's holder could have made it up
-	NotPerson   Unproved = "person"   // who held the key
-	NotClock    Unproved = "clock"    // the times in it are the device's clock
-	NotEarliest Unproved = "earliest" // no moment before which it was not made
-	NotLatest   Unproved = "latest"   // no moment by which it existed
-	NotAll      Unproved = "all"      // that nothing was measured besides
-	NotWithheld Unproved = "withheld" // what the withheld leaves say
-	NotTokens   Unproved = "tokens"   // attached time stamp tokens were not checked
-	NotReceipts Unproved = "receipts" // what refused receipts say
-	NotHelpers  Unproved = "helpers"  // what is said to be a helper's and is unsigned
+	NotTruth     Unproved = "truth"     // that what is stated happened: the key's holder could have made it up
+	NotPerson    Unproved = "person"    // who held the key
+	NotClock     Unproved = "clock"     // the times in it are the device's clock
+	NotEarliest  Unproved = "earliest"  // no moment before which it was not made
+	NotLatest    Unproved = "latest"    // no moment by which it existed
+	NotWitnesses Unproved = "witnesses" // what witnesses say of when: they contradict each other
+	NotAll       Unproved = "all"       // that nothing was measured besides
+	NotWithheld  Unproved = "withheld"  // what the withheld leaves say
+	NotTokens    Unproved = "tokens"    // attached time stamp tokens were not checked
+	NotReceipts  Unproved = "receipts"  // what refused receipts say
+	NotHelpers   Unproved = "helpers"   // what is said to be a helper's and is unsigned
 )
 
 // UnmetError says that a bundle is as it was signed, and not what was asked
@@ -228,6 +232,11 @@ func (b *Bundle) times(a *Account, c Check) error {
 		}
 		a.LogProof, a.NotAfter = Verified, &m
 	}
+	contradicted := a.NotBefore != nil && a.NotAfter != nil && contradict(a.NotBefore, a.NotAfter)
+	if contradicted { // who is wrong does not show, so neither is relied on
+		a.Checkpoint, a.NotBefore = Contradicted, nil
+		a.LogProof, a.NotAfter = Contradicted, nil
+	}
 	for name := range b.Proofs {
 		if strings.HasSuffix(name, tokenSuffix) {
 			a.Tokens = append(a.Tokens, name)
@@ -240,11 +249,29 @@ func (b *Bundle) times(a *Account, c Check) error {
 	if a.NotAfter == nil || a.NotAfter.Time == "" {
 		a.NotProved = append(a.NotProved, NotLatest)
 	}
+	if contradicted {
+		a.NotProved = append(a.NotProved, NotWitnesses)
+	}
 	a.NotProved = append(a.NotProved, NotClock)
 	if len(a.Tokens) > 0 {
 		a.NotProved = append(a.NotProved, NotTokens)
 	}
 	return nil
+}
+
+// contradict says whether nothing can have been made after one moment and been
+// there by the other: the times are in the wrong order (or one is no time that
+// can be written), or the same log had it in the tree of the checkpoint in it.
+func contradict(before, after *Moment) bool {
+	if before.Log == after.Log && after.Index != nil && *after.Index < before.Size {
+		return true
+	}
+	if before.Time == "" || after.Time == "" {
+		return false
+	}
+	from, err := time.Parse(time.RFC3339, before.Time)
+	to, err2 := time.Parse(time.RFC3339, after.Time)
+	return err != nil || err2 != nil || from.After(to)
 }
 
 // stated reads what the key's holder says of the bundle, as far as this

@@ -115,6 +115,41 @@ func TestAccount(t *testing.T) {
 	if a.Checkpoint != Verified || a.LogProof != Verified || a.NotBefore.Time != "2026-11-28T03:00:00Z" || a.NotAfter.Time != "2026-11-28T05:00:00Z" || slices.Contains(a.NotProved, NotEarliest) || slices.Contains(a.NotProved, NotLatest) {
 		t.Errorf("%+v", a)
 	}
+	// One that cannot be: made after it was there, or logged before it was made.
+	at := func(time, log string, size int64, index *int64) Moment {
+		return Moment{Time: time, Log: log, Size: size, Index: index}
+	}
+	seven, eight := int64(7), int64(8)
+	const three, five = "2026-11-28T03:00:00Z", "2026-11-28T05:00:00Z"
+	for name, c := range map[string]struct {
+		before, after Moment
+		contradicted  bool
+	}{
+		"in order":                  {at(three, "l", 8, nil), at(five, "l", 20, &eight), false},
+		"in the same second":        {at(five, "l", 8, nil), at(five, "l", 20, &eight), false},
+		"times the wrong way":       {at(five, "m", 8, nil), at(three, "l", 20, &eight), true},
+		"in the tree before it":     {at(three, "l", 8, nil), at(five, "l", 20, &seven), true},
+		"the same without times":    {at("", "l", 8, nil), at("", "l", 20, &seven), true},
+		"a lower index elsewhere":   {at(three, "m", 8, nil), at(five, "l", 20, &seven), false},
+		"a time on one side only":   {at("", "m", 8, nil), at(three, "l", 20, &seven), false},
+		"and on the other one only": {at(five, "m", 8, nil), at("", "l", 20, &seven), false},
+	} {
+		a, err := with.Account(Check{
+			LogProof:   func([]byte, Hash) (Moment, error) { return c.after, nil },
+			Checkpoint: func([]byte) (Moment, error) { return c.before, nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.contradicted {
+			if a.Checkpoint != Contradicted || a.LogProof != Contradicted || a.NotBefore != nil || a.NotAfter != nil ||
+				!slices.Contains(a.NotProved, NotWitnesses) || !slices.Contains(a.NotProved, NotEarliest) || !slices.Contains(a.NotProved, NotLatest) {
+				t.Errorf("%s: %+v", name, a)
+			}
+		} else if a.Checkpoint != Verified || a.LogProof != Verified || a.NotBefore == nil || a.NotAfter == nil || slices.Contains(a.NotProved, NotWitnesses) {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
 	if f := Fingerprint(s.Key); len(f) != 39 || f == Fingerprint(other) {
 		t.Errorf("%q", f)
 	}

@@ -267,5 +267,10 @@ func TestVerifyQuorum(t *testing.T) {
 				t.Errorf("%v: %s\nwant %s", form, out, says)
 			}
 		}
+		// A checkpoint of one o'clock, and a proof of eleven: no bound is claimed.
+		out = verified(12, form...)
+		if !strings.Contains(out, "contradict each other") || strings.Contains(out, "2026-11-27T") || strings.Contains(out, "holds it") {
+			t.Errorf("%v: %s", form, out)
+		}
 	}
 }
