@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"math/rand/v2"
@@ -21,6 +22,8 @@ type model struct {
 	dead     [][]byte // seeds
 	inFlight string
 	root     []byte
+	roots    [][]byte // of this epoch
+	gone     [][]byte // of those that have ended
 }
 
 func simulatedStore(d *simulated, now *time.Time) *Store {
@@ -36,6 +39,7 @@ func (m *model) step(s *Store, r *rand.Rand, now *time.Time) error {
 		if m.seed != nil && k.Epoch() != m.epoch {
 			m.dead = append(m.dead, m.seed)
 			m.count, m.last = 0, nil
+			m.gone, m.roots = append(m.gone, m.roots...), nil
 		}
 		m.epoch, m.seed, m.count = k.Epoch(), bytes.Clone(k.state.Seed), k.use.Count
 	}
@@ -57,7 +61,8 @@ func (m *model) step(s *Store, r *rand.Rand, now *time.Time) error {
 	}
 	defer k.Close()
 	acknowledged(k)
-	m.inFlight, m.root = "done", []byte{byte(r.Uint32()), byte(r.Uint32()), byte(r.Uint32())}
+	m.inFlight, m.root = "done", binary.BigEndian.AppendUint64([]byte("root"), r.Uint64())
+	m.roots = append(m.roots, m.root)
 	if err := k.Done(m.root); err != nil {
 		return err
 	}
@@ -95,6 +100,7 @@ func (m *model) check(t *testing.T, d *simulated, now *time.Time) {
 		if m.seed != nil {
 			m.dead = append(m.dead, m.seed)
 		}
+		m.gone, m.roots = append(m.gone, m.roots...), nil
 		m.epoch, m.seed, m.count, m.last = k.Epoch(), bytes.Clone(k.state.Seed), k.use.Count, k.use.Last
 	default:
 		t.Fatalf("epoch %d is current, %d was acknowledged", k.Epoch(), m.epoch)
@@ -104,9 +110,22 @@ func (m *model) check(t *testing.T, d *simulated, now *time.Time) {
 			t.Fatal("the seed of an epoch that has ended is still on the medium")
 		}
 	}
+	m.unlinked(t, d)
 	for name := range d.names {
 		if _, _, ok := parseKeyFile(name); !ok && name != k.id+useEnding {
 			t.Fatalf("%s was left behind", name)
+		}
+	}
+}
+
+// unlinked says that no file tells what was sealed in an epoch that has ended.
+func (m *model) unlinked(t *testing.T, d *simulated) {
+	t.Helper()
+	for name, i := range d.names {
+		for _, root := range m.gone {
+			if bytes.Contains(i.now, []byte(base64.StdEncoding.EncodeToString(root))) {
+				t.Fatalf("%s holds what was sealed in an epoch that has ended", name)
+			}
 		}
 	}
 }
@@ -143,6 +162,7 @@ func TestCrashes(t *testing.T) {
 					if err != nil {
 						m.check(t, d, &now)
 					}
+					m.unlinked(t, d)
 				}
 			}()
 			d = d.crash(r)

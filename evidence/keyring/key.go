@@ -57,8 +57,8 @@ type use struct {
 	Epoch  int    `json:"epoch"`
 	Count  int    `json:"count"`  // of seals begun
 	SeenS  int64  `json:"seen_s"` // the latest the clock has been
-	// Last is the Merkle root of the last bundle, to which the next one's
-	// chain leads.
+	// Last is the entry of the last bundle, to which the next one's chain
+	// leads. It goes when the epoch ends: it shows who sealed that bundle.
 	Last []byte `json:"last,omitempty"`
 }
 
@@ -395,6 +395,11 @@ func (k *Key) ratchet(why string, r Rotation) error {
 	clear(old.Seed)
 	if err := erase(k.h.d, keyFile(k.id, old.Epoch)); err != nil {
 		return fmt.Errorf("erasing the key of the epoch that has ended: %w", err)
+	}
+	// In place of what happened in that epoch: the root of its last bundle
+	// would show whose it was.
+	if err := k.write(); err != nil {
+		return fmt.Errorf("erasing what happened in the epoch that has ended: %w", err)
 	}
 	return nil
 }

@@ -8,8 +8,10 @@
 package keyring
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -237,6 +239,36 @@ func (h *held) recover() error {
 		if err := erase(h.d, name); err != nil {
 			return fmt.Errorf("erasing the key of an epoch that has ended: %w", err)
 		}
+	}
+	for id, epoch := range h.keys {
+		if err := h.unlink(id, epoch); err != nil {
+			return fmt.Errorf("erasing what happened in an epoch that has ended: %w", err)
+		}
+	}
+	return nil
+}
+
+// unlink erases what happened in epochs before this one. What cannot be read
+// may be of one of them, half erased: it stays as zeroes, which say as little.
+func (h *held) unlink(id string, epoch int) error {
+	name := id + useEnding
+	data, err := h.d.read(name)
+	if err != nil {
+		return nil // who needs it says what is wrong
+	}
+	var u use
+	switch {
+	case json.Unmarshal(data, &u) != nil:
+		if len(bytes.Trim(data, "\x00")) == 0 {
+			return nil
+		}
+		out, size, err := h.d.open(name)
+		if err != nil {
+			return err
+		}
+		return scrub(out, size)
+	case u.Epoch < epoch:
+		return erase(h.d, name)
 	}
 	return nil
 }

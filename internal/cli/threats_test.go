@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -42,15 +43,17 @@ func TestSeizedDevice(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	keys := keyring.Open(dir, nil)
 	old := sealedOnce(t, keys, "old.govah", smallRun)
-	seed := ""
+	entry := base64.StdEncoding.EncodeToString(old.Entry[:])
+	seed, linked := "", false
 	for _, data := range filesOf(t, dir) {
 		var k struct{ Seed string }
 		if json.Unmarshal(data, &k) == nil && k.Seed != "" {
 			seed = k.Seed
 		}
+		linked = linked || bytes.Contains(data, []byte(entry))
 	}
-	if len(seed) < 40 {
-		t.Fatalf("the seed of the epoch is not found: %q", seed)
+	if len(seed) < 40 || !linked {
+		t.Fatalf("the seed of the epoch is not found: %q, or not what it sealed: %v", seed, linked)
 	}
 	next, err := keys.Next(keyring.DefaultScope, nil, keyring.Rotation{})
 	if err != nil {
@@ -60,6 +63,9 @@ func TestSeizedDevice(t *testing.T) {
 	for name, data := range filesOf(t, dir) {
 		if bytes.Contains(data, []byte(seed)) {
 			t.Errorf("the seed of the epoch that ended is still in %s", name)
+		}
+		if bytes.Contains(data, []byte(entry)) {
+			t.Errorf("%s shows that its owner sealed what the epoch that ended did", name)
 		}
 	}
 	if next.Verifier() == old.Key {
