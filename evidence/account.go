@@ -80,6 +80,9 @@ type Account struct {
 	Receipts []ReceiptAccount `json:"receipts,omitempty"`
 	Refused  int              `json:"receipts_refused,omitempty"`
 	Unsigned int              `json:"unsigned,omitempty"`
+	// Unread are measurements that this version cannot read, so that it cannot
+	// say what of them is signed.
+	Unread int `json:"unread,omitempty"`
 	// Stated and Custody are what the key's holder says; what is withheld of
 	// them is "withheld".
 	Stated  *About  `json:"stated,omitempty"`
@@ -129,6 +132,7 @@ const (
 	NotTokens    Unproved = "tokens"    // attached time stamp tokens were not checked
 	NotReceipts  Unproved = "receipts"  // what refused receipts say
 	NotHelpers   Unproved = "helpers"   // what is said to be a helper's and is unsigned
+	NotUnread   Unproved = "unread"   // what is in measurements that cannot be read
 )
 
 // UnmetError says that a bundle is as it was signed, and not what was asked
@@ -293,28 +297,30 @@ func (b *Bundle) stated(a *Account) {
 	}
 }
 
-// maxReceipts is how many are checked, so that a file cannot keep a reader busy.
+// maxReceipts is how many are checked, so that a file cannot keep a reader
+// busy. What the others are about counts as unsigned.
 const maxReceipts = 10_000
 
 // receipts checks what helpers signed of the measurements.
 func (b *Bundle) receipts(a *Account) {
 	f := b.File(MeasurementsName)
-	if f == nil || !bytes.Contains(f.Data, []byte(`"role":"helper"`)) && !bytes.Contains(f.Data, []byte(`"receipt":`)) {
+	if f == nil {
 		return
 	}
 	byKey := map[string]*ReceiptAccount{}
-	checked := 0
+	left := maxReceipts
 	for l := range bytes.Lines(f.Data) {
 		if record.Sniff(l) != record.KindMeasurement {
 			continue
 		}
 		e, err := record.Decode(bytes.TrimSpace(l))
-		if err != nil || e.Measurement == nil || checked > maxReceipts {
+		if err != nil || e.Measurement == nil {
+			a.Unread++
 			continue
 		}
 		signed := map[string]bool{}
-		for _, r := range receipt.Check(e.Measurement.Observations) {
-			checked++
+		for _, r := range receipt.Check(e.Measurement.Observations, left) {
+			left--
 			switch {
 			case errors.Is(r.Err, receipt.ErrWithheld):
 				continue // what it covers counts as unsigned
@@ -355,6 +361,9 @@ func (b *Bundle) receipts(a *Account) {
 	}
 	if a.Unsigned > 0 {
 		a.NotProved = append(a.NotProved, NotHelpers)
+	}
+	if a.Unread > 0 {
+		a.NotProved = append(a.NotProved, NotUnread)
 	}
 }
 

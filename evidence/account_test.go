@@ -169,7 +169,7 @@ func TestAccountOfReceipts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := func(change func(*measure.Measurement)) []byte {
+	file := func(change func(*measure.Measurement), spell func(string) string) []byte {
 		own := saw
 		own.ID, own.Helper = "o2", helper
 		m := measure.Measurement{Type: "measurement", Schema: 1, Run: "r", ID: "m", Observations: []measure.Observation{
@@ -181,23 +181,50 @@ func TestAccountOfReceipts(t *testing.T) {
 		if err := line(&b, m); err != nil {
 			t.Fatal(err)
 		}
+		if spell != nil {
+			return []byte(spell(b.String()))
+		}
 		return b.Bytes()
+	}
+	forged := saw
+	forged.ID, forged.Helper, forged.Failure = "o2", helper, measure.ConnectionReset
+	invented := func(m *measure.Measurement) { m.Observations = m.Observations[1:] }
+	put := func(old, new string) func(string) string {
+		return func(text string) string {
+			if !strings.Contains(text, old) {
+				t.Fatalf("no %s in %s", old, text)
+			}
+			return strings.ReplaceAll(text, old, new)
+		}
 	}
 	for _, c := range []struct {
 		name                       string
 		change                     func(*measure.Measurement)
 		away                       []Class
 		receipts, refused, without int
+		spell                      func(string) string
+		unread                     int
 	}{
-		{"signed", func(*measure.Measurement) {}, nil, 1, 0, 0},
-		{"changed", func(m *measure.Measurement) { m.Observations[1].TookUS++ }, nil, 1, 1, 1},
-		{"invented", func(m *measure.Measurement) { m.Observations[0].Receipt = nil }, nil, 0, 0, 1},
-		{"another's key", func(m *measure.Measurement) { m.Observations[0].Receipt.Key = strings.Repeat("ab", 32) }, nil, 0, 1, 1},
-		{"the address withheld", func(*measure.Measurement) {}, []Class{Target}, 0, 0, 1},
-		{"the client withheld", func(*measure.Measurement) {}, []Class{Client}, 1, 0, 0},
+		{"signed", func(*measure.Measurement) {}, nil, 1, 0, 0, nil, 0},
+		{"changed", func(m *measure.Measurement) { m.Observations[1].TookUS++ }, nil, 1, 1, 1, nil, 0},
+		{"invented", func(m *measure.Measurement) { m.Observations[0].Receipt = nil }, nil, 0, 0, 1, nil, 0},
+		{"another's key", func(m *measure.Measurement) { m.Observations[0].Receipt.Key = strings.Repeat("ab", 32) }, nil, 0, 1, 1, nil, 0},
+		{"the address withheld", func(*measure.Measurement) {}, []Class{Target}, 0, 0, 1, nil, 0},
+		{"the client withheld", func(*measure.Measurement) {}, []Class{Client}, 1, 0, 0, nil, 0},
+		{"all withheld", func(*measure.Measurement) {}, Classes()[1:], 0, 0, 1, nil, 0},
+		{"another of its id before it", func(m *measure.Measurement) { m.Observations = slices.Insert(m.Observations, 1, forged) }, nil, 1, 1, 2, nil, 0},
+		{"another of its id after it", func(m *measure.Measurement) { m.Observations = append(m.Observations, forged) }, nil, 1, 1, 2, nil, 0},
+		{"a space before the role", invented, nil, 0, 0, 1, put(`"role":"helper"`, `"role": "helper"`), 0},
+		{"a capital", invented, nil, 0, 0, 1, put(`"role":"helper"`, `"Role":"helper"`), 0},
+		{"an escape", invented, nil, 0, 0, 1, put(`"role":"helper"`, `"role":"\u0068elper"`), 0},
+		{"of another type", invented, nil, 0, 0, 0, put(`"took_us":5`, `"took_us":"5"`), 1},
+		{"more than are checked", func(m *measure.Measurement) {
+			bad := measure.Observation{ID: "o1", Step: measure.StepHelper, Receipt: &measure.Receipt{Note: "n", Key: "k", Request: "r"}}
+			m.Observations = append(slices.Repeat([]measure.Observation{bad}, maxReceipts), m.Observations...)
+		}, nil, 0, maxReceipts, 1, nil, 0},
 	} {
 		s := sealing(t)
-		s.Measurements = file(c.change)
+		s.Measurements = file(c.change, c.spell)
 		data, err := Seal(s)
 		if err != nil {
 			t.Fatal(err)
@@ -206,10 +233,10 @@ func TestAccountOfReceipts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(a.Receipts) != c.receipts || a.Refused != c.refused || a.Unsigned != c.without {
-			t.Errorf("%s: %+v, %d refused, %d unsigned", c.name, a.Receipts, a.Refused, a.Unsigned)
+		if len(a.Receipts) != c.receipts || a.Refused != c.refused || a.Unsigned != c.without || a.Unread != c.unread {
+			t.Errorf("%s: %+v, %d refused, %d unsigned, %d unread", c.name, a.Receipts, a.Refused, a.Unsigned, a.Unread)
 		}
-		if slices.Contains(a.NotProved, NotReceipts) != (c.refused > 0) || slices.Contains(a.NotProved, NotHelpers) != (c.without > 0) {
+		if slices.Contains(a.NotProved, NotReceipts) != (c.refused > 0) || slices.Contains(a.NotProved, NotHelpers) != (c.without > 0) || slices.Contains(a.NotProved, NotUnread) != (c.unread > 0) {
 			t.Errorf("%s: not proved: %v", c.name, a.NotProved)
 		}
 		if c.name == "signed" {

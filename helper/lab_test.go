@@ -83,7 +83,7 @@ func TestInTheLab(t *testing.T) {
 		}
 		l.Merge(url, o, reply)
 		merged := l.Observations()
-		if r := receipt.Check(merged); len(r) != 1 || r[0].Err != nil || !r[0].Pinned || len(r[0].Covers) != len(reply.Observations) || len(r[0].Missing) > 0 || len(reply.Observations) < 6 {
+		if r := receipt.Check(merged, 100); len(r) != 1 || r[0].Err != nil || !r[0].Pinned || len(r[0].Covers) != len(reply.Observations) || len(r[0].Missing) > 0 || len(reply.Observations) < 6 {
 			t.Errorf("%s: %d observations, receipts %+v", at, len(reply.Observations), r)
 		}
 		asn, country := w.ASN(w.ClientAddresses()[0])

@@ -124,7 +124,7 @@ func TestReceipts(t *testing.T) {
 		o.Helper, o.Receipt = "https://h/", kept
 		l.End(o)
 		l.Merge("https://h/", o, reply)
-		res := receipt.Check(l.Observations())
+		res := receipt.Check(l.Observations(), 100)
 		if len(res) != 1 || res[0].Err != nil || len(res[0].Missing) > 0 || len(res[0].Covers) < 2 || kept.Covers[0].ID != "" {
 			t.Errorf("%+v", res)
 		}

@@ -242,22 +242,27 @@ func gone(o measure.Observation) bool {
 	return bytes.Contains(canonical(o), []byte(`"`+withheld+`"`))
 }
 
-// Check checks every receipt of a measurement. An observation of a helper that
-// is in no Result's Covers rests on the word of whoever made the file.
-func Check(list []measure.Observation) (out []Result) {
-	byID := map[string]measure.Observation{}
+// Check checks the receipts of a measurement, up to a number of them. An
+// observation of a helper that is in no Result's Covers rests on the word of
+// whoever made the file; so does one whose id another one has as well, for
+// readers may take either.
+func Check(list []measure.Observation, most int) (out []Result) {
+	byID, twice := map[string]measure.Observation{}, map[string]bool{}
 	for _, o := range list {
+		if _, ok := byID[o.ID]; ok {
+			twice[o.ID] = true
+		}
 		byID[o.ID] = o
 	}
 	for _, o := range list {
-		if o.Receipt != nil {
-			out = append(out, check(o, byID))
+		if o.Receipt != nil && len(out) < most {
+			out = append(out, check(o, byID, twice))
 		}
 	}
 	return out
 }
 
-func check(o measure.Observation, byID map[string]measure.Observation) Result {
+func check(o measure.Observation, byID map[string]measure.Observation, twice map[string]bool) Result {
 	got := o.Receipt
 	res := Result{Step: o.ID, Helper: o.Helper, Key: got.Key}
 	if got.Note == withheld || got.Key == withheld || got.Request == withheld {
@@ -292,12 +297,14 @@ func check(o measure.Observation, byID map[string]measure.Observation) Result {
 	}
 	for _, c := range got.Covers {
 		seen, ok := byID[c.ID]
-		if ok {
+		if ok && !twice[c.ID] {
 			after := seen.After
 			seen.ID, seen.After = c.As, own[after]
 			ok = seen.Role == measure.RoleHelper && byID[c.ID].Helper == o.Helper && (after == "") == (seen.After == "") && r.Saw(request.Nonce, seen)
 		}
 		switch {
+		case twice[c.ID]:
+			res.Missing = append(res.Missing, c.ID)
 		case ok:
 			res.Covers = append(res.Covers, c.ID)
 		case gone(seen):

@@ -87,7 +87,7 @@ func made(t *testing.T) (list []measure.Observation, key *Key) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	list, key := made(t)
-	got := Check(list)
+	got := Check(list, 100)
 	if len(got) != 1 || got[0].Err != nil || !got[0].Pinned || got[0].ASN != 64500 || !got[0].Time.Equal(at) || !slices.Equal(got[0].Covers, []string{"o4", "o5"}) || got[0].Missing != nil {
 		t.Fatalf("%+v", got)
 	}
@@ -122,7 +122,7 @@ func TestCheck(t *testing.T) {
 		r := *o.Receipt
 		o.Receipt = &r
 		c.change(&o)
-		if got := Check([]measure.Observation{o, list[1], list[2]}); len(got) != 1 || got[0].Err == nil || !strings.Contains(got[0].Err.Error(), c.want) || got[0].Covers != nil {
+		if got := Check([]measure.Observation{o, list[1], list[2]}, 100); len(got) != 1 || got[0].Err == nil || !strings.Contains(got[0].Err.Error(), c.want) || got[0].Covers != nil {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -138,14 +138,14 @@ func TestCheck(t *testing.T) {
 	} {
 		l := slices.Clone(list)
 		change(l)
-		if got := Check(l); got[0].Err != nil || len(got[0].Missing) == 0 || slices.Contains(got[0].Covers, "o5") {
+		if got := Check(l, 100); got[0].Err != nil || len(got[0].Missing) == 0 || slices.Contains(got[0].Covers, "o5") {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
 	// What was taken out is not called forged, and is not covered either.
 	l := slices.Clone(list)
 	l[2].SNI = withheld
-	if got := Check(l); got[0].Err != nil || !slices.Equal(got[0].Covers, []string{"o4"}) || !slices.Equal(got[0].Withheld, []string{"o5"}) || got[0].Missing != nil {
+	if got := Check(l, 100); got[0].Err != nil || !slices.Equal(got[0].Covers, []string{"o4"}) || !slices.Equal(got[0].Withheld, []string{"o5"}) || got[0].Missing != nil {
 		t.Errorf("a value withheld: %+v", got)
 	}
 	for _, take := range []func(*measure.Receipt){func(r *measure.Receipt) { r.Note = withheld }, func(r *measure.Receipt) { r.Request = withheld }, func(r *measure.Receipt) { r.Key = withheld }} {
@@ -153,11 +153,22 @@ func TestCheck(t *testing.T) {
 		r := *o.Receipt
 		take(&r)
 		o.Receipt = &r
-		if got := Check([]measure.Observation{o, list[1], list[2]}); !errors.Is(got[0].Err, ErrWithheld) || got[0].Covers != nil {
+		if got := Check([]measure.Observation{o, list[1], list[2]}, 100); !errors.Is(got[0].Err, ErrWithheld) || got[0].Covers != nil {
 			t.Errorf("a receipt withheld: %+v", got)
 		}
 	}
-	if got := Check(list[1:]); got != nil {
+	// Two of one id: readers may take either, in whichever order they come.
+	forged := list[2]
+	forged.Failure = measure.ConnectionReset
+	for i := range 4 {
+		if got := Check(slices.Insert(slices.Clone(list), i, forged), 100); len(got) != 1 || !slices.Equal(got[0].Covers, []string{"o4"}) || !slices.Equal(got[0].Missing, []string{"o5"}) {
+			t.Errorf("a second one before %d: %+v", i, got)
+		}
+	}
+	if got := Check(slices.Concat(list[:1], list[:1], list), 2); len(got) != 2 {
+		t.Errorf("%d are checked, and 2 were to be", len(got))
+	}
+	if got := Check(list[1:], 100); got != nil {
 		t.Errorf("no receipt: %+v", got)
 	}
 	if _, err := key.Sign(at, 0, nil, "short", nil); err == nil {
@@ -190,7 +201,7 @@ func TestEveryFieldCounts(t *testing.T) {
 				continue // of TestCheck
 			}
 			l[2] = changed(t, list[2], path)
-			if got := Check(l); got[0].Err != nil || !slices.Equal(got[0].Missing, []string{"o5"}) {
+			if got := Check(l, 100); got[0].Err != nil || !slices.Equal(got[0].Missing, []string{"o5"}) {
 				t.Errorf("%v changed: %+v", path, got[0])
 			}
 			n++

@@ -35,7 +35,7 @@ func TestReceiptsOfARun(t *testing.T) {
 			continue
 		}
 		seen := map[string]bool{}
-		for _, res := range receipt.Check(e.Measurement.Observations) {
+		for _, res := range receipt.Check(e.Measurement.Observations, 100) {
 			if res.Err != nil || len(res.Missing) > 0 || res.ASN == 0 {
 				t.Errorf("%s: %+v", e.Measurement.Target, res)
 			}

@@ -244,6 +244,8 @@ func notProvedIn(text texter, c *evidence.Account) (list []string) {
 			args = append(args, i18n.Num("n", c.Refused))
 		case evidence.NotHelpers:
 			args = append(args, i18n.Num("n", c.Unsigned))
+		case evidence.NotUnread:
+			args = append(args, i18n.Num("n", c.Unread))
 		}
 		list = append(list, text("not-"+string(u), args...))
 	}
