@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -318,6 +319,7 @@ func badBundles(t testing.TB) []bad {
 	spare := []byte(note)
 	spare[len(spare)-3]++ // the last character before = has bits to spare
 	unpadded := bytes.TrimRight(table, "\x00")
+	one := []Entry{{Open: true, Length: 2}}
 	return []bad{
 		{"empty", "does not begin", nil},
 		{"text", "does not begin", []byte("evidence\n")},
@@ -388,6 +390,13 @@ func badBundles(t testing.TB) []bad {
 			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves target 2\nfile binary 2 a\n"
 			return signedText(t, text, encodeTable([]Entry{{Class: Target}, {Class: Target}}), []byte{0, 0})
 		}()},
+		{"placeholder-text", "missing", signedOver(t, one, "file text 4 a\n", []byte("ab"), "000")},
+		{"placeholder-binary", "missing", signedOver(t, one, "file binary 5 a\n", []byte("ab"), "\x00\x00\x00")},
+		{"placeholder-whole", "missing", signedOver(t, one, "file text 1 a\nfile whole 1 b\n", []byte("ab"), "", member{"view/b", nil})},
+		{"placeholder-too-many", "missing", func() []byte {
+			entries := []Entry{{Open: true, Length: 2}, {Class: Target}}
+			return signedOver(t, entries, "leaves target 1\nfile text 3 a\n", []byte("ab"), "00")
+		}()},
 		{"a-leaf-of-no-file", "there are 1", func() []byte {
 			text := header + "\nkey " + key + "\nroot AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\nleaves target 1\nfile binary 0 a\n"
 			return signedText(t, text, encodeTable([]Entry{{Open: true, Class: Target, File: 1, Length: 1}}), nil)
@@ -416,6 +425,23 @@ func signedText(t testing.TB, text string, table, view []byte) []byte {
 		t.Fatal(err)
 	}
 	return raw(member{noteName, n}, member{tableName, table}, member{"view/a", view})
+}
+
+// signedOver is a bundle that is right in all but what its files hold: its
+// first leaf is of class none and is value, and placeholders follow that.
+func signedOver(t testing.TB, entries []Entry, lines string, value []byte, placeholders string, more ...member) []byte {
+	t.Helper()
+	root, err := rootOf(entries, append([][]byte{value}, make([][]byte, len(entries)-1)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key := signer(t, 1)
+	text := header + "\nkey " + key + "\nroot " + base64.StdEncoding.EncodeToString(root[:]) + "\nleaves none 1\n" + lines
+	members, err := parseContainer(signedText(t, text, encodeTable(entries), append(slices.Clone(value), placeholders...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw(append(members, more...)...)
 }
 
 func TestBadBundles(t *testing.T) {

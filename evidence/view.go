@@ -60,7 +60,8 @@ func (room *room) inFiles(entries []Entry) []int32 {
 }
 
 // place finds the value of each open entry in its file, and refuses files in
-// which a byte is not accounted for: values[i] is that of entry i.
+// which a byte is not accounted for, or in which more is missing than leaves are
+// withheld: values[i] is that of entry i.
 func place(files []File, entries []Entry) (values [][]byte, err error) {
 	return new(room).place(files, entries)
 }
@@ -70,19 +71,27 @@ func (room *room) place(files []File, entries []Entry) ([][]byte, error) {
 	values := room.values
 	clear(values)
 	order := room.inFiles(entries)
+	missing := int64(0) // leaves that are not open, at the least
 	for n := range files {
 		f := &files[n]
 		rest, want := f.Data, uint64(0) // what is left, and the position it has
 		quoted := false                 // the last byte before rest is a quotation mark
 		gap := func(to uint64) bool {
+			if want == to {
+				return true
+			}
 			switch f.Kind {
+			case Whole:
+				missing++
 			case Binary:
+				missing++ // or more: where one ended is not known
 				k := to - want
 				if uint64(len(rest)) < k || !zero(rest[:k]) {
 					return false
 				}
 				rest = rest[k:]
 			case Text:
+				missing += int64(to - want)
 				for ; want < to; want++ {
 					mark := withheldNumber
 					if quoted {
@@ -118,6 +127,15 @@ func (room *room) place(files []File, entries []Entry) ([][]byte, error) {
 	}
 	if len(order) > 0 {
 		return nil, fmt.Errorf("the leaf table has a leaf of file %d; there are %d", entries[order[0]].File, len(files))
+	}
+	withheld := int64(0)
+	for i := range entries {
+		if e := &entries[i]; !e.Open {
+			withheld += e.leaves()
+		}
+	}
+	if missing > withheld {
+		return nil, fmt.Errorf("%d leaves or more are missing in the files, and %d are withheld", missing, withheld)
 	}
 	return values, nil
 }

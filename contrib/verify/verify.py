@@ -215,15 +215,16 @@ def table(b, counts):
 
 def place(files, entries):
     """The value of each open leaf, by its index; every byte of the files must
-    be one of them, or stand for something withheld."""
-    values = {}
+    be one of them, or stand for something withheld, of which there must be enough."""
+    values, missing = {}, 0
     opened = sorted((e[2], e[3], i) for i, e in enumerate(entries) if len(e) == 5)
     require(not opened or opened[-1][0] < len(files), "a leaf of no file")
     for n, (kind, size, name, data) in enumerate(files):
         at, want = 0, 0
 
         def gap(to):
-            nonlocal at, want
+            nonlocal at, want, missing
+            missing += to - want if kind == "text" else want < to
             if kind == "binary":
                 require(data[at:at + to - want] == bytes(to - want) if to - want <= len(data) - at else False, name)
                 at += to - want
@@ -245,6 +246,8 @@ def place(files, entries):
         require(want <= size, name)
         gap(size)
         require(at == len(data), name)
+    withheld = sum(1 << e[1] for e in entries if len(e) != 5)
+    require(missing <= withheld, "%d leaves or more are missing, and %d are withheld" % (missing, withheld))
     return values
 
 
