@@ -16,7 +16,9 @@ import base64
 import binascii
 import datetime
 import hashlib
+import ipaddress
 import json
+import re
 import sys
 import zipfile
 
@@ -24,7 +26,11 @@ import ed25519
 
 MAX_BYTES = 1 << 20
 HEADER = "c2sp.org/tlog-proof@v1"
+MAX_EXTRA = 16 << 10  # bytes of base64
+MAX_LINES = 128  # logs, witnesses and groups of a policy, each
 LOG, WITNESS = 1, 4  # types of keys
+URL = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?"
+                 r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?")
 
 
 class Refused(Exception):
@@ -54,7 +60,18 @@ def decimal(text):
 
 
 def valid_name(name):
-    return name != "" and "+" not in name and not any(c.isspace() or c < " " or c == "\x7f" for c in name)
+    return name != "" and "+" not in name and not any(
+        c.isspace() or c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in name)  # the last: no UTF-8
+
+
+def check_url(text):
+    m = URL.fullmatch(text)
+    require(m, "no URL of a log or a witness: %r" % text)
+    if m[1]:
+        try:
+            ipaddress.IPv6Address(m[1])
+        except ValueError:
+            raise Refused("no address: %r" % text)
 
 
 class Key:
@@ -86,6 +103,7 @@ class Policy:
     def __init__(self, data):
         self.logs, self.witnesses = [], []
         groups, used, self.quorum, decided = {}, set(), None, False
+        counts = {"log": 0, "witness": 0, "group": 0}
         require(len(data) <= 64 << 10 and data.endswith(b"\n"), "the policy is too long, or its last line has no end")
         require(all(b in (9, 10) or b >= 0x20 and b != 0x7F for b in data), "a control character in the policy")
         for line in data.decode("utf-8", "surrogateescape").split("\n"):
@@ -93,9 +111,14 @@ class Policy:
             if not words or words[0].startswith("#"):
                 continue
             kind, rest = words[0], words[1:]
+            if kind in counts:
+                counts[kind] += 1
+                require(counts[kind] <= MAX_LINES, "too many lines of %s" % kind)
             if kind == "log" and len(rest) in (1, 2):
                 key = Key(rest[0], LOG)
                 require(key.key not in [k.key for k in self.logs], "a log twice")
+                if len(rest) == 2:
+                    check_url(rest[1])
                 self.logs.append(key)
             elif kind in ("witness", "group") and len(rest) >= 2:
                 name = rest[0]
@@ -104,6 +127,8 @@ class Policy:
                     require(len(rest) <= 3, "too much of a witness")
                     key = Key(rest[1], WITNESS)
                     require(key.key not in [k.key for k in self.witnesses], "a witness twice")
+                    if len(rest) == 3:
+                        check_url(rest[2])
                     self.witnesses.append(key)
                     groups[name] = key
                     continue
@@ -217,7 +242,9 @@ def verify(proof, entry, policy):
         raise Refused("no proof")
     require(lines.pop(0) == HEADER, "no proof of this version")
     if lines and lines[0].startswith("extra "):
-        unbase64(lines.pop(0)[6:])
+        extra = lines.pop(0)[6:]
+        require(len(extra) <= MAX_EXTRA, "too much extra data")
+        unbase64(extra)
     require(lines and lines[0].startswith("index "), "no index")
     index = decimal(lines.pop(0)[6:])
     require(len(lines) <= 63, "too long a path")
@@ -234,7 +261,8 @@ def vectors(name):
     bad = 0
     for row in rows:
         try:
-            got = verify(row["proof"].encode(), bytes.fromhex(row["entry"]), Policy(row["policy"].encode()))
+            policy = base64.b64decode(row["policy_base64"]) if "policy_base64" in row else row["policy"].encode()
+            got = verify(row["proof"].encode(), bytes.fromhex(row["entry"]), Policy(policy))
             same = row["valid"] and all(got[k] == row.get(k, 0) for k in ("index", "size", "since", "by"))
         except Refused as why:
             got, same = str(why), not row["valid"]

@@ -5,7 +5,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/url"
+	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -191,9 +192,19 @@ func (p *policyReader) define(name string, g *group) error {
 	return nil
 }
 
+// urls is the one form of URLs here: reading them in general differs from one
+// library to the next. A host in brackets must be an IPv6 address besides.
+var urls = regexp.MustCompile(`^https?://(?:[A-Za-z0-9._-]+|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*)?$`)
+
 // ParseURL reads the URL of a log or a witness.
 func ParseURL(s string) (string, error) {
-	if u, err := url.Parse(s); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+	m := urls.FindStringSubmatch(s)
+	if m != nil && m[1] != "" {
+		if a, err := netip.ParseAddr(m[1]); err != nil || !a.Is6() {
+			m = nil
+		}
+	}
+	if m == nil {
 		return "", fmt.Errorf("%q is no URL of a log or a witness", s)
 	}
 	return s, nil

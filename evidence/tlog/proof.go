@@ -14,7 +14,7 @@ import (
 
 const (
 	proofHeader = "c2sp.org/tlog-proof@v1"
-	maxExtra    = 16 << 10                                      // bytes of extra data, in base64
+	maxExtra    = 16 << 10                                      // bytes of base64: 12 KiB of extra data
 	maxProof    = MaxCheckpoint + maxExtra + MaxHashes*45 + 128 // bytes
 )
 

@@ -3,6 +3,7 @@ package tlog
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 	merkle "golang.org/x/mod/sumdb/tlog"
@@ -129,14 +131,16 @@ var vectorLog = keyFrom(vectorOrigin, algorithmEd25519, 7)
 type vector struct {
 	Name   string `json:"name"`
 	Policy string `json:"policy"`
-	Entry  string `json:"entry"` // hex
-	Proof  string `json:"proof"`
-	Valid  bool   `json:"valid"`
-	Index  int64  `json:"index,omitempty"`
-	Size   int64  `json:"size,omitempty"`
-	Since  int64  `json:"since,omitempty"` // seconds since 1970; 0: unknown
-	By     int64  `json:"by,omitempty"`
-	Why    string `json:"why,omitempty"` // of what is refused, in the words of this implementation
+	// PolicyBytes is a policy that is not UTF-8, which JSON cannot hold.
+	PolicyBytes []byte `json:"policy_base64,omitempty"`
+	Entry       string `json:"entry"` // hex
+	Proof       string `json:"proof"`
+	Valid       bool   `json:"valid"`
+	Index       int64  `json:"index,omitempty"`
+	Size        int64  `json:"size,omitempty"`
+	Since       int64  `json:"since,omitempty"` // seconds since 1970; 0: unknown
+	By          int64  `json:"by,omitempty"`
+	Why         string `json:"why,omitempty"` // of what is refused, in the words of this implementation
 }
 
 // vectors makes them, the same each time.
@@ -166,6 +170,9 @@ func vectors(t *testing.T) (list []vector) {
 		}
 		if err != nil {
 			v.Why = err.Error()
+		}
+		if !utf8.ValidString(policy) {
+			v.Policy, v.PolicyBytes = "", []byte(policy)
 		}
 		list = append(list, v)
 	}
@@ -201,6 +208,46 @@ func vectors(t *testing.T) (list []vector) {
 	add("a time altered", two, 321, alteredTime(t, good))
 	add("a log as its own witness", logLine+"witness L "+vkeyOf(vectorOrigin, algorithmCosignature, bytes.Repeat([]byte{7}, 32))+"\nquorum L\n", 321, good)
 	add("nothing", two, 321, "")
+	extra := func(n int) string {
+		return strings.Replace(good, "\nindex", "\nextra "+strings.Repeat("A", n)+"\nindex", 1)
+	}
+	add("good, as much extra data as may be", two, 321, extra(maxExtra))
+	add("too much extra data", two, 321, extra(maxExtra+4))
+	none := logLine + "quorum none\n"
+	many := func(n int, line func(int) string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(line(i))
+		}
+		return b.String() + none
+	}
+	key := func(i int, algorithm byte) string {
+		return vkeyOf("k.example", algorithm, binary.BigEndian.AppendUint32(make([]byte, 28), uint32(i)))
+	}
+	log := func(i int) string { return "log " + key(i, algorithmEd25519) + "\n" }
+	witness := func(i int) string { return fmt.Sprintf("witness K%d %s\n", i, key(i, algorithmCosignature)) }
+	group := func(i int) string {
+		if i == 0 {
+			return witnessLine(0) + "group G0 any W0\n"
+		}
+		return fmt.Sprintf("group G%d any G%d\n", i, i-1)
+	}
+	add("good, 128 logs", many(maxPolicyLines-1, log), 321, good)
+	add("129 logs", many(maxPolicyLines, log), 321, good)
+	add("good, 128 witnesses", many(maxPolicyLines, witness), 321, good)
+	add("129 witnesses", many(maxPolicyLines+1, witness), 321, good)
+	add("good, 128 groups", many(maxPolicyLines, group), 321, good)
+	add("129 groups", many(maxPolicyLines+1, group), 321, good)
+	at := func(url string) string { return strings.Replace(none, "\n", " "+url+"\n", 1) }
+	for _, url := range []string{"https://log.example/evidence", "http://192.0.2.1:8080", "http://[2001:db8::1]:80/", "https://log.example/a%20b/"} {
+		add("good, URL "+url, at(url), 321, good)
+	}
+	for _, url := range []string{"ftp://log.example/", "log.example", "https://", "https:///x", "http://[2001:db8::g]/", "http://[1.2.3.4]/", "http://log.example:x/", "https://log.example/%zz", "https://user@log.example/", "https://log.example/?q"} {
+		add("URL "+url, at(url), 321, good)
+	}
+	add("URL of a witness", none+strings.Replace(witnessLine(0), "\n", " ftp://w.example\n", 1), 321, good)
+	add("good, a name and a comment that are not UTF-8", "# \xff\n"+logLine+witnessLine(0)+"group \xff all W0\nquorum \xff\n", 321, good)
+	add("the name of a key that is not UTF-8", none+strings.Replace(log(0), "k.example", "\xff", 1), 321, good)
 	return list
 }
 
