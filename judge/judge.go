@@ -328,7 +328,7 @@ func grounds(lists ...[]string) []string {
 }
 
 // merge adds a finding, or what it rests on to one of the same method, family
-// and value, which it may confirm.
+// and value, which it may confirm and show to be of the local network.
 func (j *judging) merge(f measure.Finding) {
 	at := slices.IndexFunc(j.findings, func(x measure.Finding) bool {
 		return x.Method == f.Method && x.Family == f.Family && x.Trigger.Value == f.Trigger.Value
@@ -339,6 +339,10 @@ func (j *judging) merge(f measure.Finding) {
 	}
 	x := j.findings[at]
 	x.Because, x.Match = grounds(x.Because, f.Because), first(x.Match, f.Match)
+	// No house knows the subscriber's number.
+	if !local(&x) && local(&f) && !slices.Contains(strings.Split(x.Proof, "+"), "tracked") {
+		x.Scope = f.Scope
+	}
 	if f.Interference == measure.InterferenceConfirmed {
 		x.Interference = f.Interference
 		proofs := []string{}

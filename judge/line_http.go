@@ -155,7 +155,8 @@ func (j *judging) oddLines(t *measure.Observation) {
 		return
 	}
 	f := measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: "odd",
-		Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: runs, Hits: len(hits), Because: ids(hits...), NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
+		Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: runs, Hits: len(hits), Because: ids(hits...),
+		Scope: j.endsAt(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
 	j.merge(f)
 }
 
@@ -211,6 +212,6 @@ func (j *judging) stale() {
 		}
 		j.merge(measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: "stale",
 			Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: 1, Hits: 1, Controls: measure.Count{Runs: 1},
-			Because: ids(p.t[0], p.t[1], p.c[0], p.c[1]), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
+			Because: ids(p.t[0], p.t[1], p.c[0], p.c[1]), Scope: j.endsAt(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
 	}
 }

@@ -141,6 +141,67 @@ func TestOneMachine(t *testing.T) {
 	}
 }
 
+// TestProxyInTheHouse: what a proxy says to odd lines, and that it keeps pages,
+// is of the place where connections to its port end.
+func TestProxyInTheHouse(t *testing.T) {
+	const at, canary = "198.18.40.1:80", "198.18.40.1:443"
+	line := measure.Head{Line: "GET /echo HTTP/1.1", Headers: []measure.Header{{Name: "Host", Value: "helper.example"}}}
+	odd := func(s *scene) {
+		c := s.add(measure.Observation{Step: measure.StepHTTP, Role: measure.RoleControl, Experiment: measure.ExpEcho, Remote: canary, HTTP: &measure.HTTP{Status: 200, Sent: &line, Seen: &line}})
+		s.add(measure.Observation{Step: measure.StepHTTP, Role: measure.RoleTest, Experiment: measure.ExpEcho, Remote: at, Control: c.ID, HTTP: &measure.HTTP{Status: 200, Sent: &line, Seen: &line}})
+		for _, payload := range []string{"odd-method", "odd-version"} {
+			s.add(measure.Observation{Step: measure.StepHTTP, Role: measure.RoleTest, Experiment: measure.ExpOdd, Remote: at, Payload: payload, Received: 90,
+				HTTP: &measure.HTTP{Status: 400, Headers: []measure.Header{{Name: "Server", Value: "cache"}}}})
+		}
+	}
+	stale := func(s *scene) {
+		for pair := 1; pair <= 2; pair++ {
+			c := s.add(measure.Observation{Step: measure.StepHTTP, Role: measure.RoleControl, Experiment: measure.ExpFresh, Remote: canary, Pair: pair, HTTP: &measure.HTTP{Status: 200, BodySHA256: fmt.Sprint("fresh", pair)}})
+			s.add(measure.Observation{Step: measure.StepHTTP, Role: measure.RoleTest, Experiment: measure.ExpFresh, Remote: at, Pair: pair, Control: c.ID, HTTP: &measure.HTTP{Status: 200, BodySHA256: "kept"}})
+		}
+	}
+	for _, c := range []struct {
+		name, outcome string
+		signs         []func(*scene)
+		scope         measure.Scope
+		interference  measure.Interference
+	}{
+		{"odd lines, in the house", "connected", []func(*scene){odd}, measure.ScopeLAN, measure.InterferenceNone},
+		{"kept pages, in the house", "connected", []func(*scene){stale}, measure.ScopeLAN, measure.InterferenceNone},
+		{"both, in the house", "connected", []func(*scene){odd, stale}, measure.ScopeLAN, measure.InterferenceNone},
+		{"twin: farther away", "expired", []func(*scene){odd, stale}, measure.ScopeUnknown, measure.InterferenceConfirmed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newLine()
+			s.add(measure.Observation{Step: measure.StepPath, Role: measure.RoleTest, Experiment: measure.ExpFirstHop, Remote: at, TTL: 1, Path: &measure.Path{Probe: "syn", Outcome: c.outcome}})
+			for _, sign := range c.signs {
+				sign(s)
+			}
+			v := s.judge()
+			if len(v.Findings) != 1 || v.Findings[0].Method != measure.HTTPProxy || v.Findings[0].Scope != c.scope || v.Interference != c.interference {
+				t.Errorf("%s %+v", v.Interference, v.Findings)
+			}
+		})
+	}
+}
+
+// TestMergeScope: a proof of nearness is one of all that was merged, unless it
+// names the subscriber.
+func TestMergeScope(t *testing.T) {
+	for proof, scope := range map[string]measure.Scope{"odd": measure.ScopeLAN, "header-added": measure.ScopeLAN, "tracked": measure.ScopeUnknown} {
+		j := newJudging(&measure.Measurement{}, nil)
+		f := measure.Finding{Method: measure.HTTPTamper, Interference: measure.InterferenceConfirmed, Proof: proof, NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
+		j.merge(f)
+		f.Proof, f.Scope, f.NotExcluded = "plain", measure.ScopeLAN, nil
+		j.merge(f)
+		f.Proof, f.Scope = "stale", measure.ScopeUnknown
+		j.merge(f)
+		if len(j.findings) != 1 || j.findings[0].Scope != scope {
+			t.Errorf("%s: %+v", proof, j.findings)
+		}
+	}
+}
+
 // TestMerge: what is said twice is proved once, and named once.
 func TestMerge(t *testing.T) {
 	j := newJudging(&measure.Measurement{}, nil)

@@ -152,6 +152,9 @@ type WebProxy struct {
 	Eager  bool     `toml:"eager"`  // accepts before it knows whether the server does
 	Adds   []string `toml:"adds"`   // header lines that it adds to requests
 	Caches bool     `toml:"caches"` // keeps pages, whatever they say about it
+	// Verbatim: what it understands it passes on byte for byte, and it is
+	// silent where the server does not accept.
+	Verbatim bool `toml:"verbatim"`
 }
 
 // TCPProxy ends TCP connections and opens its own, whatever is in them; it

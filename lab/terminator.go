@@ -312,13 +312,29 @@ func splice(a, b net.Conn) {
 func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(60 * time.Second))
-	in := bufio.NewReader(c)
+	var raw bytes.Buffer
+	from := io.Reader(c)
+	if t.web.Verbatim {
+		from = io.TeeReader(c, &raw)
+	}
+	in := bufio.NewReader(from)
 	for {
 		req, err := http.ReadRequest(in)
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
 				io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nServer: cache\r\nContent-Type: text/html\r\nContent-Length: 19\r\nConnection: close\r\n\r\n<h1>Bad Request</h1")
 			}
+			return
+		}
+		if t.web.Verbatim {
+			up, err := t.dial(server)
+			if err != nil {
+				io.Copy(io.Discard, c)
+				return
+			}
+			defer up.Close()
+			up.Write(raw.Bytes())
+			splice(c, up)
 			return
 		}
 		host := strings.ToLower(req.Host)
