@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,7 @@ const freshFor = 1500 * time.Millisecond
 // canaryHost is a canary with addresses that proved to be its own.
 type canaryHost struct {
 	CanaryHost
-	worked bool // at least once in this run
+	tried, worked bool // at least once in this run
 }
 
 func (c *canaryHost) addr(f measure.Family) (netip.Addr, bool) {
@@ -83,7 +84,8 @@ func (c *canaries) bytes() (int64, int64) {
 	return c.log.Bytes()
 }
 
-// run makes one step to each of up to three canaries at once.
+// run makes one step to each of up to three canaries at once, to those that
+// have worked before others.
 func (c *canaries) run(ctx context.Context, k canaryKey) bracketSet { return c.visit(ctx, k, nil) }
 
 // visit is run over TLS that begins a run: inside may go on in each
@@ -94,13 +96,20 @@ func (c *canaries) visit(ctx context.Context, k canaryKey, inside func(h *canary
 	c.mu.Lock()
 	for i := range c.hosts {
 		h := c.hosts[(i+c.rotate)%len(c.hosts)]
-		if _, ok := h.addr(k.family); !ok || k.step == measure.StepQUIC && !h.H3 {
-			continue
-		}
-		if hosts = append(hosts, h); len(hosts) == 3 {
-			break
+		if _, ok := h.addr(k.family); ok && (k.step != measure.StepQUIC || h.H3) {
+			hosts = append(hosts, h)
 		}
 	}
+	slices.SortStableFunc(hosts, func(a, b *canaryHost) int {
+		switch a.worked {
+		case b.worked:
+			return 0
+		case true:
+			return -1
+		}
+		return 1
+	})
+	hosts = hosts[:min(len(hosts), 3)]
 	c.rotate++
 	c.mu.Unlock()
 	var (
@@ -119,11 +128,10 @@ func (c *canaries) visit(ctx context.Context, k canaryKey, inside func(h *canary
 			mu.Lock()
 			defer mu.Unlock()
 			set.obs = append(set.obs, *o)
-			if o.Failure == measure.NoFailure || inside != nil && o.After != "" {
-				c.mu.Lock()
-				h.worked = true
-				c.mu.Unlock()
-			}
+			c.mu.Lock()
+			h.tried = h.tried || ctx.Err() == nil
+			h.worked = h.worked || o.Failure == measure.NoFailure || inside != nil && o.After != ""
+			c.mu.Unlock()
 			if o.Failure == measure.NoFailure {
 				good++
 				networks[o.ASN] = true
@@ -238,20 +246,33 @@ func (c *canaries) bracket(ctx context.Context, k canaryKey, since time.Time) br
 	}
 }
 
-// dropDead leaves out canaries that never worked here while others did, and
-// says whether there were any: one that is blocked or down says nothing about
-// the network, and what was counted with it is forgotten.
+// dropDead leaves out canaries that were tried and never worked here while
+// others did, and says whether there were any: one that is blocked or down says
+// nothing about the network, and what was counted with it is forgotten.
 func (c *canaries) dropDead() bool {
-	alive := c.working()
-	if len(alive) == 0 || len(alive) == len(c.hosts) {
+	if !c.any() {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.hosts = alive
+	n := len(c.hosts)
+	c.hosts = slices.DeleteFunc(c.hosts, func(h *canaryHost) bool { return h.tried && !h.worked })
+	if len(c.hosts) == n {
+		return false
+	}
 	clear(c.tally)
 	clear(c.last)
 	return true
+}
+
+// settle leaves out canaries that were not needed, where others worked: a
+// failure of one that was never seen to work would tell nothing.
+func (c *canaries) settle() {
+	if alive := c.working(); len(alive) > 0 {
+		c.mu.Lock()
+		c.hosts = alive
+		c.mu.Unlock()
+	}
 }
 
 // forget leaves out what was counted of a step.

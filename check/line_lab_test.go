@@ -517,6 +517,46 @@ func TestLine(t *testing.T) {
 	wg.Wait()
 }
 
+// TestSpareCanaries: those that were not needed are not taken for dead, and one
+// takes the place of one that is.
+func TestSpareCanaries(t *testing.T) {
+	t.Parallel()
+	spare := ""
+	for i, network := range []string{"one", "two"} {
+		spare += fmt.Sprintf("[[site]]\nname = \"canary-spare-%d.example\"\nnetwork = %q\nrole = \"canary\"\nhttp = \"same\"\nsize = 2000\n", i, network)
+	}
+	for _, dead := range []int{0, 1, 2} {
+		t.Run(fmt.Sprint(dead, " dead"), func(t *testing.T) {
+			t.Parallel()
+			s, err := lab.Parse([]byte(fmt.Sprintf(lineWorld, "hops = 4\n", spare)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := lab.New(s, lab.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Close()
+			cfg := lineConfig(t, w)
+			cfg.Only4 = true
+			for i := range dead {
+				cfg.Controls.Canaries[i].Addrs = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i)})}
+			}
+			var m *measure.Measurement
+			if _, err := check.Run(t.Context(), cfg, nil, func(r check.Result) error { m = r.Measurement; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			const want = 3
+			for _, step := range []measure.Step{measure.StepTCP, measure.StepTLS} {
+				i := slices.IndexFunc(m.Canaries, func(c measure.Canary) bool { return c.Step == step && c.Family == measure.IPv4 })
+				if i < 0 || m.Canaries[i].Runs < want || m.Canaries[i].Failures != 0 || m.Canaries[i].Networks != want {
+					t.Errorf("%s: %+v", step, m.Canaries)
+				}
+			}
+		})
+	}
+}
+
 // TestPlanOfLine: all that the line's measurement sends to is told before, and
 // once.
 func TestPlanOfLine(t *testing.T) {

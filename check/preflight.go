@@ -54,10 +54,15 @@ func (r *runner) preflight(ctx context.Context) {
 		r.v4 = !r.cfg.Only6
 		r.v6 = r.cfg.Only6
 	}
-	if c.dropDead() || again {
+	// So they are where some are dead, with untried ones in the place of those.
+	for c.dropDead() || again {
+		again = false
 		c.forget(measure.StepTLS)
-		r.each(func(f measure.Family) { c.run(ctx, canaryKey{step: measure.StepTLS, family: f}) })
+		r.each(func(f measure.Family) {
+			c.visit(ctx, canaryKey{step: measure.StepTLS, family: f}, func(*canaryHost, *wire.TLSConn, string) {})
+		})
 	}
+	c.settle()
 }
 
 // each does something for every family that works, side by side.
