@@ -280,9 +280,11 @@ func (j *job) nearConnect(ctx context.Context) {
 		// Two steps tell whether the other port is as near.
 		if differs = n > 2 && web(n-2) == "connected" || n > 0 && web(n) != "connected"; differs {
 			// And the router that is there for who goes on.
-			if k := lowest(ctx, connects(again(web))); k < n {
+			switch k := lowest(ctx, connects(again(web))); {
+			case k == 0: // nothing takes connections there, or the run has ended
+			case k < n:
 				again(tls)(k)
-			} else {
+			default:
 				// A lost answer made the search end too far.
 				for n > 1 && ctx.Err() == nil && again(tls)(n-1) == "connected" {
 					n--
@@ -319,7 +321,7 @@ func again(syn func(ttl int) string) func(ttl int) string {
 }
 
 // lowest finds the lowest TTL, up to twice the farthest, at which a step is
-// answered, 0 if there is none; its steps are on record.
+// answered, 0 if there is none or the run has ended; its steps are on record.
 func lowest(ctx context.Context, step func(ttl int) bool) int {
 	low, high := 0, farthest
 	if !step(farthest) {

@@ -517,6 +517,31 @@ func TestLine(t *testing.T) {
 	wg.Wait()
 }
 
+// TestNoUnlimitedSYN: where nothing takes connections to one of the ports, how
+// near the other ends is not compared with it by a SYN that goes all the way.
+func TestNoUnlimitedSYN(t *testing.T) {
+	t.Parallel()
+	w := newLine(t, "hops = 4\n[[client-network.box]]\nat = 2\n[[client-network.box.rule]]\nlayer = \"tcp\"\nports = [80]\naction = \"drop\"\n")
+	cfg := lineConfig(t, w)
+	cfg.Controls.Canaries = cfg.Controls.Canaries[:1]
+	var m *measure.Measurement
+	if _, err := check.Run(t.Context(), cfg, nil, func(r check.Result) error { m = r.Measurement; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, o := range m.Observations {
+		if o.Experiment != measure.ExpNearConnect {
+			continue
+		}
+		if n++; o.TTL == 0 {
+			t.Errorf("%s to %s without a limit", o.Role, o.Remote)
+		}
+	}
+	if n == 0 {
+		t.Error("no distance was measured")
+	}
+}
+
 // TestSpareCanaries: those that were not needed are not taken for dead, and one
 // takes the place of one that is.
 func TestSpareCanaries(t *testing.T) {
