@@ -380,8 +380,9 @@ type job struct {
 	brackets map[string]measure.Observation
 	// background is what the verdict waits for and no step does.
 	background sync.WaitGroup
-	// redirected: an address without a resolver answered the line's question.
-	redirected atomic.Bool
+	// nowhere4 and nowhere6 count the answers to the line's question from
+	// addresses without a resolver.
+	nowhere4, nowhere6 atomic.Int32
 
 	mu       sync.Mutex
 	suspects []suspect

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"govah/measure"
@@ -102,7 +103,7 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 			meta.Differs = []string{"resolver"}
 			tests[i] = ask(meta, wire.Question{Server: netip.AddrPortFrom(a, 53), NoResolver: true})
 			if replied(tests[i]) {
-				j.redirected.Store(true)
+				j.nowhere(f).Add(1)
 			}
 		})
 	}
@@ -124,10 +125,21 @@ func (j *job) redirect(ctx context.Context, f measure.Family) {
 		nearest(func(ttl int) bool {
 			meta := confirmMeta(measure.RoleTest, measure.ExpRedirect, t.Pair)
 			meta.Differs, meta.After = []string{"resolver"}, t.ID
-			return replied(ask(meta, wire.Question{Server: server, NoResolver: true, Tries: 3, Timeout: 1500 * time.Millisecond, TTL: ttl}))
+			hit := replied(ask(meta, wire.Question{Server: server, NoResolver: true, Tries: 3, Timeout: 1500 * time.Millisecond, TTL: ttl}))
+			if hit {
+				j.nowhere(f).Add(1)
+			}
+			return hit
 		})
 		return
 	}
+}
+
+func (j *job) nowhere(f measure.Family) *atomic.Int32 {
+	if f == measure.IPv6 {
+		return &j.nowhere6
+	}
+	return &j.nowhere4
 }
 
 func replied(o *measure.Observation) bool {

@@ -175,15 +175,17 @@ func (j *job) exit(ctx context.Context, a asked) {
 const nearExpired = 600 * time.Millisecond
 
 // nearAnswer finds the lowest TTL at which port 53 answers, and whether the
-// address itself is farther. Where an address without a resolver has answered,
-// this would tell nothing new.
+// address itself is farther. Where two answers over its family came from
+// addresses without a resolver, which confirm by themselves, this would tell
+// nothing new.
 func (j *job) nearAnswer(ctx context.Context, a asked) {
 	name := j.knownName()
 	if name == "" || !j.r.view.SetTTL {
 		return
 	}
+	nowhere := j.nowhere(wire.FamilyOf(a.at.Addr()))
 	answers := func(ttl int) bool {
-		if j.redirected.Load() {
+		if nowhere.Load() >= 2 {
 			return false
 		}
 		meta := confirmMeta(measure.RoleTest, measure.ExpNearAnswer, 1)
@@ -196,7 +198,7 @@ func (j *job) nearAnswer(ctx context.Context, a asked) {
 	reached := func(outcome string) bool { return outcome == "connected" || outcome == "reset" }
 	// One connection tells whether the address is as near as what answers.
 	n := lowest(ctx, answers)
-	if n == 0 || j.redirected.Load() {
+	if n == 0 || nowhere.Load() >= 2 {
 		return
 	}
 	switch outcome := syn(n + 1); {

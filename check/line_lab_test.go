@@ -517,6 +517,47 @@ func TestLine(t *testing.T) {
 	wg.Wait()
 }
 
+// TestRedirectedOverOneFamily: an answer from nobody over one family does not end
+// the search for how near the other's resolvers are.
+func TestRedirectedOverOneFamily(t *testing.T) {
+	t.Parallel()
+	plain := newLine(t, "hops = 4\n")
+	at := func(role string, n int, f measure.Family) netip.Addr {
+		for _, a := range plain.Sites(role)[n].AllAddresses() {
+			if wire.FamilyOf(a) == f {
+				return a
+			}
+		}
+		t.Fatalf("%s has no %s", role, f)
+		return netip.Addr{}
+	}
+	redirect := "[[client-network.box.rule]]\nlayer = \"dns\"\naddresses = [%q]\naction = \"dns-redirect\"\nto = %q\n"
+	some := ""
+	for i := range plain.Sites("doh") {
+		some += fmt.Sprintf(redirect, at("doh", i, measure.IPv4), at("resolver", 0, measure.IPv4))
+	}
+	some += fmt.Sprintf(redirect, at("nowhere", 0, measure.IPv6), at("resolver", 0, measure.IPv6))
+	w := newLine(t, "hops = 4\n[[client-network.box]]\nat = 2\n"+some)
+	var m *measure.Measurement
+	if _, err := check.Run(t.Context(), lineConfig(t, w), nil, func(r check.Result) error { m = r.Measurement; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
+		return o.Experiment == measure.ExpRedirect && o.Family == measure.IPv6 && o.DNS != nil && o.DNS.NoResolver && len(o.DNS.Replies) > 0
+	}) {
+		t.Fatal("nobody answered over IPv6")
+	}
+	asked := map[string]bool{}
+	for _, o := range m.Observations {
+		if o.Experiment == measure.ExpNearAnswer && o.Role == measure.RoleControl && o.Family == measure.IPv4 {
+			asked[o.Remote] = true
+		}
+	}
+	if len(asked) != 2 {
+		t.Errorf("the distance of %d resolvers was compared, not of 2", len(asked))
+	}
+}
+
 // TestNoUnlimitedSYN: where nothing takes connections to one of the ports, how
 // near the other ends is not compared with it by a SYN that goes all the way.
 func TestNoUnlimitedSYN(t *testing.T) {
