@@ -265,7 +265,8 @@ func (j *job) encrypted(ctx context.Context, a asked) {
 		pair.Wait()
 	}
 	both()
-	if a.doh != nil && a.Name != "" && !settled && ctx.Err() == nil {
+	// The wait is for the connection that the resolver over HTTPS opens anew.
+	if a.doh != nil && a.Name != "" && !settled && j.r.pacer.wait(ctx) == nil {
 		both()
 	}
 	wg.Wait()

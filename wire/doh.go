@@ -146,6 +146,9 @@ func (d *DoH) ask(ctx context.Context, l *Log, o *measure.Observation, q Questio
 		if errors.As(err, &status) {
 			return err
 		}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return err // who asked wants no answer; others on the connection do
+		}
 		// A connection that was lost while it lay idle says nothing about
 		// this question; one that was opened for it does.
 		d.drop(c)

@@ -646,6 +646,7 @@ func TestAskStream(t *testing.T) {
 func TestDoH(t *testing.T) {
 	ca := newAuthority(t)
 	var hits atomic.Int64
+	asked := make(chan bool, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		q := new(dns.Msg)
@@ -655,6 +656,11 @@ func TestDoH(t *testing.T) {
 		}
 		if q.Question[0].Name == "kill.example." {
 			panic(http.ErrAbortHandler)
+		}
+		if q.Question[0].Name == "slow.example." {
+			asked <- true
+			<-r.Context().Done()
+			return
 		}
 		hits.Add(1)
 		w.Write(pack(answerA(q, "192.0.2.1")))
@@ -705,6 +711,25 @@ func TestDoH(t *testing.T) {
 	sent, received := l.Bytes()
 	if sent < 2000 || received < 2000 {
 		t.Errorf("sent %d, received %d", sent, received)
+	}
+	// Who no longer wants an answer says nothing about the connection.
+	ctx, cancel := context.WithCancel(context.Background())
+	slow := make(chan *measure.Observation)
+	go func() { slow <- d.Ask(ctx, l, wire.Meta{}, "slow.example", "A", 3*time.Second) }()
+	<-asked
+	cancel()
+	if o := <-slow; o.Failure != measure.Interrupted {
+		t.Errorf("%+v", o)
+	}
+	if o := d.Ask(context.Background(), l, wire.Meta{}, "after.example", "A", 3*time.Second); o.Failure != "" || o.TLS != nil {
+		t.Errorf("a connection of its own: %+v", o)
+	}
+	// Silence does.
+	go func() { slow <- d.Ask(context.Background(), l, wire.Meta{}, "slow.example", "A", 200*time.Millisecond) }()
+	<-asked
+	<-slow
+	if o := d.Ask(context.Background(), l, wire.Meta{}, "after.example", "A", 3*time.Second); o.Failure != "" || o.TLS == nil {
+		t.Errorf("a connection that was silent is used again: %+v", o)
 	}
 	bad, err := wire.NewDoH(host.New(), url, []netip.Addr{at.Addr()}, &wire.Trust{Public: newAuthority(t).pool()})
 	if err != nil {
