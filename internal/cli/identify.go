@@ -300,7 +300,7 @@ func (s *search) forms(f *found, elsewhere []other) (check.FormSpec, bool) {
 		}
 		at, ok := netip.AddrPortFrom(f.addr, 53), f.addr.IsValid()
 		if !ok {
-			at, ok = s.resolver(false)
+			at, ok = s.resolver(false, f.family)
 		}
 		spec.At = []netip.AddrPort{at}
 		return spec, ok && spec.Known != ""

@@ -577,7 +577,7 @@ func (s *search) spec(ctx context.Context, log *wire.Log, t measure.Target, payl
 	var addrs []netip.Addr
 	switch {
 	case (payload == locate.DNS || payload == locate.Resolver) && o.address == "":
-		to, ok := s.resolver(o.resolver != "")
+		to, ok := s.resolver(o.resolver != "", "")
 		if !ok {
 			return locate.Spec{}, hint(errors.New("no resolver to send questions to is known"), "give one with --resolver")
 		}
@@ -611,12 +611,17 @@ func (s *search) resolvers(given bool) []netip.AddrPort {
 	return list
 }
 
-// resolver is the first of them of a family that works here.
-func (s *search) resolver(given bool) (netip.AddrPort, bool) {
-	list := s.resolvers(given)
-	var addrs []netip.Addr
-	for _, r := range list {
-		addrs = append(addrs, r.Addr())
+// resolver is the first of them of a family that works here, and of that one
+// if one is given: what is done to questions over the other is another matter.
+func (s *search) resolver(given bool, of measure.Family) (netip.AddrPort, bool) {
+	var (
+		list  []netip.AddrPort
+		addrs []netip.Addr
+	)
+	for _, r := range s.resolvers(given) {
+		if of == "" || wire.FamilyOf(r.Addr()) == of {
+			list, addrs = append(list, r), append(addrs, r.Addr())
+		}
 	}
 	a, ok := s.pick(addrs)
 	if !ok {
@@ -936,7 +941,7 @@ func (o *locator) locate(ctx context.Context, i int, f *found) error {
 		at = netip.AddrPortFrom(f.addr, 53) // the one that strips
 	case f.payload == locate.DNS || f.payload == locate.Resolver:
 		var ok bool
-		if at, ok = o.s.resolver(false); !ok {
+		if at, ok = o.s.resolver(false, f.family); !ok {
 			return nil
 		}
 	}
