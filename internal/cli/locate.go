@@ -802,7 +802,7 @@ func (l *locatable) add(r check.Result) {
 func (l *locatable) addLine(r check.Result) {
 	for _, f := range r.Verdict.Findings {
 		if payload, ok := carrier(f); ok && payload == locate.Resolver && f.Interference == measure.InterferenceConfirmed {
-			one := &found{target: measure.Target{URL: measure.LineTarget, Scheme: "line"}, payload: payload, method: f.Method, family: f.Family, line: true}
+			one := &found{target: measure.Target{URL: measure.LineTarget, Scheme: "line"}, payload: payload, method: f.Method, family: f.Family, trigger: f.Trigger.Kind, line: true}
 			for _, o := range r.Measurement.Observations {
 				ap, err := netip.ParseAddrPort(o.Remote)
 				if o.DNS != nil && o.Role == measure.RoleTest && o.Family == f.Family && err == nil && slices.Contains(f.Because, o.ID) {

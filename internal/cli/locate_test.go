@@ -102,3 +102,16 @@ func TestLocateFamily(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 }
+
+// TestLocateEarly: the line's redirected questions are looked for while other
+// targets are still measured.
+func TestLocateEarly(t *testing.T) {
+	t.Parallel()
+	o, found := searched(t, redirectedScenario)
+	o.found.add(redirected(measure.LineTarget, measure.IPv6))
+	o.early(t.Context())
+	o.running.Wait()
+	if list := found(); len(list) != 1 || list[0].Target != measure.LineTarget {
+		t.Fatalf("%+v", list)
+	}
+}
