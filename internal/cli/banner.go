@@ -43,15 +43,7 @@ func (a *app) mayAsk(o *checkOptions) error {
 // askRouters connects to the routers beside the links on which a run has found
 // devices, if the person agrees.
 func (a *app) askRouters(ctx context.Context, lang i18n.Lang, o *checkOptions, s *search, table *identify.Table, l *locatable, took func(*measure.Measurement, *measure.Identification) error) error {
-	var places []measure.Location
-	target := ""
-	for _, key := range l.order {
-		f := l.list[key]
-		if len(f.places) > 0 && target == "" {
-			target = f.target.URL
-		}
-		places = append(places, f.places...)
-	}
+	places, target := l.located()
 	list := check.Neighbours(places)
 	if len(list) == 0 {
 		if !a.quiet {

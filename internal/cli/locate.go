@@ -729,7 +729,6 @@ type found struct {
 	family  measure.Family
 	trigger string               // its kind
 	seen    *measure.Observation // the test's plain answer, or its failure
-	places  []measure.Location   // where its device was located
 	// sensitive says that the target is of a category that it is risky to be
 	// seen with.
 	sensitive bool
@@ -741,9 +740,23 @@ type found struct {
 // family, since what one device does to many names is located once, with the
 // name that is least sensitive.
 type locatable struct {
-	mu    sync.Mutex
-	list  map[string]*found
-	order []string
+	mu     sync.Mutex
+	list   map[string]*found
+	order  []string
+	places map[string][]measure.Location // what was found, by the keys of list
+}
+
+// located is what was found for all, and the target of the first of it.
+func (l *locatable) located() (places []measure.Location, target string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, key := range l.order {
+		places = append(places, l.places[key]...)
+	}
+	if len(places) > 0 {
+		target = places[0].Target
+	}
+	return places, target
 }
 
 func (l *locatable) add(r check.Result) {
@@ -921,7 +934,7 @@ func (o *locator) begin(ctx context.Context, which func(*found) bool) {
 			if ctx.Err() != nil {
 				return
 			}
-			if err := o.locate(ctx, i, f); err != nil {
+			if err := o.locate(ctx, i, key, f); err != nil {
 				o.mu.Lock()
 				defer o.mu.Unlock()
 				if o.first == nil {
@@ -932,8 +945,9 @@ func (o *locator) begin(ctx context.Context, which func(*found) bool) {
 	}
 }
 
-// locate looks for the device of one finding, the i-th.
-func (o *locator) locate(ctx context.Context, i int, f *found) error {
+// locate looks for the device of one finding, the i-th. Another may have taken
+// its place under its key by the time it is located.
+func (o *locator) locate(ctx context.Context, i int, key string, f *found) error {
 	id := fmt.Sprintf("l%d", i+1)
 	at := netip.AddrPortFrom(f.addr, 0)
 	switch {
@@ -951,8 +965,13 @@ func (o *locator) locate(ctx context.Context, i int, f *found) error {
 	if err != nil {
 		return err
 	}
+	o.found.mu.Lock()
+	if o.found.places == nil {
+		o.found.places = map[string][]measure.Location{}
+	}
+	o.found.places[key] = list
+	o.found.mu.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f.places = list
 	return o.took(m, list)
 }

@@ -104,7 +104,8 @@ func TestLocateFamily(t *testing.T) {
 }
 
 // TestLocateEarly: the line's redirected questions are looked for while other
-// targets are still measured.
+// targets are still measured, once: a target's finding that comes later and
+// takes its place neither begins another search nor loses what was found.
 func TestLocateEarly(t *testing.T) {
 	t.Parallel()
 	o, found := searched(t, redirectedScenario)
@@ -113,5 +114,21 @@ func TestLocateEarly(t *testing.T) {
 	o.running.Wait()
 	if list := found(); len(list) != 1 || list[0].Target != measure.LineTarget {
 		t.Fatalf("%+v", list)
+	}
+	later := redirected("https://open.example/", measure.IPv6)
+	later.Measurement.Observations = []measure.Observation{{ID: "o1", Role: measure.RoleTest, Remote: "[2a0e:1000::14]:53"}}
+	later.Verdict.Findings[0].Because = []string{"o1"}
+	o.found.add(later)
+	if err := o.rest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list := found(); len(list) != 1 {
+		t.Errorf("%d searches", len(list))
+	}
+	if key := o.found.order[0]; o.found.list[key].line || len(o.found.places[key]) != 1 {
+		t.Errorf("%+v, %v", o.found.list[key], o.found.places)
+	}
+	if places, target := o.found.located(); len(places) != 1 || target != measure.LineTarget {
+		t.Errorf("%+v of %q", places, target)
 	}
 }
