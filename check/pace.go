@@ -103,6 +103,17 @@ func (p *pacer) wait(ctx context.Context) error { return wire.Sleep(ctx, p.flows
 // waitAsk blocks until one more question over UDP is within the pace.
 func (p *pacer) waitAsk(ctx context.Context) error { return wire.Sleep(ctx, p.asks.take()) }
 
+// Turns wait for the turn of a new connection, and of a question over UDP, that
+// is made beside or after a run, as its pace has it; nil where there is none.
+// Whoever shares them is within the pace together.
+func (p Pace) Turns() (connection, question func(context.Context) error) {
+	if p == PaceFast {
+		return nil, nil
+	}
+	own := newPacer(p)
+	return own.wait, own.waitAsk
+}
+
 // synWait is how long the answer to a SYN with a TTL may take.
 const synWait = 1500 * time.Millisecond
 

@@ -189,7 +189,7 @@ func (s *datagrams) probe(ctx context.Context, role measure.Role, ttl, tries int
 		return o
 	}
 	for range tries {
-		if r.pace(ctx) != nil {
+		if r.paceDatagram(ctx) != nil {
 			o.Failure = measure.Interrupted
 			return o
 		}

@@ -96,8 +96,9 @@ type Spec struct {
 	// Residual asks how long residual blocking lasts, at most so long; 0 does
 	// not ask.
 	Residual time.Duration
-	// Pace waits before each new connection; nil does not.
-	Pace func(context.Context) error
+	// Pace waits before each new connection, bare SYNs included, and PaceAsk
+	// before each question over UDP, wherever it dies; nil does not.
+	Pace, PaceAsk func(context.Context) error
 	// Helper is the URL of a helper that Remote is an address of: it is asked
 	// what arrived. "" asks nobody. Over TCP only.
 	Helper string
@@ -229,6 +230,14 @@ func (r *run) pace(ctx context.Context) error {
 		return r.spec.Pace(ctx)
 	}
 	return ctx.Err()
+}
+
+// paceDatagram waits before a datagram: a QUIC Initial is a connection.
+func (r *run) paceDatagram(ctx context.Context) error {
+	if r.asks() && r.spec.PaceAsk != nil {
+		return r.spec.PaceAsk(ctx)
+	}
+	return r.pace(ctx)
 }
 
 // hop is what is known of a TTL by now.

@@ -55,7 +55,7 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 			// A SYN that was lost at a lower TTL may hide the true one.
 			for ttl > 1 {
 				last := r.hop(ttl - 1)
-				if last.answers() || last.sent > 2 {
+				if last.answers() || last.sent > 2 || r.pace(ctx) != nil {
 					break
 				}
 				if _, end := step(ttl - 1); !end {

@@ -144,7 +144,7 @@ func (r *run) way(ctx context.Context, flow, ttl int) {
 		}
 		if pc.SetTTL(ttl) == nil {
 			for range 2 { // it may be lost
-				if r.pace(ctx) != nil || r.datagram(ctx, pc, role, to, port, ttl) != "silent" {
+				if r.paceDatagram(ctx) != nil || r.datagram(ctx, pc, role, to, port, ttl) != "silent" {
 					break
 				}
 			}

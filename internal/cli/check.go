@@ -316,6 +316,9 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 		plan.Triggers += mostLocated * locateTriggers
 		plan.Bytes += mostLocated * locateBytes
 		plan.Duration += locateTime
+		if p.cfg.Pace != check.PaceFast { // one after the other
+			plan.Duration += (mostLocated - 1) * gentleLocateTime
+		}
 	}
 	if o.identify {
 		plan.Triggers += mostLocated * identify.MaxForm

@@ -147,13 +147,15 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 	return locate.TLS, nil
 }
 
-// What a search takes at most: some 60 probes of at most 1 kB; and how many
-// are made for one run of check.
+// What a search takes at most: some 60 probes of at most 1 kB, at
+// check.GentleRate where that is the pace; and how many are made for one run of
+// check.
 const (
-	locateBytes    = 60_000
-	locateTime     = 20 * time.Second
-	locateTriggers = locate.DefaultTriggers + locate.DefaultCopyTriggers
-	mostLocated    = 8
+	locateBytes      = 60_000
+	locateTime       = 20 * time.Second
+	gentleLocateTime = 15 * time.Second
+	locateTriggers   = locate.DefaultTriggers + locate.DefaultCopyTriggers
+	mostLocated      = 8
 )
 
 // maxFirstBytes is what fits into one segment.
@@ -890,6 +892,10 @@ type locator struct {
 	// took is given what each search found, one at a time.
 	took func(*measure.Measurement, []measure.Location) error
 
+	// connection and question wait for a turn, for all searches together; nil
+	// in haste.
+	connection, question func(context.Context) error
+
 	running sync.WaitGroup
 	atOnce  chan struct{}
 	begun   map[string]bool // guarded by found.mu
@@ -898,7 +904,13 @@ type locator struct {
 }
 
 func newLocator(s *search, l *locatable, took func(*measure.Measurement, []measure.Location) error) *locator {
-	return &locator{s: s, found: l, took: took, atOnce: make(chan struct{}, 4), begun: map[string]bool{}}
+	atOnce := 4
+	if s.cfg.Pace != check.PaceFast {
+		atOnce = 1
+	}
+	o := &locator{s: s, found: l, took: took, atOnce: make(chan struct{}, atOnce), begun: map[string]bool{}}
+	o.connection, o.question = s.cfg.Pace.Turns()
+	return o
 }
 
 // early looks for those that take a whole protocol, whatever the name, while
@@ -961,6 +973,7 @@ func (o *locator) locate(ctx context.Context, i int, key string, f *found) error
 	}
 	spec := o.s.towards(at, f.target, f.payload)
 	spec.Seed += uint64(i)
+	spec.Pace, spec.PaceAsk = o.connection, o.question
 	m, list, err := o.s.find(ctx, o.s.log(id), id, f.target.URL, spec)
 	if err != nil {
 		return err

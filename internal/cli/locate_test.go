@@ -2,12 +2,15 @@ package cli
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"govah/check"
 	"govah/lab"
 	"govah/measure"
+	"govah/packet"
 )
 
 // redirectedScenario leads the questions of the families whose rules it is
@@ -48,7 +51,7 @@ role = "canary"
 `
 
 // searched makes a locator in a lab, and keeps what its searches find.
-func searched(t *testing.T, text string) (*locator, func() []measure.Location) {
+func searched(t *testing.T, text string, pace check.Pace) (*lab.World, *locator, func() []measure.Location) {
 	t.Helper()
 	s, err := lab.Parse([]byte(text))
 	if err != nil {
@@ -63,7 +66,7 @@ func searched(t *testing.T, text string) (*locator, func() []measure.Location) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Pace = check.PaceFast
+	cfg.Pace = pace
 	var (
 		mu  sync.Mutex
 		all []measure.Location
@@ -74,7 +77,7 @@ func searched(t *testing.T, text string) (*locator, func() []measure.Location) {
 		all = append(all, list...)
 		return nil
 	})
-	return o, func() []measure.Location {
+	return w, o, func() []measure.Location {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(all)
@@ -92,7 +95,7 @@ func redirected(target string, f measure.Family) check.Result {
 // IPv6, though IPv4, which is left alone, works as well.
 func TestLocateFamily(t *testing.T) {
 	t.Parallel()
-	o, found := searched(t, redirectedScenario)
+	_, o, found := searched(t, redirectedScenario, check.PaceFast)
 	o.found.add(redirected(measure.LineTarget, measure.IPv6))
 	if err := o.rest(t.Context()); err != nil {
 		t.Fatal(err)
@@ -108,7 +111,7 @@ func TestLocateFamily(t *testing.T) {
 // takes its place neither begins another search nor loses what was found.
 func TestLocateEarly(t *testing.T) {
 	t.Parallel()
-	o, found := searched(t, redirectedScenario)
+	_, o, found := searched(t, redirectedScenario, check.PaceFast)
 	o.found.add(redirected(measure.LineTarget, measure.IPv6))
 	o.early(t.Context())
 	o.running.Wait()
@@ -130,5 +133,72 @@ func TestLocateEarly(t *testing.T) {
 	}
 	if places, target := o.found.located(); len(places) != 1 || target != measure.LineTarget {
 		t.Errorf("%+v of %q", places, target)
+	}
+}
+
+// TestLocateGentle: at the gentle pace, searches are made one after the other,
+// and in no stretch of time are more questions sent, to whatever TTL and port,
+// or connections begun than that pace promises.
+func TestLocateGentle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("short")
+	}
+	t.Parallel()
+	before, box, _ := strings.Cut(redirectedScenario, "[[client-network.box]]")
+	_, after, _ := strings.Cut(box, "[[network]]")
+	text := before + "[client-network.dns-redirect]\nat = 3\nhops = 2\n[[network]]" + after // of both families
+	w, o, found := searched(t, text, check.PaceGentle)
+	var (
+		mu                sync.Mutex
+		questions, begun  []time.Time
+		v6                []bool
+		began, seen, flow = time.Now(), map[string]bool{}, ""
+	)
+	w.Tap(func(sent bool, b []byte) {
+		p, err := packet.Parse(b)
+		if err != nil || !sent {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		switch flow = p.Source().String() + " " + p.Destination().String(); {
+		case p.Proto == packet.UDP:
+			questions, v6 = append(questions, time.Now()), append(v6, p.V6())
+		case p.Proto == packet.TCP && !seen[flow]:
+			seen[flow], begun = true, append(begun, time.Now())
+		}
+	})
+	o.found.add(redirected(measure.LineTarget, measure.IPv6))
+	o.found.add(redirected(measure.LineTarget, measure.IPv4))
+	if err := o.rest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	list := found()
+	if len(list) != 2 || list[0].Family == list[1].Family || list[0].Kind != measure.Redirects || list[1].Kind != measure.Redirects {
+		t.Errorf("%+v", list)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if turns := len(slices.Compact(v6)); turns != 2 {
+		t.Errorf("two searches took %d turns", turns)
+	}
+	if len(questions) < 2*check.GentleAsksAtOnce {
+		t.Errorf("%d questions test no pace", len(questions))
+	}
+	for _, x := range []struct {
+		what          string
+		list          []time.Time
+		burst, second float64
+	}{{"questions", questions, check.GentleAsksAtOnce, check.GentleAsks}, {"connections", begun, check.GentleBurst, check.GentleRate}} {
+		const late = 0.25 // a turn may be used a moment after it was taken
+		for i := range x.list {
+			for k := i; k < len(x.list); k++ {
+				stretch := x.list[k].Sub(x.list[i]).Seconds()
+				if n := k - i + 1; float64(n) > x.burst+x.second*(stretch+late)+1 {
+					t.Fatalf("%d %s in %.2f s from %.2f s on", n, x.what, stretch, x.list[i].Sub(began).Seconds())
+				}
+			}
+		}
+		t.Logf("%d %s in %.1f s", len(x.list), x.what, time.Since(began).Seconds())
 	}
 }
