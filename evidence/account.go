@@ -132,7 +132,7 @@ const (
 	NotTokens    Unproved = "tokens"    // attached time stamp tokens were not checked
 	NotReceipts  Unproved = "receipts"  // what refused receipts say
 	NotHelpers   Unproved = "helpers"   // what is said to be a helper's and is unsigned
-	NotUnread   Unproved = "unread"   // what is in measurements that cannot be read
+	NotUnread    Unproved = "unread"    // what is in measurements that cannot be read
 )
 
 // UnmetError says that a bundle is as it was signed, and not what was asked
