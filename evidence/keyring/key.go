@@ -396,9 +396,8 @@ func (k *Key) ratchet(why string, r Rotation) error {
 	if err := erase(k.h.d, keyFile(k.id, old.Epoch)); err != nil {
 		return fmt.Errorf("erasing the key of the epoch that has ended: %w", err)
 	}
-	// In place of what happened in that epoch: the root of its last bundle
-	// would show whose it was.
-	if err := k.write(); err != nil {
+	// Its last bundle would be known by it for the owner's.
+	if err := erase(k.h.d, k.id+useEnding); err != nil {
 		return fmt.Errorf("erasing what happened in the epoch that has ended: %w", err)
 	}
 	return nil
