@@ -750,8 +750,8 @@ func FuzzNote(f *testing.F) {
 }
 
 // BenchmarkVerify is as a ratio to its floor: the same SHA-256 calls over the
-// same bytes and the same ed25519 verification, and nothing else. Medians of
-// interleaved runs. one-hash is against a single SHA-256 over the bytes of
+// same bytes and the same ed25519 verification one after the other, and nothing
+// else; with GOMAXPROCS=1 Verify does so too. Medians of interleaved runs. one-hash is against a single SHA-256 over the bytes of
 // the values, which no format with leaves can reach.
 func BenchmarkVerify(b *testing.B) {
 	s, vkey := signer(b, 1)

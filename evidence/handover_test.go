@@ -47,7 +47,7 @@ func TestHandover(t *testing.T) {
 	if _, err := OpenHandover(b.note); err == nil {
 		t.Error("a bundle's note is taken")
 	}
-	if _, _, err := openNote(signed); err == nil {
+	if _, _, _, _, err := parseNote(signed); err == nil {
 		t.Error("it is taken for a bundle's note")
 	}
 	// Of two bundles.

@@ -168,34 +168,30 @@ func verifierOf(key string) (note.Verifier, error) {
 	return nil, fmt.Errorf("the key is malformed: %w", err)
 }
 
-// openNote checks the signature of a note by the key that it names, and gives
-// what it states. It takes one signature in one form.
-func openNote(data []byte) (*Statement, note.Verifier, error) {
+// parseNote gives what a note states, and what is still to be verified: that
+// the signature over what is signed is one by the key that the note names. It
+// takes one signature in one form.
+func parseNote(data []byte) (s *Statement, v note.Verifier, signed, signature []byte, err error) {
 	if len(data) > maxNote {
-		return nil, nil, fmt.Errorf("it has more than %d bytes", maxNote)
+		return nil, nil, nil, nil, fmt.Errorf("it has more than %d bytes", maxNote)
 	}
 	all := string(data)
 	end := strings.Index(all, "\n\n")
 	if end < 0 {
-		return nil, nil, errors.New("it has no signature")
+		return nil, nil, nil, nil, errors.New("it has no signature")
 	}
-	text, signature := all[:end+1], all[end+2:]
-	s, err := parseStatement(text)
-	if err != nil {
-		return nil, nil, err
+	text, line := all[:end+1], all[end+2:]
+	if s, err = parseStatement(text); err != nil {
+		return nil, nil, nil, nil, err
 	}
-	v, err := verifierOf(s.Key)
-	if err != nil {
-		return nil, nil, err
+	if v, err = verifierOf(s.Key); err != nil {
+		return nil, nil, nil, nil, err
 	}
-	encoded, ok := strings.CutPrefix(signature, "— "+v.Name()+" ")
+	encoded, ok := strings.CutPrefix(line, "— "+v.Name()+" ")
 	encoded, ok2 := strings.CutSuffix(encoded, "\n")
 	raw, err := b64.DecodeString(encoded)
 	if !ok || !ok2 || err != nil || b64.EncodeToString(raw) != encoded || len(raw) < 5 || binary.BigEndian.Uint32(raw) != v.KeyHash() {
-		return nil, nil, errors.New("its signature is not one by the key that it names, and no other")
+		return nil, nil, nil, nil, errors.New("its signature is not one by the key that it names, and no other")
 	}
-	if !v.Verify(data[:end+1], raw[4:]) {
-		return nil, nil, errors.New("its signature is wrong")
-	}
-	return s, v, nil
+	return s, v, data[:end+1], raw[4:], nil
 }
