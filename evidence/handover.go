@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"govah/evidence/tlog"
 )
 
 // handoverHeader is the first line of a note about a redaction. As that of a
@@ -87,7 +89,7 @@ func OpenHandover(data []byte) (*Handover, error) {
 	}{{"entry", &h.Entry}, {"before", &h.Before}, {"after", &h.After}} {
 		v, ok := l.take(f.word)
 		var err error
-		if *f.hash, err = parseHash(v); !ok || err != nil {
+		if *f.hash, err = tlog.ParseHash(v); !ok || err != nil {
 			return nil, bad(f.word)
 		}
 	}
@@ -95,19 +97,8 @@ func OpenHandover(data []byte) (*Handover, error) {
 	if at, err := time.Parse(time.RFC3339, h.At); !ok || err != nil || at.UTC().Format(time.RFC3339) != h.At {
 		return nil, bad("time")
 	}
-	last := -1
-	for {
-		v, ok := l.take("withheld")
-		if !ok {
-			break
-		}
-		name, number, _ := strings.Cut(v, " ")
-		c, err := ParseClass(name)
-		n, err2 := parseNumber(number)
-		if err != nil || err2 != nil || n < 1 || n > maxLeaves || int(c) <= last {
-			return nil, bad("number of leaves, or out of order")
-		}
-		h.Withheld[c], last = n, int(c)
+	if h.Withheld, ok = l.counts("withheld"); !ok {
+		return nil, bad("number of leaves, or out of order")
 	}
 	if l.rest != "" {
 		return nil, bad("such line is known")

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
+	"math"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"govah/evidence/tlog"
 )
 
 // header is the first line of a bundle's note. It is no log's origin, and the
@@ -68,20 +70,31 @@ func (l *lines) take(word string) (string, bool) {
 	return value, true
 }
 
-func parseHash(s string) (h Hash, err error) {
-	b, err := b64.DecodeString(s)
-	if err != nil || len(b) != len(h) || len(s) != b64.EncodedLen(len(h)) {
-		return h, errors.New("no SHA-256 in base64")
-	}
-	return Hash(b), nil
-}
-
 func parseNumber(s string) (uint32, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || strconv.FormatUint(n, 10) != s {
+	n, err := tlog.ParseDecimal(s)
+	if err != nil || n > math.MaxUint32 {
 		return 0, errors.New("no decimal number")
 	}
 	return uint32(n), nil
+}
+
+// counts takes the lines that begin with word: classes in order, each with a
+// number of leaves.
+func (l *lines) counts(word string) (c Counts, ok bool) {
+	last := -1
+	for {
+		v, more := l.take(word)
+		if !more {
+			return c, true
+		}
+		name, number, _ := strings.Cut(v, " ")
+		class, err := ParseClass(name)
+		n, err2 := parseNumber(number)
+		if err != nil || err2 != nil || n < 1 || n > maxLeaves || int(class) <= last {
+			return c, false
+		}
+		c[class], last = n, int(class)
+	}
 }
 
 // parseStatement reads the text of a note in its one form.
@@ -103,29 +116,18 @@ func parseStatement(text string) (*Statement, error) {
 	}
 	var err error
 	if v, ok := l.take("previous"); ok {
-		h, err := parseHash(v)
+		h, err := tlog.ParseHash(v)
 		if err != nil {
 			return nil, bad(err.Error())
 		}
-		s.Previous = &h
+		s.Previous = (*Hash)(&h)
 	}
 	v, ok := l.take("root")
-	if s.Root, err = parseHash(v); !ok || err != nil {
+	if s.Root, err = tlog.ParseHash(v); !ok || err != nil {
 		return nil, bad("no root")
 	}
-	last := Class(0)
-	for {
-		v, ok := l.take("leaves")
-		if !ok {
-			break
-		}
-		name, number, _ := strings.Cut(v, " ")
-		c, err := ParseClass(name)
-		n, err2 := parseNumber(number)
-		if err != nil || err2 != nil || n < 1 || n > maxLeaves || s.Counts.Total() > 0 && c <= last {
-			return nil, bad("no number of leaves, or out of order")
-		}
-		s.Counts[c], last = n, c
+	if s.Counts, ok = l.counts("leaves"); !ok {
+		return nil, bad("no number of leaves, or out of order")
 	}
 	for {
 		v, ok := l.take("file")

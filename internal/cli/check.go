@@ -234,7 +234,7 @@ func (a *app) check(cmd *cobra.Command, args []string, o *checkOptions) error {
 	o.locate = o.locate || o.banner // to know which routers
 	lang, err := a.language()
 	if err != nil {
-		return usage("it is en or fa", "%v", err)
+		return err
 	}
 	targets, skipped, err := a.targets(lang, args, o)
 	if err != nil {

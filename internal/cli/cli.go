@@ -192,7 +192,11 @@ func usageText(c *cobra.Command) error {
 
 // language is the language of what is printed.
 func (a *app) language() (i18n.Lang, error) {
-	return i18n.Choose(a.lang, os.Getenv)
+	lang, err := i18n.Choose(a.lang, os.Getenv)
+	if err != nil {
+		return "", usage("it is en or fa", "%v", err)
+	}
+	return lang, nil
 }
 
 func (a *app) colour() bool {

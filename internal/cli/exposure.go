@@ -41,7 +41,7 @@ file is broken off.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			own, err := ownAddresses(addresses)
 			if err != nil {

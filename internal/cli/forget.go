@@ -37,7 +37,7 @@ certain.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			if given(cmd, "scope") {
 				if err := keyring.CheckScope(scope); err != nil {

@@ -49,7 +49,7 @@ sealed file (.govah) the measurements in it are judged, once it verifies.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			return a.runJudge(lang, args, output, signatures, code)
 		},

@@ -135,7 +135,7 @@ func (a *app) keyListCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			s, err := keys()
 			if err != nil {
@@ -224,7 +224,7 @@ needed for every seal. It can be lost; nobody can open the key then.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			if r.Protect && r.Unprotect {
 				return usage("give one of them, or neither to leave it as it is", "--protect and --unprotect exclude each other")
@@ -317,7 +317,7 @@ to it (--recipient), since anybody who has it can use it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			to, err := o.to.recipients()
 			if err != nil {
@@ -490,7 +490,7 @@ What was sealed before stays what it was.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			if o.output == "" {
 				return usage("add -o FILE", "the revocation note needs a file")
@@ -537,7 +537,7 @@ log does. Exits with 5 if it does not verify.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			in, err := a.open(a.ctx, args[0])
 			if err != nil {

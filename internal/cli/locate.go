@@ -189,7 +189,7 @@ func firstBytes(test, control string) (a, b []byte, err error) {
 func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (err error) {
 	lang, err := a.language()
 	if err != nil {
-		return usage("it is en or fa", "%v", err)
+		return err
 	}
 	if o.only4 && o.only6 {
 		return usage("leave both out to use what works", "-4 and -6 exclude each other")

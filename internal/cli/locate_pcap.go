@@ -26,7 +26,7 @@ const maxCaptureBytes = 256 << 20
 func (a *app) locateCaptures(cmd *cobra.Command, control, test string, o *locateOptions) (err error) {
 	lang, err := a.language()
 	if err != nil {
-		return usage("it is en or fa", "%v", err)
+		return err
 	}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains([]string{"pcap", "json", "output", "report", "lang", "quiet", "verbose"}, f.Name) && err == nil {

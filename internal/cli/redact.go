@@ -59,7 +59,7 @@ Exits with 1 if nothing was written.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			return a.runRedact(lang, args[0], o)
 		},

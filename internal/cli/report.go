@@ -31,7 +31,7 @@ file (.govah) the measurements in it are shown, once it verifies.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			if args[0] == stdinName && output == "" {
 				return usage("for example: govah report -o today.html -", "standard input has no name to call the page after")
@@ -244,7 +244,7 @@ them may be -, standard input. Exits with 1 if lines were broken.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			if args[0] == stdinName && args[1] == stdinName {
 				return usage("give a file for one of them", "standard input can be read only once")

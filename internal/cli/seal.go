@@ -47,7 +47,7 @@ The formats: docs/formats/bundle-v1.md.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			return a.runSeal(lang, args, o)
 		},

@@ -197,7 +197,7 @@ proof is made from the log's files alone, so that any copy of them will do.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			u, err := logURL(log)
 			if err != nil {
@@ -262,7 +262,7 @@ the policy. It may come from govah tlog add -o or govah witness sign, by any way
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			p, err := a.policy(policy)
 			if err != nil {

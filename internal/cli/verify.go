@@ -35,7 +35,7 @@ nothing in it is to be used.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			c := evidence.Check{}
 			if c.Key, err = verifierKey(key); err != nil {

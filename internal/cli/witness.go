@@ -122,7 +122,7 @@ signed note.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lang, err := a.language()
 			if err != nil {
-				return usage("it is en or fa", "%v", err)
+				return err
 			}
 			data, err := a.readSealed(args[1])
 			if err != nil {
