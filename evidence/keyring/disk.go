@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"govah/evidence/lock"
 )
 
 // disk is one folder, as the store needs it: this system's, and in tests one
@@ -126,6 +128,14 @@ func (f *folder) open(name string) (file, int64, error) {
 		return nil, 0, err
 	}
 	return out, st.Size(), nil
+}
+
+func (f *folder) lock(wait func() bool) (io.Closer, error) {
+	held, err := lock.Take(f.root, lockName, wait)
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, ErrBusy
+	}
+	return held, err
 }
 
 func (f *folder) rename(from, to string) error { return f.root.Rename(from, to) }

@@ -9,6 +9,8 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+
+	"govah/evidence/lock"
 )
 
 // filesystem is what a log and a witness need of a folder; names are relative
@@ -117,7 +119,11 @@ func (d *folder) SyncDir(name string) error {
 func (d *folder) Close() error { return d.root.Close() }
 
 func (d *folder) Lock(name string) (io.Closer, error) {
-	return lockFile(d.root, name)
+	held, err := lock.Take(d.root, name, func() bool { return false })
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, ErrLocked
+	}
+	return held, err
 }
 
 // readFile reads a whole file of at most limit bytes.
