@@ -186,10 +186,7 @@ func odd(o *measure.Observation, protocol string, implicit bool) bool {
 	if implicit {
 		return false
 	}
-	offer := "STARTTLS"
-	if protocol == "pop3" {
-		offer = "STLS"
-	}
+	offer, _ := wire.MailCommands(protocol)
 	return m.StartTLS != "ready" || !slices.Contains(m.Before, offer) || strings.Contains(m.Greeting, "****")
 }
 

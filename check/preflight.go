@@ -265,5 +265,5 @@ func (r *runner) answeredNowhere(ctx context.Context) bool {
 	}
 	o := wire.Ask(ctx, r.cfg.Network, r.canaries.log, wire.Meta{Role: measure.RoleCanary, Stage: measure.StagePreflight}, wire.Question{
 		Name: r.cfg.Controls.Canaries[0].Name, Type: "A", Server: at, Transport: "udp", NoResolver: true, Tries: 2, Timeout: 1500 * time.Millisecond}, r.trust)
-	return o.DNS != nil && len(o.DNS.Replies) > 0
+	return replied(o)
 }

@@ -60,7 +60,7 @@ func TestFormatDocument(t *testing.T) {
 			t.Errorf("the class %d %s is not in the document", c, name)
 		}
 	}
-	for _, u := range []Unproved{NotTruth, NotPerson, NotClock, NotEarliest, NotLatest, NotAll, NotWithheld, NotTokens, NotReceipts, NotHelpers, NotUnread} {
+	for _, u := range []Unproved{NotTruth, NotPerson, NotClock, NotEarliest, NotLatest, NotAll, NotWithheld, NotTokens, NotWitnesses, NotReceipts, NotHelpers, NotUnread} {
 		if !strings.Contains(text, "`"+string(u)+"`") {
 			t.Errorf("%s is not in the document", u)
 		}

@@ -122,5 +122,6 @@ func (k *looking) converse(ctx context.Context, p *place, c candidate) {
 		return
 	}
 	defer conn.Close()
-	wire.Mail(ctx, k.log, after(o.ID), conn, wire.MailSpec{Protocol: strings.TrimSuffix(p.url.Scheme, "s"), Implicit: strings.HasSuffix(p.url.Scheme, "s"), Name: p.host}, k.trust)
+	protocol, implicit, _ := wire.MailScheme(p.url.Scheme)
+	wire.Mail(ctx, k.log, after(o.ID), conn, wire.MailSpec{Protocol: protocol, Implicit: implicit, Name: p.host}, k.trust)
 }

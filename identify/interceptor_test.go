@@ -132,7 +132,7 @@ func TestInterceptorsOfAnything(t *testing.T) {
 	m := &measure.Measurement{Target: measure.LineTarget}
 	for i := range 2000 {
 		o := signedBy(strings.Repeat("\xffCN=x", 500) + fmt.Sprint(i))
-		o.DNS = &measure.DNS{Name: "version.bind", Operator: "x", Replies: []measure.DNSReply{{Rcode: "NOERROR", Answers: []measure.DNSAnswer{{Type: "TXT", Value: strings.Repeat("\x1b", 900)}}}}}
+		o.DNS = &measure.DNS{Name: "version.bind", Operator: fmt.Sprint("x", i%3), Replies: []measure.DNSReply{{Rcode: "NOERROR", Answers: []measure.DNSAnswer{{Type: "TXT", Value: strings.Repeat("\x1b", 900)}}}}}
 		o.HTTP, o.Remote, o.Experiment = &measure.HTTP{Status: 200, Title: strings.Repeat("\u202e", 900)}, "192.0.2.7:80", measure.ExpNobody
 		if i%2 == 0 {
 			o.Experiment = measure.ExpOperator
@@ -141,7 +141,11 @@ func TestInterceptorsOfAnything(t *testing.T) {
 		m.Observations = append(m.Observations, o)
 	}
 	for _, method := range []measure.Method{measure.TLSInterception, measure.HTTPProxy, measure.DNSInterception, measure.MailInterception, measure.SSHInterception} {
-		for _, id := range Documented(nil).Interceptors(m, confirmed(m, measure.Finding{Method: method})) {
+		ids := Documented(nil).Interceptors(m, confirmed(m, measure.Finding{Method: method}))
+		if len(ids) != 1 || len(ids[0].Properties) == 0 {
+			t.Errorf("%s: %+v", method, ids)
+		}
+		for _, id := range ids {
 			for _, p := range id.Properties {
 				if len(p.Value) > maxShown {
 					t.Errorf("%s: %d bytes of %s", method, len(p.Value), p.Name)

@@ -103,8 +103,7 @@ func MailReady(ctx context.Context, l *Log, conn Conn, protocol string) error {
 // MailCommands are the command by which a client begins encryption, and a
 // harmless one in its place.
 func MailCommands(protocol string) (starts, harmless string) {
-	switch protocol {
-	case "pop3":
+	if protocol == "pop3" {
 		return "STLS", "CAPA"
 	}
 	return "STARTTLS", "NOOP"

@@ -279,6 +279,17 @@ func TestTraceBounds(t *testing.T) {
 	if len(list) != sum.Packets {
 		t.Errorf("%d packets of %d", len(list), sum.Packets)
 	}
+	if tr, err = wire.NewTrace(io.Discard, wire.TraceTap, "r1", time.Now); err != nil {
+		t.Fatal(err)
+	}
+	const n = 530_000 // of 128 bytes: more than there is room for
+	one := big(1, 1400)
+	for range n {
+		tr.Tap(false, one)
+	}
+	if sum, err := tr.Close(); err != nil || sum.Lost == 0 || sum.Packets+sum.Lost != n {
+		t.Errorf("%+v, %v", sum, err)
+	}
 	if first, later := list[0], list[99]; first.length != len(first.Raw) || later.length != first.length || len(later.Raw) > 128 {
 		t.Errorf("%d of %d bytes of the first packet, %d of %d of a later one", len(first.Raw), first.length, len(later.Raw), later.length)
 	}

@@ -24,7 +24,7 @@ func (s *Store) Backup(scope string, ask, askNew Ask, to *Recipients) ([]byte, e
 	}
 	defer clear(data)
 	if to != nil {
-		return encryptFor(data, to.list...)
+		return Encrypt(data, to)
 	}
 	passphrase, err := chosen(askNew, scope)
 	if err != nil {
@@ -76,12 +76,12 @@ func (s *Store) Restore(in io.Reader, identities io.Reader, ask, askNew Ask) (In
 	defer clear(st.Seed)
 	h, err := s.hold(true)
 	if err != nil {
-		return Info{}, err
+		return Info{Scope: st.Scope}, err
 	}
 	defer h.close()
 	k := &Key{h: h, id: fileOf(st.Scope)}
 	if has := h.keys[k.id]; has >= st.Epoch {
-		return Info{}, ErrOlder
+		return Info{Scope: st.Scope}, ErrOlder
 	} else if has > 0 {
 		return Info{}, fmt.Errorf("the scope %q has a key here that the backup does not follow from", st.Scope)
 	}

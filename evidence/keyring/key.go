@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -530,7 +531,8 @@ func (s *Store) List() ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range sorted(names) {
+	slices.Sort(names)
+	for _, name := range names {
 		id, epoch, ok := parseKeyFile(name)
 		if !ok {
 			continue

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"filippo.io/age"
 )
@@ -29,6 +28,9 @@ func protect(data, passphrase []byte, cost int) ([]byte, error) {
 	to.SetWorkFactor(cost)
 	return encryptFor(data, to)
 }
+
+// Encrypt is data that only the recipients can read.
+func Encrypt(data []byte, to *Recipients) ([]byte, error) { return encryptFor(data, to.list...) }
 
 func encryptFor(data []byte, to ...age.Recipient) ([]byte, error) {
 	var out bytes.Buffer
@@ -69,9 +71,4 @@ func decrypt(data []byte, by ...age.Identity) ([]byte, error) {
 		return nil, ErrDamaged
 	}
 	return plain, nil
-}
-
-func sorted(names []string) []string {
-	slices.Sort(names)
-	return names
 }

@@ -210,16 +210,6 @@ func ParseURL(s string) (string, error) {
 	return s, nil
 }
 
-// Logs are the names of the logs that the policy believes, and URLs if it has
-// them.
-func (p *Policy) Logs() []string {
-	var list []string
-	for _, l := range p.logs {
-		list = append(list, strings.TrimSpace(l.key.name+" "+l.url))
-	}
-	return list
-}
-
 // verifiers are all keys of the policy.
 func (p *Policy) verifiers() note.Verifiers {
 	var list []note.Verifier

@@ -52,12 +52,8 @@ type checkOptions struct {
 	exitCode   bool
 	consent    bool
 	seal       bool
-	scope      string
-	pass       passphrases
-	to         recipientOptions
-	checkpoint string
-	log        string
-	loss       int // of a lab's line, per thousand; for tests
+	sealingOptions
+	loss int // of a lab's line, per thousand; for tests
 }
 
 func (a *app) checkCommand() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"govah/evidence"
 	"govah/evidence/tlog"
 )
 
@@ -96,18 +97,7 @@ func keepCheckpoint(text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".checkpoint-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(text)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-	}
-	return err
+	return evidence.ReplaceFile(path, text)
 }
 
 // logURL reads the address of a log (c2sp.org/tlog-tiles).

@@ -23,6 +23,7 @@ func (s *sealing) handover(before, after []byte) ([]byte, error) {
 		return nil, keyError(s.scope, err)
 	}
 	defer key.Close()
+	s.began = key.Began
 	return evidence.SignHandover(key.Signer(), key.Verifier(), before, after, time.Now())
 }
 

@@ -280,10 +280,7 @@ func (s *search) forms(f *found, elsewhere []other) (check.FormSpec, bool) {
 	spec := check.FormSpec{Name: f.target.Host}
 	port := uint16(443)
 	switch f.payload {
-	case locate.DNS, locate.Resolver:
-		if f.method == measure.DNSSECStrip || f.method == measure.ECHStrip {
-			return spec, false // for every name
-		}
+	case locate.DNS:
 		spec.Payload = identify.Naming
 		if c := s.cfg.Controls.Canaries; len(c) > 0 {
 			spec.Known = c[0].Name

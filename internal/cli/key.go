@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -85,7 +84,11 @@ func keyError(scope string, err error) error {
 		open *keyring.OpenError
 		h    *hinted
 	)
-	err = fmt.Errorf("the key of the scope %q: %w", scope, err)
+	what := "the keys"
+	if scope != "" {
+		what = fmt.Sprintf("the key of the scope %q", scope)
+	}
+	err = fmt.Errorf("%s: %w", what, err)
 	switch {
 	case errors.As(err, &h):
 		return h
@@ -572,24 +575,11 @@ log does. Exits with 5 if it does not verify.`,
 func writeFor(path string, data []byte, to *keyring.Recipients) error {
 	if to != nil {
 		var err error
-		if data, err = encrypted(data, to); err != nil {
+		if data, err = keyring.Encrypt(data, to); err != nil {
 			return err
 		}
 	}
 	return evidence.WriteFile(path, data)
-}
-
-// encrypted is data that only the recipients can read.
-func encrypted(data []byte, to *keyring.Recipients) ([]byte, error) {
-	var b bytes.Buffer
-	w, err := keyring.EncryptTo(&b, to)
-	if err == nil {
-		_, err = w.Write(data)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	return b.Bytes(), err
 }
 
 // aboutEncrypting says what --recipient cannot go with: what would lie beside

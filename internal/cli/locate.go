@@ -118,7 +118,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.`,
 // clear before TLS. Port 25 is spoken to at one's own helper alone, where
 // nothing is located by commands.
 func spokenTo(t measure.Target) bool {
-	return (t.Scheme == "smtp" || t.Scheme == "imap" || t.Scheme == "pop3") && t.Port != 25
+	_, implicit, ok := wire.MailScheme(t.Scheme)
+	return ok && !implicit && t.Port != 25
 }
 
 // payloadOf is what carries the trigger of a target by default.
@@ -847,8 +848,8 @@ func (l *locatable) addLine(r check.Result) {
 	}
 }
 
-// put keeps one for each key: a target's before the line's, because its name
-// can be tried as well, and the least sensitive.
+// put keeps one for each key, whichever came first: a target's before the
+// line's, and the least sensitive.
 func (l *locatable) put(key string, one *found) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

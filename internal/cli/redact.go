@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -169,9 +168,6 @@ func (a *app) runRedact(lang i18n.Lang, path string, o *redactOptions) error {
 		return err
 	}
 	b, err := evidence.Open(data)
-	if errors.Is(err, evidence.ErrAlgorithm) {
-		return &hinted{err: fmt.Errorf("%s cannot be verified: %w", path, err), hint: "a newer version of govah may know it", code: exitUnverified}
-	}
 	if err != nil {
 		return unverified(path, err)
 	}
@@ -201,6 +197,7 @@ func (a *app) runRedact(lang i18n.Lang, path string, o *redactOptions) error {
 				if err := evidence.WriteFile(o.output+noteSuffix, n); err != nil {
 					return hint(fmt.Errorf("%s is written and whole; the note about it is not: %w", o.output, err), "is the disk full? Redacted to another name, it can be signed again")
 				}
+				a.tellEpoch(lang, signer.scope, signer.began)
 			}
 		}
 	}

@@ -68,13 +68,8 @@ The formats: docs/formats/bundle-v1.md.`,
 }
 
 func (o *sealOptions) check() error {
-	if o.log != "" {
-		if _, err := logURL(o.log); err != nil {
-			return err
-		}
-		if o.checkpoint != "" {
-			return usage("give one of them", "--log and --checkpoint exclude each other")
-		}
+	if err := o.aboutLog(); err != nil {
+		return err
 	}
 	if events := []string{evidence.Collected, evidence.Received, evidence.Copied}; !slices.Contains(events, o.custody.Event) {
 		return usage("it is collected, received or copied", "--event %q is not known", o.custody.Event)

@@ -20,8 +20,12 @@ const (
 	sealedBytes = 256 << 20
 )
 
-// unverified is a sealed file that is not what was sealed.
+// unverified is a sealed file that is not what was sealed, or of which that
+// cannot be said.
 func unverified(path string, err error) error {
+	if errors.Is(err, evidence.ErrAlgorithm) {
+		return &hinted{err: fmt.Errorf("%s cannot be verified: %w", path, err), hint: "a newer version of govah may know it", code: exitUnverified}
+	}
 	return &hinted{err: fmt.Errorf("%s does not verify: %w", path, err), code: exitUnverified,
 		hint: "it was changed, or is not whole; ask for it again, and use nothing of this one"}
 }

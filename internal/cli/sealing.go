@@ -95,15 +95,13 @@ func (o *checkOptions) aboutSealing() error {
 			return usage("add --seal, or leave it out", "%s needs --seal", x.flag)
 		}
 	}
-	if err := o.aboutEncrypting(); err != nil || o.log == "" {
+	if err := o.aboutEncrypting(); err != nil {
 		return err
 	}
-	switch _, err := logURL(o.log); {
-	case err != nil:
+	if err := o.aboutLog(); err != nil {
 		return err
-	case o.checkpoint != "":
-		return usage("give one of them", "--log and --checkpoint exclude each other")
-	case o.lab != "":
+	}
+	if o.log != "" && o.lab != "" {
 		return usage("give a file with --checkpoint", "--lab contacts nobody, and --log would")
 	}
 	return nil
@@ -113,7 +111,7 @@ func (o *checkOptions) aboutSealing() error {
 // traced from now on. What can keep it from being made is found out before
 // anything is measured.
 func (a *app) beginSealing(o *checkOptions, p *place, dir string) (*sealing, error) {
-	s, err := a.prepareSealing(bundleName(o, dir, p.cfg.Run), &sealingOptions{o.scope, o.pass, o.to, o.checkpoint, o.log})
+	s, err := a.prepareSealing(bundleName(o, dir, p.cfg.Run), &o.sealingOptions)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +135,20 @@ type sealingOptions struct {
 	to         recipientOptions
 	checkpoint string
 	log        string
+}
+
+// aboutLog says what is wrong with --log.
+func (o *sealingOptions) aboutLog() error {
+	if o.log == "" {
+		return nil
+	}
+	if _, err := logURL(o.log); err != nil {
+		return err
+	}
+	if o.checkpoint != "" {
+		return usage("give one of them", "--log and --checkpoint exclude each other")
+	}
+	return nil
 }
 
 // prepareSealing finds the key and whatever else a sealing needs, and makes a
@@ -370,7 +382,7 @@ func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err e
 		return nil, 0, fmt.Errorf("what was sealed does not verify: %w", err)
 	}
 	if s.recipients != nil {
-		if data, err = encrypted(data, s.recipients); err != nil {
+		if data, err = keyring.Encrypt(data, s.recipients); err != nil {
 			return nil, 0, fmt.Errorf("encrypting the evidence: %w", err)
 		}
 	}
@@ -386,6 +398,7 @@ func (s *sealing) seal(in evidence.Sealing) (b *evidence.Bundle, size int, err e
 // tellEvidence says what was made, and how anybody can check it. sum is of the
 // run's packets, nil if no run was watched.
 func (a *app) tellEvidence(lang i18n.Lang, s *sealing, b *evidence.Bundle, sum *wire.TraceSum, size int) error {
+	a.tellEpoch(lang, s.scope, s.began)
 	if a.json {
 		line := map[string]any{"type": "sealed", "schema": 1, "file": s.path, "bytes": size, "key": b.Key, "entry": b.Entry[:]}
 		if sum != nil {

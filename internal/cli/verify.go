@@ -106,9 +106,6 @@ func (a *app) runVerify(lang i18n.Lang, path string, c evidence.Check, redaction
 		return err
 	}
 	account, err := evidence.Verify(data, c)
-	if errors.Is(err, evidence.ErrAlgorithm) {
-		return &hinted{err: fmt.Errorf("%s cannot be verified: %w", path, err), hint: "a newer version of govah may know it", code: exitUnverified}
-	}
 	var unmet *evidence.UnmetError
 	if errors.As(err, &unmet) {
 		return &hinted{err: fmt.Errorf("%s does not verify: %w", path, err), code: exitUnverified,

@@ -34,7 +34,7 @@ type Info struct {
 
 // Lookup finds an address. It is false for addresses that are not of the
 // public internet and for those that the table does not have. IPv4-mapped
-// addresses are looked up as IPv4. It takes microseconds, or half a
+// addresses are looked up as IPv4. It takes microseconds, or a quarter of a
 // millisecond where pages must be unpacked, and is safe for concurrent use.
 func Lookup(a netip.Addr) (Info, bool) {
 	a = a.Unmap().WithZone("")

@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -32,8 +33,9 @@ func TestInsideErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	raw.Control(func(fd uintptr) {
-		unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1)
-		unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TTL, 2)
+		if err := errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_RECVERR, 1), unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TTL, 2)); err != nil {
+			t.Error(err)
+		}
 	})
 	if _, err := c.Write([]byte("NOOP\r\n")); err != nil {
 		t.Fatal(err)

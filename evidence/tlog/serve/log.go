@@ -207,9 +207,7 @@ func (l *Log) recover(fresh bool) (err error) {
 		if base != 0 {
 			return fmt.Errorf("%s is gone, which said what the log has signed", treePath)
 		}
-		if err := l.sign(&edge{}); err != nil {
-			return err
-		}
+		l.edge = &edge{}
 	} else if err := l.loadTree(); err != nil {
 		return err
 	}
@@ -220,6 +218,11 @@ func (l *Log) recover(fresh bool) (err error) {
 	l.pending = slices.Clone(entries[l.base-base:])
 	if err := l.loadPublished(); err != nil {
 		return err
+	}
+	if unsigned { // not before: a folder that is refused is left as it is
+		if err := l.sign(l.edge); err != nil {
+			return err
+		}
 	}
 	return l.loadIndex()
 }
@@ -536,13 +539,6 @@ func (l *Log) stop(why error) {
 	if l.stopped == nil {
 		l.stopped = fmt.Errorf("%w: %w", errStopped, why)
 	}
-}
-
-// Stopped says why the log takes no entries any more; nil if it does.
-func (l *Log) Stopped() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.stopped
 }
 
 // Size is the number of entries that are durable.
