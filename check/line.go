@@ -290,7 +290,7 @@ func (j *job) nearConnect(ctx context.Context) {
 		web, tls := step(measure.RoleTest, 80), step(measure.RoleControl, 443)
 		n := lowest(ctx, connects(tls))
 		// Two steps tell whether the other port is as near.
-		if differs = n > 2 && web(n-2) == "connected" || n > 0 && web(n) != "connected"; differs {
+		if differs = n > 2 && again(web)(n-2) == "connected" || n > 0 && again(web)(n) != "connected"; differs {
 			// And the router that is there for who goes on.
 			switch k := lowest(ctx, connects(again(web))); {
 			case k == 0: // nothing takes connections there, or the run has ended

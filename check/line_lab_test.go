@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -481,40 +482,63 @@ func BenchmarkLine(b *testing.B) {
 }
 
 // TestLine: the lines wait more than they compute, so many are measured at
-// a time, whatever the number of processors.
+// a time, whatever the number of processors. Where packets are lost a device
+// may be missed now and then, but not twice running, and seldom; nobody is
+// taken for one, and none for another.
 func TestLine(t *testing.T) {
 	t.Parallel()
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, 6)
+	var (
+		wg              sync.WaitGroup
+		lossy, missed   atomic.Int32
+		limit           = make(chan struct{}, 6)
+		measureAndJudge = func(t *testing.T, c lineCase, seed uint64) (measure.Verdict, string) {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			m, v := c.run(t, seed)
+			// The file judged again gives the same.
+			b, err := json.Marshal(m)
+			if err != nil {
+				t.Error(err)
+			}
+			var back measure.Measurement
+			if err := json.Unmarshal(b, &back); err != nil {
+				t.Error(err)
+			}
+			x, _ := json.Marshal(v)
+			y, _ := json.Marshal(judge.Judge(judge.Input{Measurement: &back}))
+			if string(x) != string(y) {
+				t.Errorf("judged again:\n%s\n%s", x, y)
+			}
+			return v, c.problem(v)
+		}
+	)
 	for _, c := range lineCases {
 		for i := range 2 * *lineSeeds {
-			c := c
+			c, seed := c, uint64(1+i/2)
 			c.loss = i % 2 * 20
 			wg.Go(func() {
-				limit <- struct{}{}
-				defer func() { <-limit }()
-				m, v := c.run(t, uint64(1+i/2))
-				if p := c.problem(v); p != "" {
-					t.Errorf("%s, %d per thousand lost: %s\n%+v", c.name, c.loss, p, v.Findings)
-				}
-				// The file judged again gives the same.
-				b, err := json.Marshal(m)
-				if err != nil {
-					t.Error(err)
-				}
-				var back measure.Measurement
-				if err := json.Unmarshal(b, &back); err != nil {
-					t.Error(err)
-				}
-				x, _ := json.Marshal(v)
-				y, _ := json.Marshal(judge.Judge(judge.Input{Measurement: &back}))
-				if string(x) != string(y) {
-					t.Errorf("%s: judged again:\n%s\n%s", c.name, x, y)
-				}
+				t.Run(fmt.Sprintf("%s, %d per thousand lost, seed %d", c.name, c.loss, seed), func(t *testing.T) {
+					v, p := measureAndJudge(t, c, seed)
+					if c.loss > 0 {
+						lossy.Add(1)
+						if p != "" && len(c.want) > 0 && len(v.Findings) == 0 {
+							t.Logf("missed: %s", p)
+							missed.Add(1)
+							v, p = measureAndJudge(t, c, seed+1000)
+						}
+					}
+					if p != "" {
+						t.Errorf("%s\n%+v", p, v.Findings)
+					}
+				})
 			})
 		}
 	}
 	wg.Wait()
+	t.Logf("missed at first: %d of %d lines that lose packets", missed.Load(), lossy.Load())
+	if missed.Load() > 1+lossy.Load()/50 {
+		t.Errorf("missed at first: %d of %d", missed.Load(), lossy.Load())
+	}
 }
 
 // TestRedirectedOverOneFamily: an answer from nobody over one family does not end

@@ -89,7 +89,21 @@ func (j *job) mailPair(ctx context.Context, host string, c candidate, stage meas
 	if control != nil && t.Step == measure.StepMail {
 		j.log.Link(t, control.ID)
 	}
+	if stage == measure.StageConfirm {
+		j.instead(ctx, t, meta, c.addr, j.target.Port, wire.MailSpec{Protocol: protocol, Name: host})
+	}
 	return t, control
+}
+
+// instead holds, after a dialogue in which STARTTLS was not answered, one with a
+// harmless command in its place.
+func (j *job) instead(ctx context.Context, t *measure.Observation, meta wire.Meta, addr netip.Addr, port int, spec wire.MailSpec) {
+	if t.Step != measure.StepMail || !t.Mail.Unanswered() || !j.r.spend(1) {
+		return
+	}
+	meta.Role, meta.ControlKind, meta.Differs, meta.After = measure.RoleControl, measure.ControlHarmless, nil, ""
+	spec.Harmless = true
+	j.dialogue(ctx, meta, addr, port, spec)
 }
 
 // dialogue connects and holds one dialogue; what it gives is the connect if
@@ -143,6 +157,9 @@ func (j *job) greeted(ctx context.Context, f measure.Family, stage measure.Stage
 				meta := wire.Meta{Role: measure.RoleTest, Stage: stage, Experiment: measure.ExpMailGreeter, Pair: k}
 				host, _, _ := HelperHost(g.helper.url)
 				o := j.dialogue(ctx, meta, a, g.knows.Port, wire.MailSpec{Protocol: protocol, Implicit: implicit, Name: host, Known: &g.knows, Inject: true})
+				if stage == measure.StageConfirm {
+					j.instead(ctx, o, meta, a, g.knows.Port, wire.MailSpec{Protocol: protocol, Name: host, Known: &g.knows})
+				}
 				if o.Step == measure.StepMail && (odd(o, protocol, implicit) || o.Mail.Greeting != g.knows.Greeting || !implicit && !slices.Equal(o.Mail.Before, g.knows.Before)) {
 					mu.Lock()
 					strange = true

@@ -223,6 +223,12 @@ func TestMailDevices(t *testing.T) {
 		{"command refused with 500", "does = [\"refuse\"]\nreply = \"500 5.5.1 Command unrecognized: XXXXXXXX\"", "smtp", measure.StartTLSStrip, "mail-refused", measure.InterferenceSuspected},
 		{"command refused for now", "does = [\"refuse\"]\nreply = \"454 4.7.0 TLS not available\"", "smtp", measure.StartTLSStrip, "mail-refused", measure.InterferenceUnknown},
 		{"command refused with NO", "does = [\"refuse\"]\nreply = \"NO not now\"", "imap", measure.StartTLSStrip, "mail-refused", measure.InterferenceSuspected},
+		{"command swallowed", "does = [\"swallow\"]\nin-path = true", "smtp", measure.StartTLSStrip, "mail-unanswered", measure.InterferenceUnknown},
+		{"connection cut at the command", "does = [\"cut\"]\nin-path = true", "smtp", measure.StartTLSStrip, "mail-unanswered", measure.InterferenceUnknown},
+		{"command swallowed", "does = [\"swallow\"]\nin-path = true", "imap", measure.StartTLSStrip, "mail-unanswered", measure.InterferenceUnknown},
+		{"connection cut at the command", "does = [\"cut\"]\nin-path = true", "imap", measure.StartTLSStrip, "mail-unanswered", measure.InterferenceUnknown},
+		{"command swallowed", "does = [\"swallow\"]\nin-path = true", "pop3", measure.StartTLSStrip, "mail-unanswered", measure.InterferenceUnknown},
+		{"connection cut at the command", "does = [\"cut\"]\nin-path = true", "pop3", measure.StartTLSStrip, "mail-unanswered", measure.InterferenceUnknown},
 		{"logins in the clear allowed", `does = ["remove-logindisabled"]`, "imap", measure.StartTLSStrip, "mail-logindisabled", measure.InterferenceNone},
 		{"encryption taken off where it begins at once", "does = [\"undress\"]\nports = [465]", "smtps", measure.StartTLSStrip, "mail-plain", measure.InterferenceUnknown},
 		{"encryption taken off where it begins at once", "does = [\"undress\"]\nports = [993]", "imaps", measure.StartTLSStrip, "mail-plain", measure.InterferenceUnknown},
@@ -253,6 +259,54 @@ func TestMailDevices(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// TestMailSilence: where a harmless command is not answered either, or nobody
+// tried one, silence is not laid to STARTTLS; where only the target is silent,
+// and answers a helper, it is suspected.
+func TestMailSilence(t *testing.T) {
+	t.Parallel()
+	r := post{device: "does = [\"swallow\"]\nin-path = true", server: goodSMTP, helper: true}.seen(t)
+	f := findingOf(r.Verdict, measure.StartTLSStrip)
+	if f == nil || f.Interference != measure.InterferenceConfirmed {
+		t.Fatalf("%+v\n%s", r.Verdict, transcript(r.Measurement))
+	}
+	changed := func(change func(o *measure.Observation) bool) measure.Verdict {
+		m := *r.Measurement
+		m.Observations = nil
+		for _, o := range r.Measurement.Observations {
+			if o.Mail != nil {
+				mail := *o.Mail
+				if o.Mail = &mail; !change(&o) {
+					continue
+				}
+			}
+			m.Observations = append(m.Observations, o)
+		}
+		return judge.Judge(judge.Input{Measurement: &m})
+	}
+	isInstead := func(o *measure.Observation) bool { return o.ControlKind == measure.ControlHarmless }
+	for _, c := range []struct {
+		what   string
+		want   measure.Interference
+		change func(*measure.Observation) bool
+	}{
+		{"all of them silent", measure.InterferenceUnknown, func(o *measure.Observation) bool {
+			if isInstead(o) {
+				o.Mail.Instead = "silent"
+			}
+			return true
+		}},
+		{"none tried", measure.InterferenceUnknown, func(o *measure.Observation) bool { return !isInstead(o) }},
+		{"nobody spoke to greeters", measure.InterferenceSuspected, func(o *measure.Observation) bool { return o.Experiment != measure.ExpMailGreeter }},
+	} {
+		if v := changed(c.change); v.Interference != c.want {
+			t.Errorf("%s: %+v", c.what, v)
+		}
+	}
+	if v := changed(func(*measure.Observation) bool { return true }); v.Interference != measure.InterferenceConfirmed {
+		t.Errorf("unchanged: %+v", v)
+	}
 }
 
 // together runs f beside others of its kind, more of them than there are
@@ -304,6 +358,8 @@ func TestMailHonest(t *testing.T) {
 		{name: "without STARTTLS or another port", post: post{server: service(`scheme = "smtp"`, `capabilities = ["SIZE"]`)}},
 		{name: "without EHLO", post: post{server: service(`scheme = "smtp"`)}},
 		{name: "TLS not available for now", post: post{server: smtp(`starttls = "454 4.7.0 TLS not available due to local problem"`)}},
+		{name: "silent at STARTTLS", post: post{server: smtp(`starttls = "silent"`)}, faulty: faulty},
+		{name: "silent at STLS", post: post{server: service(`scheme = "pop3"`, `capabilities = ["TOP", "STLS"]`, `starttls = "silent"`), target: pop3}, faulty: faulty},
 		{name: "STARTTLS in another case of its capabilities", post: post{server: service(`scheme = "smtp"`, `capabilities = ["size 1000", "StartTLS"]`, `starttls = "unlisted"`)}},
 		{name: "STARTTLS not listed, and done", post: post{server: service(`scheme = "smtp"`, `capabilities = ["SIZE"]`, `starttls = "unlisted"`)}},
 		{name: "self-signed at one port", post: post{server: smtp(`cert = "self-signed"`) + smtps}, faulty: faulty},

@@ -24,6 +24,7 @@ const (
 	signMissing  sign = "missing"       // STARTTLS is not offered, and refused
 	signMasked   sign = "masked"        // a capability of X's in its place
 	signRefused  sign = "refused"       // offered, and refused all the same
+	signSilence  sign = "unanswered"    // STARTTLS draws nothing, and a harmless command does
 	signPreauth  sign = "preauth"       // IMAP says that somebody is logged in
 	signUnlisted sign = "unlisted"      // not offered, and accepted all the same
 	signLogin    sign = "logindisabled" // the ban on logins in the clear is gone
@@ -36,7 +37,7 @@ const (
 	signCapabilities sign = "capabilities" // others than the server's own
 )
 
-var mailSigns = []sign{signMissing, signMasked, signRefused, signPreauth, signUnlisted, signLogin, signPlain, signKey, signEarly, signInjected, signBanner, signCapabilities}
+var mailSigns = []sign{signMissing, signMasked, signRefused, signSilence, signPreauth, signUnlisted, signLogin, signPlain, signKey, signEarly, signInjected, signBanner, signCapabilities}
 
 func (s sign) method() measure.Method {
 	switch s {
@@ -97,6 +98,8 @@ func signs(o *measure.Observation) (out []sign) {
 		out = append(out, signEarly)
 	}
 	switch offered := offers(m); {
+	case unanswered(o):
+		out = append(out, signSilence)
 	case offered && m.StartTLS == "refused":
 		out = append(out, signRefused)
 	case !offered && m.StartTLS == "ready" && len(m.Before) > 0:
@@ -105,6 +108,12 @@ func signs(o *measure.Observation) (out []sign) {
 		out = append(out, signMissing)
 	}
 	return out
+}
+
+// unanswered says that a dialogue ended in silence, or was cut off, where
+// STARTTLS had been sent.
+func unanswered(o *measure.Observation) bool {
+	return o.Failure != measure.NoFailure && o.Mail.Unanswered()
 }
 
 // deviations are what a greeter's dialogue shows of anything else than what
@@ -172,6 +181,20 @@ type dialogues struct {
 	controls []*measure.Observation // at the other port
 	helpers  []*measure.Observation // looks of helpers, at the very port
 	greeters []*measure.Observation
+	// instead are the dialogues, with the target and with greeters, in which a
+	// harmless command was in the place of STARTTLS.
+	instead []*measure.Observation
+}
+
+// spared are those at an address and port in which the harmless command was
+// answered: silence there is about STARTTLS.
+func (d *dialogues) spared(at string) (out []*measure.Observation) {
+	for _, o := range d.instead {
+		if o.Remote == at && o.Mail.Instead == "answered" {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // mail judges the dialogues of a mail server.
@@ -198,6 +221,8 @@ func (j *judging) mail() {
 			at, _ := remote(o)
 			switch {
 			case o.Step != measure.StepMail || o.Mail == nil || o.Mail.Protocol != d.tests[0].Mail.Protocol || ours(o):
+			case o.Role == measure.RoleControl && o.ControlKind == measure.ControlHarmless:
+				d.instead = append(d.instead, o)
 			case o.Experiment == measure.ExpMailGreeter && o.Role == measure.RoleTest && o.Mail.Known != nil && family(o) == family(d.tests[0]):
 				d.greeters = append(d.greeters, o)
 			case o.Role == measure.RoleHelper && at == d.at:
@@ -235,7 +260,11 @@ func (j *judging) dialogues(d *dialogues) {
 	j.byThemselves(d, spoken)
 	j.mailCertificate(d, spoken)
 	last := spoken[len(spoken)-1]
-	if !last.Mail.Implicit && last.Mail.StartTLS != "ready" {
+	switch {
+	case unanswered(last) && len(d.spared(last.Remote)) > 0:
+		j.why[measure.WhyMailUnanswered] = true
+		return
+	case !last.Mail.Implicit && last.Mail.StartTLS != "ready":
 		j.why[measure.WhyMailUnencrypted] = true
 	}
 	if last.Failure != measure.NoFailure && !shook(last) && !j.found(measure.StepMail, family(last), "") {
@@ -277,7 +306,7 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 		}
 		var greeted []*measure.Observation
 		for _, g := range d.greeters {
-			if slices.Contains(deviations(g), s) {
+			if slices.Contains(deviations(g), s) && (s != signSilence || len(d.spared(g.Remote)) > 0) {
 				greeted = append(greeted, g)
 			}
 		}
@@ -303,6 +332,11 @@ func (j *judging) atGreeters(d *dialogues) (found bool) {
 		f := j.mailFinding(s, d, hits)
 		f.Because = append(f.Because, ids(greeted...)...)
 		f.Controls = measure.Count{Runs: len(greeted)}
+		if s == signSilence {
+			spared := append(d.spared(greeted[0].Remote), d.spared(hits[0].Remote)...)
+			f.Controls = measure.Count{Runs: len(spared)}
+			f.Because = append(f.Because, ids(spared...)...)
+		}
 		switch {
 		case s == signLogin && !slices.ContainsFunc(d.helpers, func(h *measure.Observation) bool {
 			return h.Mail != nil && slices.Contains(h.Mail.Before, "LOGINDISABLED")
@@ -343,12 +377,15 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 		if same {
 			continue // so it is from elsewhere too: the server's own doing, or its owner's
 		}
+		if s == signSilence && len(d.spared(hits[0].Remote)) == 0 {
+			continue // nothing is said of STARTTLS
+		}
 		better := slices.ContainsFunc(d.helpers, func(h *measure.Observation) bool { return h.Mail.Greeting != "" })
 		safe := slices.ContainsFunc(hits, func(t *measure.Observation) bool { return t.Failure == measure.NoFailure && genuine(t) })
 		switch {
 		case s == signBanner && !better && (safe || !slices.Contains(signs(hits[0]), signMissing)):
 			continue // nothing follows from it
-		case !better && (s == signUnlisted || s == signPlain && len(nearer) == 0 || s == signMissing && !slices.Contains(signs(hits[0]), signBanner) && len(nearer) == 0):
+		case !better && (s == signUnlisted || (s == signPlain || s == signSilence) && len(nearer) == 0 || s == signMissing && !slices.Contains(signs(hits[0]), signBanner) && len(nearer) == 0):
 			// Servers without encryption are like that, and nobody else has
 			// looked.
 			j.why[undecided], j.why[measure.WhyNoHelper] = true, true
@@ -358,6 +395,9 @@ func (j *judging) byThemselves(d *dialogues, spoken []*measure.Observation) {
 		f := j.mailFinding(s, d, hits)
 		f.NotExcluded = []measure.Why{measure.WhyServerNetwork}
 		f.Because = append(f.Because, nearer...)
+		if s == signSilence {
+			f.Because = append(f.Because, ids(d.spared(hits[0].Remote)...)...)
+		}
 		if better {
 			f.Because = append(f.Because, ids(d.helpers...)...)
 			f.Controls = measure.Count{Runs: len(d.helpers)}

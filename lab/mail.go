@@ -24,8 +24,8 @@ type MailService struct {
 	Capabilities []string `toml:"capabilities"` // in the clear; none: it does not know the question
 	Inside       []string `toml:"inside"`       // inside TLS; none: as in the clear, without the offer
 	// StartTLS is what STARTTLS is answered with in place of TLS, or
-	// "unlisted": it is done though no capability says so. Without both it is
-	// not known.
+	// "unlisted": it is done though no capability says so; or "silent": nothing
+	// is. Without any it is not known.
 	StartTLS string `toml:"starttls"`
 	Cert     string `toml:"cert"` // as the site's
 	Slow     string `toml:"slow"` // before the greeting
@@ -48,7 +48,7 @@ type MailDevice struct {
 }
 
 // MailActs are what a MailDevice can do.
-var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer", "undress", "mask-offer", "swallow"}
+var MailActs = []string{"remove", "mask", "mask-banner", "refuse", "remove-logindisabled", "preauth", "smuggle", "answer", "undress", "mask-offer", "swallow", "cut"}
 
 func mailProtocol(port int) string {
 	switch port {
@@ -69,7 +69,7 @@ func (d *MailDevice) check(where string, c *checker) {
 		c.oneOf(where, "does", what, MailActs...)
 	}
 	for _, what := range d.Does {
-		if d.InPath != slices.Contains([]string{"mask-offer", "swallow"}, what) && what != "mask" && what != "refuse" {
+		if d.InPath != slices.Contains([]string{"mask-offer", "swallow", "cut"}, what) && what != "mask" && what != "refuse" {
 			c.failf("%s: does %q needs in-path = %v", where, what, !d.InPath)
 		}
 	}
@@ -107,7 +107,11 @@ func (w *World) serveMail(c *serverConn, t *Site, m *MailService) {
 	protocol, implicit, _ := wire.MailScheme(m.Scheme)
 	s := &wire.MailServer{Protocol: protocol, Implicit: implicit,
 		Name: t.Name, Greeting: m.Greeting, Before: m.Capabilities, After: m.Inside, Slow: m.slow}
-	if m.StartTLS != "unlisted" {
+	switch m.StartTLS {
+	case "unlisted":
+	case "silent":
+		s.Mute = true
+	default:
 		s.StartTLS = m.StartTLS
 	}
 	offer := func(c string) bool { return c == "STARTTLS" || c == "STLS" }

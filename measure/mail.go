@@ -34,6 +34,9 @@ type Mail struct {
 	// STARTTLS, which is done to greeters of one's own helper alone: dropped or
 	// executed inside TLS (RFC 3207, 6); "" not tried.
 	Injected string `json:"injected,omitempty" class:"none"`
+	// Instead is what came of a harmless command of the same length that was
+	// sent in the place of STARTTLS: answered, silent; "" STARTTLS was to be sent.
+	Instead string `json:"instead,omitempty" class:"none"`
 	// Known is what this server is known to say, where it is a greeter.
 	Known *MailGreeter `json:"known,omitempty"`
 	// Away says that the greeting turned this client away (SMTP's 4xx and 5xx,
@@ -41,6 +44,22 @@ type Mail struct {
 	Away bool `json:"away,omitempty"`
 	// Key is own if the key inside TLS is the one in Known, else other.
 	Key string `json:"key,omitempty" class:"none"`
+}
+
+// Unanswered says that capabilities came, and that nothing came of STARTTLS
+// (STLS) any more, in a dialogue that failed.
+func (m *Mail) Unanswered() bool {
+	if m.Implicit || m.StartTLS != "" || len(m.Before) == 0 {
+		return false
+	}
+	for i := len(m.Lines) - 1; i >= 0 && m.Lines[i].Sent; i-- {
+		for _, command := range []string{"STARTTLS", "STLS"} {
+			if at := len(m.Lines[i].Text) - len(command); at >= 0 && m.Lines[i].Text[at:] == command {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // MailLine is one line of a dialogue.

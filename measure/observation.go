@@ -241,6 +241,8 @@ const (
 	ControlNone   ControlKind = "none"   // the field left out
 	ControlPort   ControlKind = "port"   // another port of the same address
 	ControlCanary ControlKind = "canary" // a canary host
+	// ControlHarmless is another command, in the place of the one that matters.
+	ControlHarmless ControlKind = "harmless"
 )
 
 // Family is the address family of a step.

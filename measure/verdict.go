@@ -223,10 +223,13 @@ const (
 	WhyServerBroken    Why = "server-broken"   // certificate or redirect of the server is at fault
 	// WhyMailUnencrypted: the mail server did not begin encryption; it may have none.
 	WhyMailUnencrypted Why = "mail-unencrypted"
-	WhyServerNetwork   Why = "server-network" // a firewall of the server's own may do it
-	WhyKeyRotation     Why = "key-rotation"   // the server may have got another host key
-	WhyKeyRetired      Why = "key-retired"    // the host key is one that its operator has withdrawn
-	WhyNoKnownKey      Why = "no-known-key"   // no host key is known to compare with
+	// WhyMailUnanswered: the mail server did not answer the command for
+	// encryption, but a harmless one in its place.
+	WhyMailUnanswered Why = "mail-unanswered"
+	WhyServerNetwork  Why = "server-network" // a firewall of the server's own may do it
+	WhyKeyRotation    Why = "key-rotation"   // the server may have got another host key
+	WhyKeyRetired     Why = "key-retired"    // the host key is one that its operator has withdrawn
+	WhyNoKnownKey     Why = "no-known-key"   // no host key is known to compare with
 	// WhyNoQuotes: what routers quote of a packet that died shows what was
 	// altered on the way; it could not be seen, or too little was quoted.
 	WhyNoQuotes Why = "no-quotes"

@@ -198,7 +198,8 @@ func (t *Text) Add(m *measure.Measurement, v *measure.Verdict) error {
 	}
 	names := methodNames(t.l, v)
 	about := v.Target == measure.LineTarget
-	short := !about && state == StateFine && !t.o.Verbose && names == "" && v.Reachable == measure.ReachableYes && !slices.Contains(v.Unknown, measure.WhyMailUnencrypted)
+	_, inTheClear := mailInTheClear(v)
+	short := !about && state == StateFine && !t.o.Verbose && names == "" && v.Reachable == measure.ReachableYes && !inTheClear
 	if t.open && !short {
 		t.write("\n")
 	}

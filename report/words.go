@@ -331,8 +331,8 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		}
 		add(&a.because, say("verdict.none"))
 		add(&a.not, say("limit.none"))
-		if slices.Contains(v.Unknown, measure.WhyMailUnencrypted) {
-			add(&a.next, step("why.mail-unencrypted.next"))
+		if w, ok := mailInTheClear(v); ok {
+			add(&a.next, step("why."+string(w)+".next"))
 		} else {
 			add(&a.next, say("next.none"))
 		}
@@ -367,6 +367,16 @@ func tell(l i18n.Lang, v *measure.Verdict) account {
 		add(&a.because, say("because.none"))
 	}
 	return a
+}
+
+// mailInTheClear is why a mail server's encryption did not begin, if it did not.
+func mailInTheClear(v *measure.Verdict) (measure.Why, bool) {
+	for _, w := range v.Unknown {
+		if w == measure.WhyMailUnencrypted || w == measure.WhyMailUnanswered {
+			return w, true
+		}
+	}
+	return "", false
 }
 
 func located(s measure.Scope) bool {
@@ -561,6 +571,7 @@ func commandsFor(command, target string) []i18n.Arg {
 		i18n.Command("again", "govah "+command+" "+quoted(target)),
 		i18n.Command("diff", "govah diff OLD NEW"),
 		i18n.Command("helper", "govah check --helper URL "+quoted(target)),
+		i18n.Command("locate", "govah locate "+quoted(target)),
 	}
 }
 

@@ -62,6 +62,8 @@ type MailSpec struct {
 	// Inject sends a NOOP in the clear right behind STARTTLS. For greeters of
 	// one's own helper alone; without Known it is not done.
 	Inject bool
+	// Harmless sends a harmless command in the place of STARTTLS, and ends.
+	Harmless bool
 }
 
 // Mail holds one dialogue with a mail server: its greeting, its capabilities,
@@ -203,15 +205,22 @@ func (d *dialogue) inTheClear() (ready bool, err error) {
 	if d.m.Before, err = d.capabilities(); err != nil {
 		return false, err
 	}
-	command := "STARTTLS"
-	switch d.spec.Protocol {
-	case "pop3":
-		command = "STLS"
-	case "imap":
-		if strings.HasPrefix(strings.ToUpper(d.m.Greeting), "* PREAUTH") {
-			d.goodbye()
-			return false, nil // somebody is logged in: STARTTLS comes before that (RFC 9051, 6.2.1)
+	if d.spec.Harmless {
+		d.m.Instead = "silent"
+		if err := d.send(strings.TrimSpace(string(MailPayload(d.spec.Protocol, false)))); err != nil {
+			return false, err
 		}
+		if _, err := d.line(); err != nil {
+			return false, err
+		}
+		d.m.Instead = "answered"
+		d.goodbye()
+		return false, nil
+	}
+	command, _ := MailCommands(d.spec.Protocol)
+	if d.spec.Protocol == "imap" && strings.HasPrefix(strings.ToUpper(d.m.Greeting), "* PREAUTH") {
+		d.goodbye()
+		return false, nil // somebody is logged in: STARTTLS comes before that (RFC 9051, 6.2.1)
 	}
 	noop := ""
 	if d.spec.Inject && d.spec.Known != nil {

@@ -24,8 +24,10 @@ type MailServer struct {
 	Before, After []string
 	// Away, if set, is what it says instead of greeting, before it hangs up.
 	Away string
-	// StartTLS, if set, is what it says to STARTTLS in place of starting TLS.
+	// StartTLS, if set, is what it says to STARTTLS in place of starting TLS;
+	// Mute: nothing, to that and to what comes after it.
 	StartTLS string
+	Mute     bool
 	TLS      *tls.Config // nil: none, and it does not know STARTTLS
 	Slow     time.Duration
 }
@@ -70,6 +72,10 @@ func (s *MailServer) Serve(ctx context.Context, conn net.Conn, limit time.Durati
 		}
 		buf = rest
 		answer, last, start := s.answer(line, secure)
+		if start && s.Mute {
+			io.Copy(io.Discard, conn)
+			return
+		}
 		if _, err := io.WriteString(conn, answer); err != nil || last {
 			return
 		}

@@ -15,7 +15,8 @@ type Mail struct {
 	Ports []int
 	// Does is of: mask, X's in the place of the command that begins encryption
 	// and of its offer; mask-offer, of the offer alone; refuse, it answers the
-	// command itself; swallow, the command does not get through.
+	// command itself; swallow, the command does not get through; cut, it ends
+	// the connection on both sides.
 	Does []string
 	// Reply is what refuse answers, by the command's own line.
 	Reply func(line string) string
@@ -73,6 +74,13 @@ func (m *Mail) up(f mailFlow, p *packet.Packet, emit Emit) bool {
 	at, n := starts(p.Payload)
 	switch {
 	case n > 0 && slices.Contains(m.Does, "swallow"):
+		return true
+	case n > 0 && slices.Contains(m.Does, "cut"):
+		s := p.Reply()
+		s.Flags, s.TTL = packet.RST|packet.ACK, 64
+		emit(In, packet.BuildTCP(s), 0)
+		s = packet.Segment{Src: p.Source(), Dst: p.Destination(), Seq: p.Seq, Ack: p.Ack, Flags: packet.RST | packet.ACK, TTL: 64}
+		emit(Out, packet.BuildTCP(s), 0)
 		return true
 	case n > 0 && slices.Contains(m.Does, "refuse"):
 		reply := []byte(m.Reply(string(p.Payload)))

@@ -47,6 +47,10 @@ func TestMailInPath(t *testing.T) {
 	if out, _ := mailLine(t, swallow, Out, 100, 500, "STARTTLS\r\n"); len(out) != 0 {
 		t.Errorf("swallow: %v", out)
 	}
+	cut := &Mail{Ports: []int{587}, Does: []string{"cut"}}
+	if out, to := mailLine(t, cut, Out, 100, 500, "STARTTLS\r\n"); len(out) != 2 || to[0] != In || to[1] != Out || out[0].Flags&packet.RST == 0 || out[1].Flags&packet.RST == 0 || out[0].Seq != 500 || out[1].Seq != 100 {
+		t.Errorf("cut: %v %v", out, to)
+	}
 	refuse := &Mail{Ports: []int{587}, Does: []string{"refuse"}, Reply: func(string) string { return "502 no\r\n" }}
 	for range 2 { // the second is a retransmission
 		out, to := mailLine(t, refuse, Out, 100, 500, "STARTTLS\r\n")
