@@ -12,6 +12,7 @@ package judge
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"net/netip"
 	"net/url"
@@ -303,7 +304,8 @@ func (j *judging) add(f measure.Finding) {
 	open := []measure.Why{}
 	for _, w := range f.NotExcluded {
 		weak := w == measure.WhySingleSample || w == measure.WhyFewPairs
-		if !slices.Contains(open, w) && !(weak && f.Interference == measure.InterferenceConfirmed) {
+		known := w == measure.WhyLocalNetwork && local(&f) // it is the finding itself
+		if !slices.Contains(open, w) && !known && !(weak && f.Interference == measure.InterferenceConfirmed) {
 			open = append(open, w)
 		}
 	}
@@ -338,7 +340,7 @@ func (j *judging) merge(f measure.Finding) {
 		return
 	}
 	x := j.findings[at]
-	x.Because, x.Match = grounds(x.Because, f.Because), first(x.Match, f.Match)
+	x.Because, x.Match = grounds(x.Because, f.Because), cmp.Or(x.Match, f.Match)
 	// No house knows the subscriber's number.
 	if !local(&x) && local(&f) && !slices.Contains(strings.Split(x.Proof, "+"), "tracked") {
 		x.Scope = f.Scope
@@ -355,13 +357,6 @@ func (j *judging) merge(f measure.Finding) {
 	}
 	j.findings = slices.Delete(j.findings, at, at+1)
 	j.add(x) // completed anew: a confirmed one has no weak reasons
-}
-
-func first(a, b *measure.Match) *measure.Match {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // found says whether there is a finding about the layer, of the family (or of

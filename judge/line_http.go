@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,11 +73,11 @@ func (j *judging) headers(t, c *measure.Observation, front []string) {
 		}
 		switch {
 		case ok && row.Kind == "proxy":
-			proxy = first(proxy, m)
+			proxy = cmp.Or(proxy, m)
 		case ok:
-			person = first(person, m)
+			person = cmp.Or(person, m)
 		default:
-			other = first(other, m)
+			other = cmp.Or(other, m)
 		}
 	}
 	switch {

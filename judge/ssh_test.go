@@ -109,7 +109,7 @@ func TestHostKeys(t *testing.T) {
 			}
 		}, "suspected key-rotation"},
 		{"nearer, in the operator's network", func(s *sshScene) { s.test("x", "k"); s.right(0); s.distance(3, 8, 9, 9, 9, 9, 1, 1, 1) }, "confirmed ttl operator"},
-		{"nearer, before the first router", func(s *sshScene) { s.test("x", "k"); s.right(0); s.distance(1, 8, 0, 9, 9, 9, 1, 1, 1) }, "confirmed ttl lan local-network"},
+		{"nearer, before the first router", func(s *sshScene) { s.test("x", "k"); s.right(0); s.distance(1, 8, 0, 9, 9, 9, 1, 1, 1) }, "confirmed ttl lan"},
 		{"nearer, beyond the operator", func(s *sshScene) { s.test("x", "k"); s.right(0); s.distance(3, 8, 9, 9, 7, 7, 1, 1, 1) }, "confirmed ttl"},
 		{"a gate of the server's own network ends port 22", func(s *sshScene) {
 			s.test("x", "k")

@@ -215,8 +215,6 @@ func digest(nonce string, o measure.Observation) string {
 
 // Result is what became of one receipt in a measurement.
 type Result struct {
-	Step   string // id of the exchange with the helper
-	Helper string // its URL
 	Key    string // public, in hex
 	Pinned bool   // that URL holds the key
 	// Time and ASN are as the helper signed them, where Err is nil.
@@ -264,7 +262,7 @@ func Check(list []measure.Observation, most int) (out []Result) {
 
 func check(o measure.Observation, byID map[string]measure.Observation, twice map[string]bool) Result {
 	got := o.Receipt
-	res := Result{Step: o.ID, Helper: o.Helper, Key: got.Key}
+	res := Result{Key: got.Key}
 	if got.Note == withheld || got.Key == withheld || got.Request == withheld {
 		res.Err = ErrWithheld
 		return res

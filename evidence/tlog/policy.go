@@ -24,20 +24,9 @@ const (
 // Policy says whose signatures make a checkpoint believable
 // (c2sp.org/tlog-policy): any one of the logs, and a quorum of the witnesses.
 type Policy struct {
-	logs      []policyLog
-	witnesses []policyWitness
+	logs      []*logKey
+	witnesses []*witnessKey
 	quorum    *group // nil: no cosignature is asked for
-}
-
-type policyLog struct {
-	key *logKey
-	url string
-}
-
-type policyWitness struct {
-	name string
-	key  *witnessKey
-	url  string
 }
 
 // group is a witness, or k of several groups.
@@ -94,16 +83,15 @@ func (p *policyReader) line(words []string) error {
 		if err != nil {
 			return err
 		}
-		l := policyLog{key: key}
 		if len(rest) == 2 {
-			if l.url, err = ParseURL(rest[1]); err != nil {
+			if _, err = ParseURL(rest[1]); err != nil {
 				return err
 			}
 		}
-		if slices.ContainsFunc(p.logs, func(o policyLog) bool { return o.key.key.Equal(key.key) }) {
+		if slices.ContainsFunc(p.logs, func(o *logKey) bool { return o.key.Equal(key.key) }) {
 			return errors.New("a log with this key is there already")
 		}
-		if p.logs = append(p.logs, l); len(p.logs) > maxPolicyLines {
+		if p.logs = append(p.logs, key); len(p.logs) > maxPolicyLines {
 			return errors.New("too many logs")
 		}
 		return nil
@@ -115,16 +103,15 @@ func (p *policyReader) line(words []string) error {
 		if err != nil {
 			return err
 		}
-		w := policyWitness{name: rest[0], key: key}
 		if len(rest) == 3 {
-			if w.url, err = ParseURL(rest[2]); err != nil {
+			if _, err = ParseURL(rest[2]); err != nil {
 				return err
 			}
 		}
-		if slices.ContainsFunc(p.witnesses, func(o policyWitness) bool { return o.key.key.Equal(key.key) }) {
+		if slices.ContainsFunc(p.witnesses, func(o *witnessKey) bool { return o.key.Equal(key.key) }) {
 			return errors.New("a witness with this key is there already")
 		}
-		if p.witnesses = append(p.witnesses, w); len(p.witnesses) > maxPolicyLines {
+		if p.witnesses = append(p.witnesses, key); len(p.witnesses) > maxPolicyLines {
 			return errors.New("too many witnesses")
 		}
 		return p.define(rest[0], &group{witness: len(p.witnesses) - 1, k: 1})
@@ -214,10 +201,10 @@ func ParseURL(s string) (string, error) {
 func (p *Policy) verifiers() note.Verifiers {
 	var list []note.Verifier
 	for _, l := range p.logs {
-		list = append(list, l.key)
+		list = append(list, l)
 	}
 	for _, w := range p.witnesses {
-		list = append(list, w.key)
+		list = append(list, w)
 	}
 	return note.VerifierList(list...)
 }

@@ -101,12 +101,12 @@ func VerifyCheckpoint(text []byte, p *Policy) (Checkpoint, error) {
 	times := map[int]time.Time{}
 	for _, s := range n.Sigs {
 		for _, l := range p.logs {
-			if s.Name == l.key.name && s.Hash == l.key.id && s.Name == tree.Origin {
+			if s.Name == l.name && s.Hash == l.id && s.Name == tree.Origin {
 				c.Log = s.Name
 			}
 		}
 		for i, w := range p.witnesses {
-			if s.Name == w.key.name && s.Hash == w.key.id {
+			if s.Name == w.name && s.Hash == w.id {
 				times[i] = cosignedAt(s)
 				c.Cosignatures = append(c.Cosignatures, Cosignature{Name: s.Name, Time: times[i]})
 			}
