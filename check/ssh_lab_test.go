@@ -152,7 +152,7 @@ func TestSSH(t *testing.T) {
 		{"this host alone, found by its distance", sshLine{client: interceptHost, host: "known = \"plain\""}, "unknown confirmed ssh-interception:confirmed:ttl:operator"},
 		{"with a key of another type", sshLine{client: interceptHost + "keys = [\"ecdsa-sha2-nistp256\"]\n", host: "known = \"plain\""}, "unknown confirmed ssh-interception:confirmed:ttl:operator"},
 		{"a public host alone", sshLine{client: interceptAll + "names = [\"forge.one.example\"]\n", target: "ssh://forge.one.example"}, "unknown confirmed ssh-interception:confirmed:ttl:operator"},
-		{"before the first router", sshLine{client: strings.Replace(interceptAll, "2", "0", 1), host: "known = \"plain\""}, "unknown confirmed ssh-interception:confirmed:same-key:lan,local-network"},
+		{"before the first router", sshLine{client: strings.Replace(interceptAll, "2", "0", 1), host: "known = \"plain\""}, "unknown confirmed ssh-interception:confirmed:same-key:lan"},
 		{"the host and one public one, with one key", sshLine{client: interceptAll + "names = [\"host.example\", \"forge.one.example\"]\n", host: "known = \"plain\""}, "unknown confirmed ssh-interception:confirmed:same-key:operator"},
 		{"the resolver leads to another server", sshLine{client: "[[client-network.lie]]\nnames = [\"host.example\"]\nanswers = [\"45.13.0.200\"]\n", host: "known = \"plain\"",
 			sites: "[[site]]\nname = \"rogue.example\"\nnetwork = \"three\"\naddresses = [\"45.13.0.200\"]\n[site.ssh]\n"}, "no confirmed dns-resolver-lie:confirmed:identity"},
