@@ -224,18 +224,29 @@ func (p *plainHelper) fresh(ctx context.Context) {
 	p.j.pairUp(second, p.pageOverTLS(ctx, measure.ExpFresh, 2, path))
 }
 
+// oddLine ends lines as OONI's test does.
+func oddLine(line string) []byte { return []byte(line + "\n\r\n\r\n") }
+
+// oddFields is a request line without a method, a path or a version.
+func oddFields(token string) []byte {
+	return oddLine("x" + token[:4] + " " + token[4:9] + " " + token[9:14] + " " + token[14:19])
+}
+
 // odd sends request lines that no server understands (those of OONI's test of
 // invalid request lines): a helper says nothing to the first three, and
 // refuses the others.
 func (p *plainHelper) odd(ctx context.Context) {
 	token := newToken()
 	var wg sync.WaitGroup
-	for i, x := range []struct{ name, line string }{
-		{"odd-method", strings.ToUpper("q"+token[:3]) + " / HTTP/1.1\n\r"},
-		{"odd-fields", "x" + token[:4] + " " + token[4:9] + " " + token[9:14] + " " + token[14:19] + "\n\r"},
-		{"long-method", "X" + strings.Repeat(token, 32) + " / HTTP/1.1\n\r"},
-		{"odd-version", "GET / HTTP/" + token[:3] + "\n\r"},
-		{"cache-manager", "GET cache_object://localhost/ HTTP/1.0\n\r"},
+	for i, x := range []struct {
+		name string
+		line []byte
+	}{
+		{"odd-method", oddLine(strings.ToUpper("q"+token[:3]) + " / HTTP/1.1")},
+		{"odd-fields", oddFields(token)},
+		{"long-method", oddLine("X" + strings.Repeat(token, 32) + " / HTTP/1.1")},
+		{"odd-version", oddLine("GET / HTTP/" + token[:3])},
+		{"cache-manager", oddLine("GET cache_object://localhost/ HTTP/1.0")},
 	} {
 		wg.Go(func() {
 			conn, meta := p.connect(ctx, confirmMeta(measure.RoleTest, measure.ExpOdd, i+1), p.port)
@@ -243,7 +254,7 @@ func (p *plainHelper) odd(ctx context.Context) {
 				return
 			}
 			defer conn.Abort()
-			wire.SayOdd(ctx, p.j.log, meta, conn, x.name, []byte(x.line+"\n\r\n"), oddWait)
+			wire.SayOdd(ctx, p.j.log, meta, conn, x.name, x.line, oddWait)
 		})
 	}
 	wg.Wait()

@@ -42,6 +42,17 @@ func (j *judging) matchesOf(o *measure.Observation) []measure.Match {
 	return list
 }
 
+// product is what the answers say that wrote them; nil if they do not.
+func (j *judging) product(answers ...*measure.Observation) *measure.Match {
+	for _, o := range answers {
+		list := j.matchesOf(o)
+		if i := slices.IndexFunc(list, func(m measure.Match) bool { return m.Kind == "product" }); i >= 0 {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
 // blockpage is the surest match that occurs in a filter's answer only.
 func blockpage(list []measure.Match) *measure.Match {
 	var best *measure.Match
@@ -493,7 +504,13 @@ func (j *judging) fixedBodies() {
 			for _, h := range t.HTTP.Headers {
 				// The helper adds no such header.
 				proxied = proxied || strings.EqualFold(h.Name, "Via")
-				if page, seen := j.addedOnTheWay(t, h); page != nil && len(added) == 0 {
+				page, seen := j.addedOnTheWay(t, h)
+				row, ok := known.HeaderOf(h.Name)
+				switch {
+				case page == nil:
+				case ok && row.Kind == "proxy": // by which it says that it is one
+					proxied = true
+				case len(added) == 0:
 					added = ids(t, page, seen)
 				}
 			}
@@ -506,7 +523,7 @@ func (j *judging) fixedBodies() {
 		}
 		if proxied {
 			j.add(measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t),
-				Trigger: measure.Trigger{Kind: "port", Value: "80"}, Runs: 1, Hits: 1, Because: ids(t), Proof: "plain", NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
+				Trigger: measure.Trigger{Kind: "port", Value: "80"}, Runs: 1, Hits: 1, Because: ids(t), Proof: "plain", Match: j.product(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
 			proxied = false
 		}
 	}
@@ -573,6 +590,13 @@ func (j *judging) proxies() {
 			Because: ids(t.obs, c.obs), NotExcluded: []measure.Why{measure.WhyServerBroken}}
 		if ap, _ := remote(t.obs); ap.Port() == 80 {
 			f.Method, f.Layer = measure.HTTPProxy, measure.StepHTTP
+		}
+		if at := slices.IndexFunc(j.findings, func(x measure.Finding) bool {
+			return x.Method == f.Method && x.Family == f.Family && x.Interference == measure.InterferenceConfirmed && x.Trigger.Kind == "port"
+		}); at >= 0 {
+			f.Trigger.Value = j.findings[at].Trigger.Value
+			j.merge(f) // a sign more of the same
+			continue
 		}
 		j.add(f)
 	}

@@ -12,7 +12,6 @@ package judge
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"net/netip"
 	"net/url"
@@ -340,7 +339,9 @@ func (j *judging) merge(f measure.Finding) {
 		return
 	}
 	x := j.findings[at]
-	x.Because, x.Match = grounds(x.Because, f.Because), cmp.Or(x.Match, f.Match)
+	if x.Because = grounds(x.Because, f.Because); x.Match == nil || f.Match != nil && f.Match.Kind == "product" {
+		x.Match = f.Match
+	}
 	// No house knows the subscriber's number.
 	if !local(&x) && local(&f) && !slices.Contains(strings.Split(x.Proof, "+"), "tracked") {
 		x.Scope = f.Scope

@@ -175,6 +175,7 @@ func (j *judging) nobodyAccepts(f measure.Family) {
 		switch {
 		case len(p.speaks) > 0 && n == 80:
 			fi.Method, fi.Layer, fi.Interference, fi.Proof = measure.HTTPProxy, measure.StepHTTP, measure.InterferenceConfirmed, "nobody+speaks"
+			fi.Match = j.product(p.speaks...)
 		case len(p.speaks) > 0:
 			fi.Interference, fi.Proof = measure.InterferenceConfirmed, "nobody+speaks"
 		case other != nil && other.runs > 0 && p.hits+boolInt(p.nearest > 0) >= 2:

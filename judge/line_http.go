@@ -157,7 +157,7 @@ func (j *judging) oddLines(t *measure.Observation) {
 	}
 	f := measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t), Proof: "odd",
 		Trigger: measure.Trigger{Kind: "port", Value: portText(t)}, Runs: runs, Hits: len(hits), Because: ids(hits...),
-		Scope: j.endsAt(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
+		Match: j.product(hits...), Scope: j.endsAt(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}}
 	j.merge(f)
 }
 

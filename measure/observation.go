@@ -192,7 +192,8 @@ const (
 	ExpRedirect Experiment = "redirect"
 	// ExpNobody: T opens a TCP connection to an address where nobody lives
 	// and, if something accepts, speaks the port's protocol to it (tcp, then
-	// http or tls); C opens one to the same port of a canary. Ports other than
+	// http or tls), in pair 2 on port 80 a line that no server understands
+	// (Payload odd-fields), to which there is no server; C opens one to the same port of a canary. Ports other than
 	// 80 and 443 tell what takes web traffic from what takes all of TCP. Of
 	// LineTarget. differs: address.
 	ExpNobody Experiment = "nobody"

@@ -116,29 +116,36 @@ func TestProductTLS(t *testing.T) {
 	t.Parallel()
 	for _, product := range []struct {
 		name    string
-		program func(dir string) kernel.Program
+		program func(w *lab.World, dir string) kernel.Program
 		web     redirect
 		tls     redirect
 		vendor  string // what it is known as, "" if it is not
 	}{
-		{"mitmproxy", func(dir string) kernel.Program {
+		{"mitmdump", func(w *lab.World, dir string) kernel.Program {
 			return kernel.Program{Args: []string{"mitmdump", "--mode", "transparent", "--listen-port", "8080", "--set", "confdir=" + dir, "--ssl-insecure", "--set", "block_global=false"},
 				Env: append(os.Environ(), "HOME="+dir)}
 		}, redirect{"tcp", "80", "8080"}, redirect{"tcp", "443", "8080"}, "mitmproxy"},
-		{"sslsplit", func(dir string) kernel.Program {
+		{"sslsplit", func(w *lab.World, dir string) kernel.Program {
 			key, cert := filepath.Join(dir, "proxy.key"), filepath.Join(dir, "proxy.pem")
 			return kernel.Program{Before: [][]string{{"openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "30", "-subj", "/CN=Some Operator CA"}},
 				Args: []string{"sslsplit", "-D", "-u", "root", "-k", key, "-c", cert, "http", "0.0.0.0", "8080", "https", "0.0.0.0", "8443"}}
+		}, redirect{"tcp", "80", "8080"}, redirect{"tcp", "443", "8443"}, ""},
+		{"squid", func(w *lab.World, dir string) kernel.Program {
+			key, cert := filepath.Join(dir, "proxy.key"), filepath.Join(dir, "proxy.pem")
+			p := squid(t, w, dir, fmt.Sprintf("https_port 8443 intercept ssl-bump tls-cert=%s tls-key=%s generate-host-certificates=on dynamic_cert_mem_cache_size=4MB\n"+
+				"sslcrtd_program /usr/lib/squid/security_file_certgen -s %s/certificates -M 4MB\nssl_bump bump all\ntls_outgoing_options flags=DONT_VERIFY_PEER\nsslproxy_cert_error allow all\n", cert, key, dir))
+			p.Before = [][]string{{"openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "30", "-subj", "/CN=Another Operator CA"},
+				{"/usr/lib/squid/security_file_certgen", "-c", "-s", dir + "/certificates", "-M", "4MB"}}
+			return p
 		}, redirect{"tcp", "80", "8080"}, redirect{"tcp", "443", "8443"}, ""},
 	} {
 		for _, trusted := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/trusted=%v", product.name, trusted), func(t *testing.T) {
 				t.Parallel()
-				program := product.program(t.TempDir())
-				needsPrograms(t, program.Args[0], "iptables", "openssl")
+				needsPrograms(t, product.name, "iptables", "openssl")
 				w := rawWorld(t, "clean")
 				dir := t.TempDir()
-				program = product.program(dir)
+				program := product.program(w, dir)
 				env := []string{"SSL_CERT_FILE=" + filepath.Join(dir, "ca.pem"), "SSL_CERT_DIR=" + filepath.Join(dir, "none")}
 				if trusted {
 					env[1] = "SSL_CERT_DIR=" + dir // the program's own root is there
@@ -174,36 +181,100 @@ func TestProductTLS(t *testing.T) {
 	}
 }
 
-// TestProductDnsmasq: every question to port 53 is led to dnsmasq on the
-// second router, whichever resolver it was for.
-func TestProductDnsmasq(t *testing.T) {
-	t.Parallel()
-	needsPrograms(t, "dnsmasq", "iptables")
-	w := rawWorld(t, "clean")
-	link := onSecondRouter(w, kernel.Program{
-		Args: []string{"dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file", "--server=" + w.Client.Resolver, "--log-facility=-"},
-	}, redirect{"udp", "53", "53"}, redirect{"tcp", "53", "53"})
-	out, at := onKernelDated(t, w, t.TempDir(), link, "check", []string{"-4", "--locate", "--identify", "https://news.example/"})
-	inTime(t, out, at, func(v measure.Verdict) bool {
-		return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method == measure.DNSInterception && f.Match != nil })
-	})
-	verdicts := ofType[measure.Verdict](t, out, "verdict")
-	if len(verdicts) != 2 {
-		t.Errorf("%d verdicts", len(verdicts))
+// squid is a Squid that takes what is led to its port 8080, and what more says.
+// It gives up root's rights by itself, which it cannot where nobody else is
+// mapped: so it is started as its own user.
+func squid(t *testing.T, w *lab.World, dir, more string) kernel.Program {
+	conf := filepath.Join(dir, "squid.conf")
+	text := "http_port 3128\nhttp_port 8080 intercept\nhttp_access allow all\npid_filename none\naccess_log none\ncache_log " + dir + "/cache.log\ncache deny all\ncoredump_dir " + dir +
+		"\nnetdb_filename none\npinger_enable off\nshutdown_lifetime 1 seconds\nvisible_hostname proxy\ndns_nameservers " + w.Client.Resolver + "\n" + more
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Error(err)
 	}
-	for _, v := range verdicts {
+	return kernel.Program{Args: []string{"unshare", "--user", "--map-user=13", "--map-group=13", "squid", "-N", "-f", conf}}
+}
+
+// TestProductWeb: Squid takes plain web requests, and no others, on the second
+// router: it is found, named and located, is not said to alter what it does not
+// alter, and what is encrypted is not accused.
+func TestProductWeb(t *testing.T) {
+	t.Parallel()
+	needsPrograms(t, "squid", "iptables")
+	w := rawWorld(t, "clean")
+	dir := t.TempDir()
+	link := onSecondRouter(w, squid(t, w, dir, ""), redirect{"tcp", "80", "8080"})
+	out, at := onKernelDated(t, w, dir, link, "check", []string{"-4", "--locate", "--identify", "https://news.example/", "http://plain.example/"})
+	inTime(t, out, at, func(v measure.Verdict) bool {
+		return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method == measure.HTTPProxy && f.Match != nil })
+	})
+	for _, v := range ofType[measure.Verdict](t, out, "verdict") {
 		t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
-		i := slices.IndexFunc(v.Findings, func(f measure.Finding) bool {
-			return f.Method == measure.DNSInterception && f.Interference == measure.InterferenceConfirmed
-		})
-		if i < 0 {
-			t.Errorf("%s: %+v", v.Target, v)
+		if v.Target == "https://news.example/" {
+			if len(v.Findings) > 0 {
+				t.Errorf("%s: %+v", v.Target, v)
+			}
 			continue
 		}
-		if m := v.Findings[i].Match; v.Target == measure.LineTarget && (m == nil || m.Product != "dnsmasq") {
-			t.Errorf("it is not named: %+v", m)
+		if len(v.Findings) != 1 || v.Findings[0].Method != measure.HTTPProxy || v.Findings[0].Interference != measure.InterferenceConfirmed ||
+			v.Findings[0].Match == nil || v.Findings[0].Match.Product != "Squid" {
+			t.Errorf("%s: %+v", v.Target, v)
 		}
 	}
 	atSecondRouter(t, out)
-	isIdentified(t, out, "dns", "dnsmasq")
+	isIdentified(t, out, "http", "Squid")
+}
+
+// TestProductResolver: every question to port 53 is led to a program on the
+// second router, whichever resolver it was for.
+func TestProductResolver(t *testing.T) {
+	t.Parallel()
+	for program, product := range map[string]string{"dnsmasq": "dnsmasq", "unbound": "Unbound", "named": "BIND", "pdns_recursor": "PowerDNS Recursor"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			needsPrograms(t, program, "iptables")
+			w := rawWorld(t, "clean")
+			dir := t.TempDir()
+			conf, text := filepath.Join(dir, "conf"), ""
+			var p kernel.Program
+			switch program {
+			case "dnsmasq":
+				p.Args = []string{program, "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file", "--server=" + w.Client.Resolver, "--log-facility=-"}
+			case "unbound":
+				text = "server:\n interface: 0.0.0.0\n access-control: 0.0.0.0/0 allow\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n use-syslog: no\n module-config: iterator\n" +
+					"forward-zone:\n name: .\n forward-addr: " + w.Client.Resolver + "\nremote-control:\n control-enable: no\n"
+				p.Args = []string{program, "-d", "-c", conf}
+			case "named":
+				text = fmt.Sprintf("options { directory %q; listen-on { any; }; listen-on-v6 { none; }; allow-query { any; }; allow-recursion { any; }; forward only; forwarders { %s; }; dnssec-validation no; pid-file none; session-keyfile none; };\ncontrols { };\n", dir, w.Client.Resolver)
+				p.Args = []string{program, "-g", "-c", conf}
+			default:
+				p.Args = []string{program, "--daemon=no", "--local-address=0.0.0.0", "--allow-from=0.0.0.0/0", "--forward-zones-recurse=.=" + w.Client.Resolver, "--socket-dir=" + dir, "--config-dir=" + dir, "--security-poll-suffix=", "--dnssec=off"}
+			}
+			if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, at := onKernelDated(t, w, dir, onSecondRouter(w, p, redirect{"udp", "53", "53"}, redirect{"tcp", "53", "53"}), "check", []string{"-4", "--locate", "--identify", "https://news.example/"})
+			inTime(t, out, at, func(v measure.Verdict) bool {
+				return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method == measure.DNSInterception && f.Match != nil })
+			})
+			verdicts := ofType[measure.Verdict](t, out, "verdict")
+			if len(verdicts) != 2 {
+				t.Errorf("%d verdicts", len(verdicts))
+			}
+			for _, v := range verdicts {
+				t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
+				i := slices.IndexFunc(v.Findings, func(f measure.Finding) bool {
+					return f.Method == measure.DNSInterception && f.Interference == measure.InterferenceConfirmed
+				})
+				if i < 0 {
+					t.Errorf("%s: %+v", v.Target, v)
+					continue
+				}
+				if m := v.Findings[i].Match; v.Target == measure.LineTarget && (m == nil || m.Product != product) {
+					t.Errorf("it is not named: %+v", m)
+				}
+			}
+			atSecondRouter(t, out)
+			isIdentified(t, out, "dns", product)
+		})
+	}
 }
