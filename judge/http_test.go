@@ -63,6 +63,7 @@ func TestPlainRequests(t *testing.T) {
 		s.add(o)
 		return s
 	}
+	cached := []measure.Header{{Name: "X-Cache-Lookup", Value: "MISS from proxy:3128"}}
 	tracking := []measure.Header{{Name: "X-Subscriber", Value: "0123"}}
 	date := []measure.Header{{Name: "Date", Value: "Mon, 01 Jun 2026 12:00:00 GMT"}}
 	block := blocked(t)
@@ -163,6 +164,8 @@ func TestPlainRequests(t *testing.T) {
 		}, want{"", measure.InterferenceConfirmed, measure.HTTPTamper, "host", "plain", measure.WhyLocalNetwork}},
 		{"a header was added to two pages on the way", func() *scene { return headers(tracking, nil, tracking) },
 			want{"", measure.InterferenceConfirmed, measure.HTTPTamper, "host", "plain+helper", measure.WhyLocalNetwork}},
+		{"a proxy's own header was added to two pages on the way", func() *scene { return headers(cached, nil, cached) },
+			want{"", measure.InterferenceConfirmed, measure.HTTPProxy, "port", "plain", measure.WhyLocalNetwork}},
 		{"twin: the site sends it to everybody", func() *scene { return headers(tracking, tracking, tracking) },
 			want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
 		{"twin: only the helper's page has it", func() *scene { return headers(nil, nil, tracking) },
