@@ -47,7 +47,7 @@ func Neighbours(list []measure.Location) (out []Neighbour) {
 	for depth := range maxSet {
 		for i := range list {
 			l := &list[i]
-			if l.Outcome != measure.Located || depth >= len(l.Set) {
+			if l.Outcome != measure.Located || l.FromHelper || depth >= len(l.Set) {
 				continue
 			}
 			p := &l.Set[depth]

@@ -112,6 +112,12 @@ func (s *Server) greet(ctx context.Context, l MailListener, c net.Conn) {
 		return
 	}
 	defer done()
+	if !l.Implicit {
+		if d := s.dying(ctx, portOf(l.Addr()), c); d != nil {
+			defer d.end()
+			c = d
+		}
+	}
 	s.mailServer(l.Protocol, l.Implicit).Serve(ctx, c, greeterTime)
 }
 

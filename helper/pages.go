@@ -57,6 +57,8 @@ func (s *Server) handler() http.Handler {
 			reply(w, r, func(req measure.HelperArrivedRequest) (*measure.HelperArrived, error) {
 				return s.log.arrived(req, s.limiter.id(clientOf(r)))
 			})
+		case r.Method == http.MethodPost && r.TLS != nil && r.URL.Path == "/v1/back":
+			s.serveBack(w, r)
 		default:
 			http.NotFound(w, r)
 		}

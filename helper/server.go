@@ -71,6 +71,9 @@ type Config struct {
 	// SYNTTL is the TTL with which the SYN of an accepted connection arrived,
 	// 0 unknown; nil never knows.
 	SYNTTL func(net.Conn) int
+	// SetTTL sets the TTL of what is sent on an accepted connection from now on,
+	// retransmissions included; 0 is the system's. nil cannot.
+	SetTTL func(c net.Conn, ttl int) error
 	// Now is the clock that is told to clients; nil means time.Now.
 	Now func() time.Time
 }
@@ -87,6 +90,7 @@ type Server struct {
 	self    bool   // the certificate is its own
 	sign    *receipt.Key
 	log     *arrivals
+	back    *orders
 	mail    []MailListener
 }
 
@@ -98,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: newArrivals()}
+	s := &Server{cfg: cfg, limits: cfg.Limits.withDefaults(), log: newArrivals(), back: newOrders()}
 	s.limiter = newLimiter(s.limits)
 	s.policy = policy{allowReserved: cfg.AllowReserved, refuse: cfg.Refuse, ports: cfg.Ports}
 	if s.policy.ports == nil {
@@ -391,6 +395,9 @@ func (s *Server) forget(ctx context.Context) {
 			s.log.mu.Lock()
 			s.log.forget(now)
 			s.log.mu.Unlock()
+			s.back.mu.Lock()
+			s.back.forget(now)
+			s.back.mu.Unlock()
 		}
 	}
 }

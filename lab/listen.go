@@ -29,7 +29,7 @@ func admit(r *tcp.ForwarderRequest, local netip.AddrPort) *serverConn {
 }
 
 func newServerConn(ep tcpip.Endpoint, wq *waiter.Queue, local, remote netip.AddrPort) *serverConn {
-	return &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote), reset: ep.Abort}
+	return &serverConn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, local: net.TCPAddrFromAddrPort(local), remote: net.TCPAddrFromAddrPort(remote), reset: ep.Abort}
 }
 
 // listener takes the connections of one address and port, as the kernel does:

@@ -69,7 +69,7 @@ func (d *MailDevice) check(where string, c *checker) {
 		c.oneOf(where, "does", what, MailActs...)
 	}
 	for _, what := range d.Does {
-		if d.InPath != slices.Contains([]string{"mask-offer", "swallow", "cut"}, what) && what != "mask" && what != "refuse" {
+		if d.InPath != slices.Contains([]string{"mask-offer", "swallow", "cut"}, what) && !slices.Contains([]string{"mask", "mask-banner", "refuse"}, what) {
 			c.failf("%s: does %q needs in-path = %v", where, what, !d.InPath)
 		}
 	}

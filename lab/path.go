@@ -291,6 +291,7 @@ func (w *World) fromServer(pkt []byte) {
 	if err != nil {
 		return
 	}
+	w.watched(true, pkt)
 	if p.Dst == w.Client.v4 || p.Dst == w.Client.v6 {
 		path := w.pathTo(p.Src)
 		w.schedule(pkt, path, len(path)-1, box.In, 0)
@@ -351,6 +352,7 @@ func (w *World) step(e event) {
 			return
 		}
 		if e.at >= len(e.path) {
+			w.watched(false, e.pkt)
 			w.serverLink.deliver(e.pkt)
 			return
 		}

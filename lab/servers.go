@@ -21,9 +21,11 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"govah/packet"
 	"govah/wire"
 )
 
@@ -34,6 +36,7 @@ func pemOf(der []byte) []byte {
 // serverConn is an accepted connection with the errors of the kernel.
 type serverConn struct {
 	*gonet.TCPConn
+	ep            tcpip.Endpoint
 	local, remote net.Addr
 	reset         func()
 }
@@ -458,6 +461,47 @@ func (w *World) Host(name string) (*Mount, error) {
 	country := t.net.Country
 	h.lookup = func(ctx context.Context, name string) ([]netip.Addr, error) { return w.resolveFor(name, country) }
 	return &Mount{w: w, site: t, host: h}, nil
+}
+
+// Privilege lets the host capture packets. It is given before anything is said.
+func (m *Mount) Privilege() {
+	m.host.view.Capture = true
+	m.w.mu.Lock()
+	defer m.w.mu.Unlock()
+	m.w.watching = append(m.w.watching, m.host)
+}
+
+// SetTTL gives what is sent on a connection that Listen accepted a TTL from now
+// on, retransmissions included; 0 is the default.
+func (m *Mount) SetTTL(c net.Conn, ttl int) error {
+	s, ok := c.(*serverConn)
+	if !ok {
+		return fmt.Errorf("lab: %T was not accepted here: %w", c, errors.ErrUnsupported)
+	}
+	return setTTL(s.ep, s.remote.(*net.TCPAddr).AddrPort().Addr().Is6(), ttl)
+}
+
+// watched gives privileged hosts the packets that they send or get.
+func (w *World) watched(sent bool, pkt []byte) {
+	w.mu.Lock()
+	list := w.watching
+	w.mu.Unlock()
+	if !slices.ContainsFunc(list, (*host).capturing) {
+		return
+	}
+	p, err := packet.Parse(pkt)
+	if err != nil {
+		return
+	}
+	at := p.Dst
+	if sent {
+		at = p.Src
+	}
+	for _, h := range list {
+		if slices.Contains(h.addrs, at) {
+			h.record(sent, &p)
+		}
+	}
 }
 
 // Addresses are the host's own.

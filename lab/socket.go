@@ -713,6 +713,12 @@ func (h *host) Capture(ctx context.Context, f wire.Flow) (wire.Capture, error) {
 	return c, nil
 }
 
+func (h *host) capturing() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.captures) > 0
+}
+
 func (h *host) record(sent bool, p *packet.Packet) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

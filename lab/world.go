@@ -62,6 +62,7 @@ type World struct {
 	inside     map[netip.Addr]bool // addresses inside the client's operator
 	redirect   *redirector         // of questions, nil: none
 	listeners  map[netip.AddrPort]*listener
+	watching   []*host // servers that may capture packets
 	tapMu      sync.Mutex
 	tap        func(sent bool, pkt []byte)
 

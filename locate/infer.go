@@ -54,6 +54,9 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 			continue
 		}
 		key := string(o.Family) + " " + o.Payload
+		if o.Experiment == measure.ExpWayBack {
+			key += wayBackKey
+		}
 		if o.Payload == "" { // SYNs that name routers or ask for residual blocking serve all
 			continue
 		}
@@ -76,17 +79,26 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 	for _, key := range order {
 		list := groups[key]
 		family, _, _ := strings.Cut(key, " ")
+		back := strings.HasSuffix(key, wayBackKey)
 		for i := range m.Observations {
 			o := &m.Observations[i]
-			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && string(o.Family) == family {
+			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && string(o.Family) == family && !back {
 				list = append(list, o)
 			}
 		}
 		slices.SortStableFunc(list, func(a, b *measure.Observation) int { return cmp.Compare(a.StartUS, b.StartUS) })
-		l := infer(list)
-		l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
-			return o.Stage == measure.StageLocate && o.Step == measure.StepHelper
-		})
+		var l measure.Location
+		if back {
+			l = backLocation(list)
+		} else {
+			l = infer(list)
+			l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
+				return o.Stage == measure.StageLocate && o.Step == measure.StepHelper && o.Experiment != measure.ExpWayBack
+			})
+			if toldBack(m, l.Remote) {
+				l.Unknown = slices.DeleteFunc(l.Unknown, func(w measure.Why) bool { return w == measure.WhyWayBack })
+			}
+		}
 		l.Type, l.Schema, l.Run, l.Measurement, l.Rules, l.Target = "location", 1, m.Run, m.ID, Rules, m.Target
 		if country != nil {
 			abroad(&l, country)

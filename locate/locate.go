@@ -183,7 +183,7 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 		}
 	}
 	spec.Remote = netip.AddrPortFrom(spec.Remote.Addr().Unmap(), spec.Remote.Port())
-	r := &run{n: n, log: log, spec: spec, view: n.View(), rng: rand.New(rand.NewPCG(spec.Seed, 0x6c6f63)), hops: map[int]*hop{}, ports: map[uint16]bool{}}
+	r := newRun(n, log, spec)
 	if !r.view.SetTTL {
 		return fmt.Errorf("locate: this system cannot limit the TTL of a connection: %w", errors.ErrUnsupported)
 	}
@@ -206,6 +206,10 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 		return r.whoAnswers(ctx)
 	}
 	return fmt.Errorf("locate: no payload %q", spec.Payload)
+}
+
+func newRun(n wire.Network, log *wire.Log, spec Spec) *run {
+	return &run{n: n, log: log, spec: spec, view: n.View(), rng: rand.New(rand.NewPCG(spec.Seed, 0x6c6f63)), hops: map[int]*hop{}, ports: map[uint16]bool{}}
 }
 
 // newPort is a port of ours for a flow of its own, outside the range from

@@ -130,6 +130,53 @@ type Arrival struct {
 	Hello string `json:"hello,omitempty" class:"target"`
 }
 
+// HelperBackRequest asks a helper to say what its greeter says next to the
+// asking client with TTLs that end it on the way back (ExpWayBack), and what
+// came of what it was asked to say before.
+type HelperBackRequest struct {
+	Schema int `json:"schema"`
+	// Marker is 16 random bytes, in hex, which the same client asks again with.
+	Marker string `json:"marker" class:"none"`
+	// Port is the greeter's.
+	Port int `json:"port"`
+	// TTLs are those of its greeting and of each answer behind it, on the next
+	// connection to that port from the asking client's own address: 1 to 64,
+	// and 0 for the system's own, which all further answers have. At most 16.
+	// None: nothing is asked for.
+	TTLs []int `json:"ttls,omitempty"`
+}
+
+// HelperBack is what came of it.
+type HelperBack struct {
+	Schema int    `json:"schema"`
+	Marker string `json:"marker" class:"none"`
+	// Able says that the helper may capture packets; without that it says
+	// everything as always.
+	Able bool `json:"able,omitempty"`
+	// List is what was said with a TTL since it was last asked, in order.
+	List []Said `json:"list,omitempty"`
+}
+
+// Said is what a greeter said with a TTL.
+type Said struct {
+	TTL   int `json:"ttl"`
+	Port  int `json:"port"`  // the client's, as it arrived
+	Sends int `json:"sends"` // with that TTL
+	// Text is what was said, in base64, at most 512 bytes.
+	Text string `json:"text" class:"target"`
+	// Outcome is expired (a router said so), arrived (it was acknowledged) or
+	// silent.
+	Outcome string `json:"outcome" class:"none"`
+	// Router, Type and Code are those of the ICMP error, Quoted, in base64, is
+	// the packet that it quotes, as far as it does, at most 1,280 bytes; RTTUS
+	// is how long after the last sending it came.
+	Router string `json:"router,omitempty" class:"network"`
+	Type   int    `json:"type,omitempty"`
+	Code   int    `json:"code,omitempty"`
+	Quoted string `json:"quoted,omitempty" class:"target"`
+	RTTUS  int64  `json:"rtt_us,omitempty"`
+}
+
 // The fixed body that a helper serves under /plain, whatever the Host.
 const (
 	HelperPlainSHA256 = "f5dbb3e1a74787a7cca345f9faa3dba8b46a0207c196b62d2942f5456defb3eb"

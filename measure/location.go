@@ -29,6 +29,10 @@ type Location struct {
 	Position Position `json:"position,omitempty" class:"none"`
 	// ToHelper says that the path leads to a helper and not to the target.
 	ToHelper bool `json:"to_helper,omitempty"`
+	// FromHelper says that TTLs, hops and links are counted from the helper at
+	// Remote, on the way from it to this device: Low 0 is the helper, and what
+	// is at ServerTTL is this device.
+	FromHelper bool `json:"from_helper,omitempty"`
 	// FarEnd is what became of triggers there.
 	FarEnd FarEnd `json:"far_end,omitempty" class:"none"`
 	// OnlyServer says that the device addresses the server alone: what it does

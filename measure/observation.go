@@ -170,6 +170,13 @@ const (
 	// device was found, to learn from Path.FarEnd whether it arrives. In
 	// StageLocate. differs: sni, host, payload.
 	ExpFarEnd Experiment = "far-end"
+	// ExpWayBack: T are words of a helper's greeter that arrive here altered
+	// (path, of role helper), said with a TTL that ends them on the way, C
+	// (ControlKind "known") its answer to a harmless command, with the TTL at
+	// which a router quoted T altered; Path.ICMP.Quoted is what the router
+	// beyond the helper quotes. In StageLocate; so are the exchanges with the
+	// helper about them.
+	ExpWayBack Experiment = "way-back"
 	// ExpBanner: one ordinary connection to a router beside the located link
 	// (Beside), on one port, and what comes without anything odd being sent:
 	// tcp, then a greeting, or a GET of / (http), or tls and then that GET. In

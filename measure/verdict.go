@@ -235,6 +235,9 @@ const (
 	WhyNoQuotes Why = "no-quotes"
 	// WhyWayBack: what is altered on the way from the server leaves no trace
 	// on the way to it.
-	WhyWayBack     Why = "way-back"
+	WhyWayBack Why = "way-back"
+	// WhyBackQuotes: what routers quote of a helper's words on their way here
+	// does not show where they are altered: it is too little, or all of it is.
+	WhyBackQuotes  Why = "back-quotes"
 	WhyKnownKeyOld Why = "known-key-old" // the user's known_hosts has an older key than the operator publishes
 )

@@ -37,6 +37,7 @@ type route struct {
 	server    int             // the TTL of the server, 0 unknown
 	remote    string          // the server's address
 	outcome   measure.Whereat
+	back      bool // from the helper at remote to this device
 	followed  bool // some hop has several routers, and which one is known
 	siblings  bool
 	answered  bool // by any router or the server
@@ -45,7 +46,7 @@ type route struct {
 // routeOf makes l fit to be shown: what a damaged or hostile file gives out of
 // order, twice or out of bounds is left out.
 func routeOf(l *measure.Location) *route {
-	r := &route{outcome: l.Outcome, remote: clip(l.Remote, 80), low: maxHops}
+	r := &route{outcome: l.Outcome, remote: clip(l.Remote, 80), low: maxHops, back: l.FromHelper}
 	if a, err := netip.ParseAddrPort(l.Remote); err == nil {
 		r.remote = a.Addr().String()
 	}
@@ -156,7 +157,7 @@ func (r *route) end(ttl int, address string, asn int, country string) sentence {
 		}
 		facts = fact
 	}
-	if ttl > 0 && ttl == r.server && address == "" {
+	if !r.back && ttl > 0 && ttl == r.server && address == "" || r.back && ttl == 0 {
 		address = r.remote
 	}
 	if address != "" {
@@ -169,8 +170,14 @@ func (r *route) end(ttl int, address string, asn int, country string) sentence {
 		add(clip(country, 20))
 	}
 	switch {
-	case ttl == 0:
+	case ttl == 0 && r.back:
+		return say("location.helper-at", facts.as("facts"))
+	case ttl == 0, ttl == r.server && r.back:
 		return say("location.device")
+	case r.back && facts.key == "":
+		return say("location.silent-back", i18n.Num("n", ttl))
+	case r.back:
+		return say("location.router-back", i18n.Num("n", ttl), facts.as("facts"))
 	case ttl == r.server && facts.key == "":
 		return say("location.server")
 	case ttl == r.server:
@@ -191,10 +198,14 @@ func asName(asn int) string {
 
 // short names a hop by its number alone.
 func (r *route) short(ttl int) sentence {
-	switch ttl {
-	case 0:
+	switch {
+	case r.back && ttl == 0:
+		return say("location.helper")
+	case r.back && ttl != r.server:
+		return say("location.hop-back", i18n.Num("n", ttl))
+	case r.back, ttl == 0:
 		return say("location.device")
-	case r.server:
+	case ttl == r.server:
 		return say("location.server")
 	}
 	return say("location.hop", i18n.Num("n", ttl))
@@ -215,6 +226,10 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 	if loc.Payload == "resolver" && loc.Kind == measure.Terminates {
 		what = say("location.what.answers")
 	}
+	way := say("location.limit.way")
+	if r.back {
+		what, way = say("location.what.words"), say("location.limit.way-back")
+	}
 	head := func(key string, args ...i18n.Arg) {
 		a.headline = append(a.headline, say(key, append(args, what.as("what"), trigger.as("trigger"))...))
 	}
@@ -232,6 +247,9 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 	}
 
 	found, commands := false, commandsFor("locate", loc.Target)
+	if r.back {
+		commands = append([]i18n.Arg{i18n.Command("again", "govah locate --helper URL "+quoted(loc.Target))}, commands...)
+	}
 	if loc.Payload == "tls" || loc.Payload == "http" {
 		payload := "" // as the URL has it
 		if (loc.Payload == "http") != strings.HasPrefix(loc.Target, "http:") {
@@ -256,7 +274,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 			head("location.outcome.somewhere", span...)
 			head("location.likeliest", link(first)...)
 		}
-		a.not = []sentence{say("location.limit.owner"), say("location.limit.way")}
+		a.not = []sentence{say("location.limit.owner"), way}
 		a.next = []sentence{say("next.name", commands...)}
 		if loc.Position == measure.PositionUnknown && loc.Kind == measure.Injects && !loc.ToHelper && (loc.Payload == "tls" || loc.Payload == "http") {
 			a.next = append(a.next, say("location.next.helper", commands...))
@@ -267,7 +285,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		if len(r.set) > 1 {
 			head("location.span-end", span...)
 		}
-		a.not = []sentence{say("location.limit.owner"), say("location.limit.way")}
+		a.not = []sentence{say("location.limit.owner"), way}
 		a.next = []sentence{say("location.next.at-end", commands...)}
 		if loc.FarEnd != "" { // the helper was asked
 			a.next = []sentence{say("location.next.again", commands...)}
@@ -280,7 +298,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 			}
 		}
 		head("location.outcome.itself", facts.as("facts"), i18n.Num("n", max(loc.ServerTTL, 0)))
-		a.not = []sentence{say("location.limit.itself"), say("location.limit.way")}
+		a.not = []sentence{say("location.limit.itself"), way}
 		a.next = []sentence{say("location.next.resolver")}
 	case measure.NoDifference:
 		switch {
@@ -291,7 +309,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		default:
 			head("location.outcome.no-difference")
 		}
-		a.not = []sentence{say("location.limit.no-difference"), say("location.limit.way")}
+		a.not = []sentence{say("location.limit.no-difference"), way}
 		a.next = []sentence{say("location.next.again", commands...)}
 		for _, w := range []measure.Why{measure.WhyWayBack, measure.WhyNoQuotes} {
 			if slices.Contains(loc.Unknown, w) {
@@ -300,11 +318,15 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		}
 	case measure.NotLocated:
 		found = true
-		head("location.outcome.not-located")
+		if r.back {
+			head("location.outcome.words-not-located")
+		} else {
+			head("location.outcome.not-located")
+		}
 		if len(r.set) > 0 {
 			spread()
 		}
-		a.not = []sentence{say("location.limit.not-located"), say("location.limit.way")}
+		a.not = []sentence{say("location.limit.not-located"), way}
 		a.next = []sentence{say("location.next.again", commands...)}
 	case measure.NoPath:
 		head("location.outcome.no-path")
@@ -324,12 +346,18 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 
 	payload, family := word(l, "step", loc.Payload), word(l, "family", string(loc.Family))
 	if loc.Probes > 0 && loc.Payload != "" && loc.Family != "" {
-		a.because = append(a.because, say("location.because", i18n.Num("probes", loc.Probes), i18n.LTR("remote", clip(loc.Remote, 80)),
+		key := "location.because"
+		if r.back {
+			key = "location.because-back"
+		}
+		a.because = append(a.because, say(key, i18n.Num("probes", loc.Probes), i18n.LTR("remote", clip(loc.Remote, 80)),
 			payload.as("payload"), family.as("family"), i18n.Num("triggers", max(loc.Triggers, 0))))
 	}
-	if loc.Trigger.Control != "" && loc.Outcome != measure.NoPath {
+	if loc.Trigger.Control != "" && loc.Outcome != measure.NoPath && (!r.back || loc.Outcome == measure.Located) {
 		key := "location.control"
-		if len(loc.Trigger.Control) != len(loc.Trigger.Value) {
+		if r.back {
+			key = "location.control-back"
+		} else if len(loc.Trigger.Control) != len(loc.Trigger.Value) {
 			key = "location.control-other" // somebody else's traceroutes
 		}
 		a.because = append(a.because, say(key, i18n.LTR("control", clip(loc.Trigger.Control, 300))))
@@ -345,6 +373,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 func conduct(loc *measure.Location) []sentence {
 	var out []sentence
 	switch {
+	case loc.FromHelper && loc.Position != measure.InPath: // nothing more is known
 	case loc.Position == measure.OnPath,
 		// What the server itself swallows stands in no path.
 		loc.Position == measure.InPath && loc.Outcome != measure.AtEnd:
@@ -365,7 +394,7 @@ func conduct(loc *measure.Location) []sentence {
 	if loc.CopiesTTL {
 		out = append(out, say("location.copies-ttl"))
 	}
-	if loc.Payload == "resolver" {
+	if loc.Payload == "resolver" || loc.FromHelper {
 		return out // nothing was provoked
 	}
 	switch loc.Residual {
@@ -411,8 +440,14 @@ func (r *route) rows(l i18n.Lang, s stop) []hopRow {
 	first := hopRow{loss: "–", best: "–"}
 	switch s.ttl {
 	case 0:
+		if r.back {
+			return []hopRow{{hop: l.Number(0), address: r.remote, word: say("location.is-helper")}}
+		}
 		return []hopRow{{hop: l.Number(0), word: say("location.device")}}
 	case unreached:
+		if r.back {
+			return []hopRow{{hop: "…", word: say("location.device")}}
+		}
 		return []hopRow{{hop: "…", address: r.remote, word: say("location.not-reached")}}
 	}
 	first.hop = l.Number(int64(s.ttl))
@@ -422,6 +457,9 @@ func (r *route) rows(l i18n.Lang, s stop) []hopRow {
 	var out []hopRow
 	if s.server {
 		first.address, first.word = r.remote, say("location.is-server")
+		if r.back {
+			first.address, first.word = "", say("location.device")
+		}
 		out = append(out, first)
 		first = hopRow{best: "–"}
 	}
@@ -479,6 +517,9 @@ func (h hopRow) cells(l i18n.Lang) []string {
 // notes explain the table.
 func (r *route) notes() []sentence {
 	list := []sentence{say("location.note")}
+	if r.back {
+		list = []sentence{say("location.counted-back"), list[0]}
+	}
 	switch {
 	case r.followed:
 		list = append(list, say("location.followed"))

@@ -134,7 +134,7 @@ func noPath() *measure.Location {
 }
 
 func locations() []*measure.Location {
-	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself(), altered(), commandsAlike()}
+	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself(), altered(), commandsAlike(), wordsAltered(), wordsSomewhere()}
 }
 
 // redirected is a resolver whose questions are led to another one, here or
@@ -164,6 +164,24 @@ func commandsAlike() *measure.Location {
 	l := altered()
 	l.Measurement, l.Outcome, l.Kind, l.Set, l.Triggers, l.Position = "l4", measure.NoDifference, "", nil, 0, measure.PositionUnknown
 	l.Unknown = []measure.Why{measure.WhyWayBack, measure.WhyNoQuotes}
+	return l
+}
+
+// wordsAltered are a helper's, changed on the way from it.
+func wordsAltered() *measure.Location {
+	l := altered()
+	l.Measurement, l.FromHelper, l.ServerTTL, l.Residual = "l5", true, 0, ""
+	l.Trigger = measure.Trigger{Kind: "words", Control: "NOOP"}
+	l.Hops = l.Hops[:3]
+	return l
+}
+
+// wordsSomewhere are changed nobody knows where; the first router may do it.
+func wordsSomewhere() *measure.Location {
+	l := wordsAltered()
+	l.Measurement, l.Outcome, l.Kind, l.Set, l.Triggers, l.Position = "l6", measure.NotLocated, "", nil, 0, measure.PositionUnknown
+	l.Hops = append(l.Hops, measure.Hop{TTL: 4, Sent: 1, Answered: 1, Server: true})
+	l.ServerTTL, l.Unknown = 4, []measure.Why{measure.WhyBackQuotes}
 	return l
 }
 

@@ -88,18 +88,12 @@ func Mail(ctx context.Context, l *Log, m Meta, conn Conn, spec MailSpec, trust *
 // encryption: it reads the greeting and asks for the capabilities. What is
 // said is not kept.
 func MailReady(ctx context.Context, l *Log, conn Conn, protocol string) error {
-	clear := &meter{Conn: conn}
-	d := &dialogue{l: l, o: &measure.Observation{}, m: &measure.Mail{}, spec: MailSpec{Protocol: protocol}, conn: clear, meter: clear}
-	end := clear.begin(ctx, limits{total: mailTotal, silence: greetPatience, patience: greetPatience})
-	defer end()
-	if err := d.greeting(); err != nil {
+	t := Talk(ctx, l, conn, protocol)
+	defer t.End()
+	if err := t.Greeting(); err != nil {
 		return err
 	}
-	if d.m.Away {
-		return fmt.Errorf("the server turned this client away: %w", io.EOF)
-	}
-	_, err := d.capabilities()
-	return err
+	return t.Capabilities()
 }
 
 // MailCommands are the command by which a client begins encryption, and a

@@ -219,7 +219,7 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 			return err
 		}
 	}
-	if err := o.checkHelper(payload); err != nil {
+	if err := o.checkHelper(target, payload); err != nil {
 		return err
 	}
 	var p *place
@@ -283,10 +283,16 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		Lab: p.labName, Client: p.client, LabTime: p.labTime, Seed: int64(p.cfg.Seed), Targets: 1, Settings: "locate " + string(payload), Helpers: p.cfg.Helpers}
 	log := s.log("m1")
 	var spec locate.Spec
-	if o.helper != "" {
-		spec, err = s.atHelper(ctx, log, target, payload)
-	} else {
+	var back *locate.BackSpec
+	switch {
+	case o.helper == "":
 		spec, err = s.spec(ctx, log, target, payload, o)
+	case payload == locate.Mail:
+		if spec, err = s.atGreeter(ctx, log, target); err == nil {
+			back = s.backFrom(s.cfg.Helpers[0], target.Scheme, spec.Remote)
+		}
+	default:
+		spec, err = s.atHelper(ctx, log, target, payload)
 	}
 	if err != nil {
 		return err
@@ -296,7 +302,7 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 	if given(cmd, "budget") {
 		spec.CopyTriggers, spec.FarTriggers = -1, -1
 	}
-	m, list, err := s.find(ctx, log, "m1", target.URL, spec)
+	m, list, err := s.find(ctx, log, "m1", target.URL, spec, back)
 	if err != nil {
 		return hint(err, "see `govah locate -h`")
 	}
@@ -313,67 +319,6 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 		return exitCode(exitInterrupted)
 	}
 	return nil
-}
-
-// checkHelper says whether what is looked for can be looked for on the way to
-// a helper, and sets the run's helpers: that one or none.
-func (o *locateOptions) checkHelper(payload locate.Payload) error {
-	switch {
-	case o.helper == "":
-		o.helpers = []string{"none"}
-		return nil
-	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect || payload == locate.Resolver || payload == locate.Mail:
-		return usage("it goes with --payload tls, http or quic", "a helper is a web server: nothing is learned from it with the payload %s", payload)
-	case o.address != "":
-		return usage("leave --address out: the path is followed to the helper", "--helper and --address exclude each other")
-	case o.helper == "lab" && o.lab == "":
-		return usage("give the URL that `govah helper` printed", "--helper lab needs --lab")
-	case o.helper == "lab":
-		return nil // the lab's own
-	}
-	if err := check.ParseHelper(o.helper); err != nil {
-		return usage("run `govah helper` to get one", "%v", err)
-	}
-	o.helpers = []string{o.helper}
-	return nil
-}
-
-// atHelper is what to look for on the way to the run's first helper.
-func (s *search) atHelper(ctx context.Context, log *wire.Log, t measure.Target, payload locate.Payload) (locate.Spec, error) {
-	if len(s.cfg.Helpers) == 0 {
-		return locate.Spec{}, hint(errors.New("this emulated internet has no helper"), "leave --helper out")
-	}
-	host, port, err := check.HelperHost(s.cfg.Helpers[0])
-	if err != nil {
-		return locate.Spec{}, err // it was parsed before
-	}
-	addr, ok := s.pick(check.Resolve(ctx, *s.cfg, log, host))
-	if !ok {
-		return locate.Spec{}, hint(fmt.Errorf("no address of the helper %s was found", clean(host)), "give its URL with a numeric address")
-	}
-	answers := func(port uint16) bool {
-		conn, _ := wire.Connect(ctx, s.cfg.Network, log, wire.Meta{Role: measure.RoleControl, Stage: measure.StagePreflight},
-			wire.ConnectSpec{Remote: netip.AddrPortFrom(addr, port), Timeout: 3 * time.Second})
-		if conn != nil {
-			conn.Abort()
-		}
-		return conn != nil
-	}
-	// A helper takes plain requests at any port; devices look at 80.
-	other := uint16(80)
-	if open := answers(80); !open {
-		other = 0
-	} else if payload == locate.HTTP {
-		port, other = 80, port
-	}
-	spec := s.towards(netip.AddrPortFrom(addr, port), t, payload)
-	if spec.OtherPort = other; other == port {
-		spec.OtherPort = 0
-	}
-	if payload != locate.QUIC {
-		spec.Helper, spec.Trust = s.cfg.Helpers[0], &s.cfg.Trust
-	}
-	return spec, nil
 }
 
 // tellLocated keeps and prints what a search found. packets is the file of
@@ -552,11 +497,15 @@ func (s *search) country(a netip.Addr) string {
 }
 
 // find runs one search. The log may hold how the address was found.
-func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spec locate.Spec) (*measure.Measurement, []measure.Location, error) {
+func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spec locate.Spec, back *locate.BackSpec) (*measure.Measurement, []measure.Location, error) {
 	if s.packets != nil {
 		spec.Captured = func(list []wire.Packet) { s.packets.add(id, list) }
 	}
-	if err := locate.Run(ctx, s.cfg.Network, log, spec); err != nil {
+	err := locate.Run(ctx, s.cfg.Network, log, spec)
+	if err == nil {
+		err = s.back(ctx, log, back)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	m := s.measurement(log, id, target, ctx.Err() == nil)
@@ -737,6 +686,9 @@ type found struct {
 	sensitive bool
 	// line says that it is about the line and not about the target.
 	line bool
+	// greeter is where it was proven that words are altered, helper its host.
+	greeter netip.AddrPort
+	helper  string
 }
 
 // locatable collects findings as results come: one for each method and
@@ -808,6 +760,7 @@ func (l *locatable) add(r check.Result) {
 		}
 		key := string(f.Method) + " " + string(f.Family)
 		one := &found{target: t, addr: addr, payload: payload, method: f.Method, family: f.Family, trigger: f.Trigger.Kind, seen: seen, sensitive: slices.Contains(check.SensitiveCategories, r.Measurement.Category)}
+		one.greeter, one.helper = greeterOf(f, byID)
 		l.put(key, one)
 	}
 }
@@ -975,7 +928,11 @@ func (o *locator) locate(ctx context.Context, i int, key string, f *found) error
 	spec := o.s.towards(at, f.target, f.payload)
 	spec.Seed += uint64(i)
 	spec.Pace, spec.PaceAsk = o.connection, o.question
-	m, list, err := o.s.find(ctx, o.s.log(id), id, f.target.URL, spec)
+	back := o.s.backOf(f)
+	if back != nil {
+		back.Pace = o.connection
+	}
+	m, list, err := o.s.find(ctx, o.s.log(id), id, f.target.URL, spec, back)
 	if err != nil {
 		return err
 	}

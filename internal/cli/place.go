@@ -327,7 +327,8 @@ func mountHelper(ctx context.Context, running *sync.WaitGroup, w *lab.World, nam
 	if err != nil {
 		return "", err
 	}
-	s, err := helper.New(helper.Config{Network: m.Network(), Roots: w.Public(), Certificate: cert, Locate: w.ASN, Version: Version(),
+	m.Privilege()
+	s, err := helper.New(helper.Config{Network: m.Network(), SetTTL: m.SetTTL, Roots: w.Public(), Certificate: cert, Locate: w.ASN, Version: Version(),
 		Now:    func() time.Time { return w.Now().Add(-w.ClockError()) },
 		Limits: helper.Limits{LooksPerMinute: 1 << 20, LooksAtOnce: 512, ClientAtOnce: 512, Connections: 1 << 16, ConnectionsEach: 1 << 16, ClientBytes: 1 << 40}})
 	if err != nil {

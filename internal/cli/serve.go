@@ -41,11 +41,17 @@ With --mail it also greets mail clients, offers encryption (STARTTLS) and says
 goodbye: clients that know what it says see what is changed on the way. It takes
 no login and no message. Give the usual ports, since devices on the way look at
 those: smtp://0.0.0.0:587, imap://0.0.0.0:143, pop3://0.0.0.0:110, and with TLS
-from the start smtps://…:465, imaps://…:993, pop3s://…:995.`,
+from the start smtps://…:465, imaps://…:993, pop3s://…:995.
+
+With the right to capture packets (root, or once: setcap cap_net_raw+ep govah)
+the helper can also help a client find where its greeters' words are altered:
+it says them with TTLs that end them on the way, and tells what routers quote.
+It sees the packets of that client's connection, which it asked for, and no
+others, and keeps none. Without the right it does all else.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := host.New()
-			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: networkOf, Version: Version(), SYNTTL: host.SYNTTL}
+			cfg := helper.Config{Network: n, Roots: publicRoots(), Locate: networkOf, Version: Version(), SYNTTL: host.SYNTTL, SetTTL: host.SetTTL}
 			if (cert == "") != (key == "") {
 				return usage("give both, or neither for a key of its own", "--cert and --key belong together")
 			}

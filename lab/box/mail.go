@@ -14,16 +14,17 @@ import (
 type Mail struct {
 	Ports []int
 	// Does is of: mask, X's in the place of the command that begins encryption
-	// and of its offer; mask-offer, of the offer alone; refuse, it answers the
-	// command itself; swallow, the command does not get through; cut, it ends
-	// the connection on both sides.
+	// and of its offer; mask-offer, of the offer alone; mask-banner, asterisks in
+	// the greeting; refuse, it answers the command itself; swallow, the command
+	// does not get through; cut, it ends the connection on both sides.
 	Does []string
 	// Reply is what refuse answers, by the command's own line.
 	Reply func(line string) string
 	// Names, if not nil, says whether it meddles with a server.
 	Names func(netip.Addr) bool
 
-	flows map[mailFlow]*shift
+	flows  map[mailFlow]*shift
+	begins map[mailFlow]uint32 // the number of a server's first byte, for mask-banner
 }
 
 type mailFlow struct{ client, server netip.AddrPort }
@@ -118,6 +119,9 @@ func (m *Mail) up(f mailFlow, p *packet.Packet, emit Emit) bool {
 
 // down changes what a server says.
 func (m *Mail) down(f mailFlow, p *packet.Packet) {
+	if slices.Contains(m.Does, "mask-banner") {
+		m.banner(f, p)
+	}
 	if at, n := starts(p.Payload); n > 0 && (slices.Contains(m.Does, "mask") || slices.Contains(m.Does, "mask-offer")) {
 		// The last letter is kept (Cisco's inspect esmtp).
 		copy(p.Payload[at:], append(bytes.Repeat([]byte("X"), n-1), 'A'))
@@ -133,4 +137,25 @@ func (m *Mail) down(f mailFlow, p *packet.Packet) {
 		}
 		packet.Renumber(p.Raw, seq, ack, nil)
 	}
+}
+
+// banner puts asterisks in the place of a greeting, behind its first word.
+func (m *Mail) banner(f mailFlow, p *packet.Packet) {
+	if p.Flags&packet.SYN != 0 {
+		if m.begins == nil || len(m.begins) >= maxMailFlows {
+			m.begins = map[mailFlow]uint32{}
+		}
+		m.begins[f] = p.Seq + 1
+		return
+	}
+	if at, known := m.begins[f]; !known || p.Seq != at {
+		return
+	}
+	behind := false
+	for i, c := range p.Payload {
+		if behind = behind || c == ' '; behind && c > ' ' {
+			p.Payload[i] = '*'
+		}
+	}
+	packet.FixChecksums(p.Raw)
 }

@@ -20,6 +20,24 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	return c.Listen(ctx, "tcp", address)
 }
 
+// SetTTL gives what is sent on an accepted connection a TTL, or hop limit, from
+// now on, retransmissions included; 0 is the system's own.
+func SetTTL(c net.Conn, ttl int) error {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return unsupported("setting the TTL of such a connection")
+	}
+	if ttl == 0 {
+		ttl = -1
+	}
+	at, _ := t.RemoteAddr().(*net.TCPAddr)
+	if at == nil {
+		return net.ErrClosed
+	}
+	out := &conn{TCPConn: t, opt: optionsFor(at.AddrPort().Addr())}
+	return out.SetTTL(ttl)
+}
+
 // SYNTTL is the TTL, or hop limit, with which the SYN of a connection that
 // Listen accepted arrived, 0 unknown. It can be asked once.
 func SYNTTL(c net.Conn) (ttl int) {

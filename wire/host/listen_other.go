@@ -16,3 +16,6 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // SYNTTL is the TTL with which the SYN of a connection that Listen accepted
 // arrived, 0 unknown, as here.
 func SYNTTL(net.Conn) int { return 0 }
+
+// SetTTL is not possible here, where nothing that needs it is.
+func SetTTL(net.Conn, int) error { return unsupported("setting the TTL of an accepted connection") }

@@ -1,0 +1,318 @@
+package locate
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"govah/measure"
+	"govah/wire"
+)
+
+// What a device changes of a server's words has passed it before it is read
+// here. A helper's greeter can be asked to say them with TTLs that end them on
+// the way: what the routers quote of them is whole before the device and
+// altered behind it, as with a command on the way out (alter.go). The helper
+// must be allowed to capture packets, to hear its routers.
+
+// BackSpec says whose words are followed.
+type BackSpec struct {
+	Remote   netip.AddrPort // the greeter's, as it is reached from here
+	Protocol string         // smtp, imap, pop3
+	Name     string         // the helper's
+	Helper   string         // its URL
+	Trust    *wire.Trust    // verifies its certificate
+	// Pace waits before each new connection to the greeter; nil does not.
+	Pace func(context.Context) error
+	Seed uint64
+}
+
+// backTTLs is how many TTLs one dialogue tries: it may last half a minute.
+const backTTLs = 8
+
+// wayBack is a search on the way from a helper to this device.
+type wayBack struct {
+	r       *run
+	spec    BackSpec
+	meta    wire.Meta
+	marker  string
+	port    uint16
+	used    time.Time
+	ordered []word // what the helper was asked to say last
+	seen    []*measure.Observation
+}
+
+// word is something that the greeter is to say with a TTL: words that arrive
+// altered, or what it answers to the harmless command.
+type word struct {
+	ttl      int
+	harmless bool
+}
+
+// Back looks for what alters a greeter's words on their way to this device. It
+// first reads them: of what arrives as it was said nothing is looked for. A
+// helper that has no such greeter, that does not know the question, or may not
+// capture packets, ends it. What it finds out is in the log; Infer concludes.
+func Back(ctx context.Context, n wire.Network, log *wire.Log, spec BackSpec) error {
+	if !spec.Remote.IsValid() || spec.Helper == "" || spec.Trust == nil {
+		return errors.New("locate: no greeter to follow the way back from")
+	}
+	spec.Remote = netip.AddrPortFrom(spec.Remote.Addr().Unmap(), spec.Remote.Port())
+	r := newRun(n, log, Spec{Remote: spec.Remote, Seed: spec.Seed, Pace: spec.Pace})
+	b := &wayBack{r: r, spec: spec, port: r.newPort(), meta: wire.Meta{Role: measure.RoleHelper, Stage: measure.StageLocate, Experiment: measure.ExpWayBack}}
+	var marker [16]byte
+	rand.Read(marker[:]) // never fails
+	b.marker = hex.EncodeToString(marker[:])
+	if b.order(ctx, false) {
+		if greeting, capabilities := b.altered(ctx); greeting || capabilities {
+			b.search(ctx, !capabilities)
+		}
+	}
+	return nil
+}
+
+// altered holds the dialogue as a client does, and says what of the greeter's
+// words in the clear does not arrive as the helper says that they are.
+func (b *wayBack) altered(ctx context.Context) (greeting, capabilities bool) {
+	reply, _ := wire.AskHelper(ctx, b.r.n, b.r.log, b.meta, b.spec.Helper, measure.HelperRequest{Wants: []string{"mail"}}, b.spec.Trust)
+	if reply == nil {
+		return false, false
+	}
+	i := slices.IndexFunc(reply.Mail, func(g measure.MailGreeter) bool {
+		return g.Port == int(b.spec.Remote.Port()) && g.Protocol == b.spec.Protocol && !g.Implicit
+	})
+	if i < 0 {
+		return false, false
+	}
+	conn := b.connect(ctx)
+	if conn == nil {
+		return false, false
+	}
+	defer b.hangUp(conn)
+	o := wire.Mail(ctx, b.r.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageLocate, Experiment: measure.ExpMailGreeter}, conn,
+		wire.MailSpec{Protocol: b.spec.Protocol, Name: b.spec.Name, Known: &reply.Mail[i]}, b.spec.Trust)
+	return differs(o)
+}
+
+// differs says what of a greeter's words in the clear arrived otherwise.
+func differs(o *measure.Observation) (greeting, capabilities bool) {
+	m := o.Mail
+	return m.Greeting != "" && m.Greeting != m.Known.Greeting, m.Before != nil && !slices.Equal(m.Before, m.Known.Before)
+}
+
+func (b *wayBack) connect(ctx context.Context) wire.Conn {
+	for range connects {
+		if b.r.pace(ctx) != nil || !b.used.IsZero() && wire.Sleep(ctx, reopen-time.Since(b.used)) != nil {
+			return nil
+		}
+		limited, cancel := context.WithTimeout(ctx, connectTime)
+		conn, err := b.r.n.Dial(limited, wire.DialSpec{Flow: wire.Flow{Local: b.r.local(b.port), Remote: b.spec.Remote}})
+		cancel()
+		b.used = time.Now()
+		if err == nil {
+			return conn
+		}
+		b.port = b.r.newPort()
+	}
+	return nil
+}
+
+// hangUp ends a connection so that its port is free for the next: routers
+// spread flows over equal-cost ways.
+func (b *wayBack) hangUp(conn wire.Conn) {
+	conn.Abort()
+	b.used = time.Now()
+}
+
+// order asks for words, takes down what came of those before, and says whether
+// the helper is able. The greeting is said once a dialogue: it is either the
+// word itself or is said as ever.
+func (b *wayBack) order(ctx context.Context, greeting bool, words ...word) bool {
+	q := measure.HelperBackRequest{Schema: 1, Marker: b.marker, Port: int(b.spec.Remote.Port())}
+	if !greeting && len(words) > 0 {
+		q.TTLs = []int{0}
+	}
+	for _, w := range words {
+		q.TTLs = append(q.TTLs, w.ttl)
+	}
+	got, _ := wire.AskBack(ctx, b.r.n, b.r.log, b.meta, b.spec.Helper, b.spec.Remote.Addr(), q, b.spec.Trust)
+	if got == nil || !got.Able {
+		return false
+	}
+	for i, s := range got.List {
+		if i < len(b.ordered) && b.ordered[i].ttl == s.TTL {
+			b.note(b.ordered[i], s)
+		}
+	}
+	b.ordered = words
+	return true
+}
+
+// say has words said in one dialogue, and takes down what came of them.
+func (b *wayBack) say(ctx context.Context, greeting bool, words ...word) []*measure.Observation {
+	before := len(b.seen)
+	if !b.order(ctx, greeting, words...) {
+		return nil
+	}
+	conn := b.connect(ctx)
+	if conn == nil {
+		return nil
+	}
+	talk := wire.Talk(ctx, b.r.log, conn, b.spec.Protocol)
+	err := talk.Greeting()
+	for _, w := range words {
+		switch {
+		case greeting || err != nil:
+		case w.harmless:
+			err = talk.Harmless()
+		default:
+			err = talk.Capabilities()
+		}
+	}
+	b.order(ctx, false) // what ended a dialogue is no reason not to be told of it
+	talk.End()
+	b.hangUp(conn)
+	return b.seen[before:]
+}
+
+// search has the words said with one TTL after the other until they are quoted
+// altered, or arrive; then the altered ones again, and the harmless ones with
+// the same TTL.
+func (b *wayBack) search(ctx context.Context, greeting bool) {
+	n := backTTLs
+	if greeting {
+		n = 1
+	}
+	for from := 1; from <= maxTTL; from += n {
+		var words []word
+		for _, k := range seq(from, from+n-1) {
+			words = append(words, word{ttl: k})
+		}
+		list := b.say(ctx, greeting, words...)
+		if len(list) == 0 {
+			return
+		}
+		for _, o := range list {
+			switch {
+			case seen(o, "altered"):
+				again, harmless := word{ttl: o.TTL}, word{o.TTL, true}
+				if greeting {
+					b.say(ctx, true, again)
+					b.say(ctx, false, harmless, harmless)
+				} else {
+					b.say(ctx, false, again, harmless, again, harmless)
+				}
+				return
+			case o.Path.Outcome == "answered":
+				return
+			}
+		}
+	}
+}
+
+// note makes an observation of what the helper says came of its words.
+func (b *wayBack) note(w word, s measure.Said) {
+	meta := b.meta
+	if w.harmless {
+		meta.ControlKind = measure.ControlKnown
+	}
+	log := b.r.log
+	o := log.Begin(measure.StepPath, meta)
+	o.Helper, o.Remote, o.Family, o.ASN = b.spec.Helper, b.spec.Remote.String(), wire.FamilyOf(b.spec.Remote.Addr()), log.ASN(b.spec.Remote.Addr().String())
+	o.TTL, o.Payload, o.Mail = s.TTL, string(Mail), &measure.Mail{Protocol: b.spec.Protocol}
+	o.Path = &measure.Path{Probe: "data", Outcome: s.Outcome, Sends: s.Sends, LocalPort: s.Port, RTTUS: s.RTTUS, Captured: true}
+	switch s.Outcome {
+	case "arrived":
+		o.Path.Outcome = "answered"
+	case "silent":
+		o.Failure = measure.GenericTimeout
+	case "expired":
+		said, _ := base64.StdEncoding.DecodeString(s.Text)
+		quote, _ := base64.StdEncoding.DecodeString(s.Quoted)
+		o.Path.ICMP = &measure.ICMP{From: s.Router, Type: s.Type, Code: s.Code, AtUS: log.Since(time.Now()), ASN: log.ASN(s.Router), Quoted: compare(quote, said)}
+	}
+	log.End(o)
+	b.seen = append(b.seen, o)
+}
+
+// wayBackKey ends the key of a group of observations that are of the way back.
+const wayBackKey = " back"
+
+// toldBack says that it is known what of a greeter's words arrives altered, and
+// that, if any does, it was followed.
+func toldBack(m *measure.Measurement, remote string) bool {
+	return slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
+		if o.Stage != measure.StageLocate || o.Remote != remote {
+			return false
+		}
+		if o.Experiment == measure.ExpMailGreeter && o.Mail != nil && o.Mail.Known != nil && o.Failure == measure.NoFailure {
+			greeting, capabilities := differs(&o)
+			return !greeting && !capabilities
+		}
+		return o.Step == measure.StepPath && o.Experiment == measure.ExpWayBack
+	})
+}
+
+// backLocation concludes from what a helper says became of its words.
+func backLocation(list []*measure.Observation) measure.Location {
+	e := &evidence{}
+	l := measure.Location{FromHelper: true, Position: measure.PositionUnknown}
+	table := map[int]*measure.Hop{}
+	for _, o := range list {
+		l.Remote, l.RemoteASN, l.Family, l.Payload = o.Remote, o.ASN, o.Family, o.Payload
+		l.Trigger = measure.Trigger{Kind: "words", Control: "NOOP"}
+		l.Probes += max(1, o.Path.Sends)
+		if o.ControlKind == "" {
+			e.tests = append(e.tests, o)
+		} else {
+			e.quotes = append(e.quotes, o)
+		}
+		if o.TTL < 1 || o.TTL > maxTTL {
+			continue
+		}
+		h := table[o.TTL]
+		if h == nil {
+			h = &measure.Hop{TTL: o.TTL}
+			table[o.TTL] = h
+			e.far = max(e.far, o.TTL)
+		}
+		h.Sent++
+		if o.Path.Outcome != "silent" {
+			h.Answered++
+		}
+		h.Server = h.Server || o.Path.Outcome == "answered"
+		i := o.Path.ICMP
+		if i == nil || i.From == "" {
+			continue
+		}
+		n := slices.IndexFunc(h.Routers, func(r measure.Router) bool { return r.Address == i.From })
+		if n < 0 {
+			h.Routers = append(h.Routers, measure.Router{Address: i.From, ASN: i.ASN, RTTUS: o.Path.RTTUS, Followed: true})
+		} else {
+			h.Routers[n].RTTUS = min(h.Routers[n].RTTUS, o.Path.RTTUS)
+		}
+	}
+	for k := 1; k <= e.far; k++ {
+		if table[k] == nil {
+			table[k] = &measure.Hop{TTL: k}
+		}
+		l.Hops = append(l.Hops, *table[k])
+		if table[k].Server && l.ServerTTL == 0 {
+			l.ServerTTL = k
+		}
+	}
+	if !e.alters(&l) {
+		l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyBackQuotes}
+		for _, t := range e.tests {
+			if seen(t, "altered") {
+				l.Triggers++
+			}
+		}
+	}
+	return l
+}
