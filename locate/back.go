@@ -243,14 +243,14 @@ func (b *wayBack) note(w word, s measure.Said) {
 // wayBackKey ends the key of a group of observations that are of the way back.
 const wayBackKey = " back"
 
-// toldBack says that it is known what of a greeter's words arrives altered, and
-// that, if any does, it was followed.
-func toldBack(m *measure.Measurement, remote string) bool {
+// toldBack says that a helper's words were followed on their way here, or that
+// those of the greeter at that address arrive as they are said.
+func toldBack(m *measure.Measurement, l *measure.Location) bool {
 	return slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
-		if o.Stage != measure.StageLocate || o.Remote != remote {
+		if o.Stage != measure.StageLocate || o.Family != l.Family {
 			return false
 		}
-		if o.Experiment == measure.ExpMailGreeter && o.Mail != nil && o.Mail.Known != nil && o.Failure == measure.NoFailure {
+		if o.Experiment == measure.ExpMailGreeter && o.Mail != nil && o.Mail.Known != nil && o.Failure == measure.NoFailure && o.Remote == l.Remote {
 			greeting, capabilities := differs(&o)
 			return !greeting && !capabilities
 		}

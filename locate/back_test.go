@@ -102,7 +102,16 @@ func TestWayBack(t *testing.T) {
 			}
 			list := func(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
 			silent, brief := draw(20), draw(20)
-			tables := fmt.Sprintf("hops = %d\nsilent = %s\nbrief = %s\ndelay = \"2ms\"\n", hops, list(silent), list(brief))
+			nat, rate, equal := !v6 && r.IntN(3) == 0, 0, []int{}
+			if r.IntN(5) == 0 {
+				rate = 2 + r.IntN(19)
+			}
+			for h := 2; h <= hops; h++ {
+				if r.IntN(4) == 0 {
+					equal = append(equal, h)
+				}
+			}
+			tables := fmt.Sprintf("hops = %d\nsilent = %s\nbrief = %s\nequal = %s\nways = 3\nnat = %v\nicmp-per-second = %d\ndelay = \"2ms\"\n", hops, list(silent), list(brief), list(equal), nat, rate)
 			if kind.does != "" {
 				tables += fmt.Sprintf("[client-network.mail]\nat = %d\nin-path = true\ndoes = [%q]\n", link-1, kind.does)
 			}

@@ -95,7 +95,7 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 			l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
 				return o.Stage == measure.StageLocate && o.Step == measure.StepHelper && o.Experiment != measure.ExpWayBack
 			})
-			if toldBack(m, l.Remote) {
+			if toldBack(m, &l) {
 				l.Unknown = slices.DeleteFunc(l.Unknown, func(w measure.Why) bool { return w == measure.WhyWayBack })
 			}
 		}
