@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"govah/measure"
 )
 
 func TestPolicy(t *testing.T) {
@@ -134,16 +136,20 @@ func TestLimiterForgets(t *testing.T) {
 func TestLimiterForgetsWhenNobodyComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(Limits{}.withDefaults())
-		s := &Server{limiter: l, log: newArrivals()}
+		s := &Server{limiter: l, log: newArrivals(), back: newOrders()}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go s.forget(ctx)
 		s.log.count(s.log.open(1, 2, 3), []byte("first bytes"))
+		s.back.answer(ctx, 1, measure.HelperBackRequest{TTLs: []int{3}})
 		l.stream(netip.MustParseAddr("192.0.2.1"), 10)(10)
 		time.Sleep(forgetAfter + 2*time.Minute)
 		synctest.Wait()
 		if len(l.clients) != 0 {
 			t.Errorf("%d clients kept after %v", len(l.clients), forgetAfter+2*time.Minute)
+		}
+		if len(s.back.list) != 0 {
+			t.Errorf("an order kept after %v", forgetAfter+2*time.Minute)
 		}
 		if len(s.log.list) != 0 {
 			t.Errorf("first bytes kept after %v", forgetAfter+2*time.Minute)

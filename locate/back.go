@@ -260,52 +260,28 @@ func toldBack(m *measure.Measurement, l *measure.Location) bool {
 
 // backLocation concludes from what a helper says became of its words.
 func backLocation(list []*measure.Observation) measure.Location {
-	e := &evidence{}
-	l := measure.Location{FromHelper: true, Position: measure.PositionUnknown}
-	table := map[int]*measure.Hop{}
+	e := &evidence{flow: list[0].Path.LocalPort}
+	l := measure.Location{FromHelper: true, Position: measure.PositionUnknown, Remote: list[0].Remote, RemoteASN: list[0].ASN,
+		Family: list[0].Family, Payload: list[0].Payload, Trigger: measure.Trigger{Kind: "words", Control: "NOOP"}}
 	for _, o := range list {
-		l.Remote, l.RemoteASN, l.Family, l.Payload = o.Remote, o.ASN, o.Family, o.Payload
-		l.Trigger = measure.Trigger{Kind: "words", Control: "NOOP"}
+		if o.TTL < 1 || o.TTL > maxTTL {
+			continue
+		}
 		l.Probes += max(1, o.Path.Sends)
 		if o.ControlKind == "" {
 			e.tests = append(e.tests, o)
 		} else {
 			e.quotes = append(e.quotes, o)
 		}
-		if o.TTL < 1 || o.TTL > maxTTL {
-			continue
-		}
-		h := table[o.TTL]
-		if h == nil {
-			h = &measure.Hop{TTL: o.TTL}
-			table[o.TTL] = h
-			e.far = max(e.far, o.TTL)
-		}
-		h.Sent++
-		if o.Path.Outcome != "silent" {
-			h.Answered++
-		}
-		h.Server = h.Server || o.Path.Outcome == "answered"
-		i := o.Path.ICMP
-		if i == nil || i.From == "" {
-			continue
-		}
-		n := slices.IndexFunc(h.Routers, func(r measure.Router) bool { return r.Address == i.From })
-		if n < 0 {
-			h.Routers = append(h.Routers, measure.Router{Address: i.From, ASN: i.ASN, RTTUS: o.Path.RTTUS, Followed: true})
-		} else {
-			h.Routers[n].RTTUS = min(h.Routers[n].RTTUS, o.Path.RTTUS)
+		e.far = max(e.far, o.TTL)
+		if o.Path.Outcome == "answered" && (e.server == 0 || o.TTL < e.server) {
+			e.server = o.TTL
 		}
 	}
-	for k := 1; k <= e.far; k++ {
-		if table[k] == nil {
-			table[k] = &measure.Hop{TTL: k}
-		}
-		l.Hops = append(l.Hops, *table[k])
-		if table[k].Server && l.ServerTTL == 0 {
-			l.ServerTTL = k
-		}
+	if e.server > 0 {
+		e.far = e.server // with more they arrive as well
 	}
+	l.ServerTTL, l.Hops = e.server, hops(list, e)
 	if !e.alters(&l) {
 		l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyBackQuotes}
 		for _, t := range e.tests {

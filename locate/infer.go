@@ -920,7 +920,7 @@ func hops(list []*measure.Observation, e *evidence) []measure.Hop {
 			h = &measure.Hop{TTL: o.TTL}
 			table[o.TTL] = h
 		}
-		if o.Role == measure.RoleControl {
+		if o.Role != measure.RoleTest {
 			h.Sent += max(1, o.Path.Sends)
 			if o.Path.Outcome != "silent" && o.Path.Outcome != "unconnected" {
 				h.Answered++

@@ -264,7 +264,7 @@ func TestTextSummaryCountsLocations(t *testing.T) {
 		return b.String()
 	}
 	alone := end(nil, locations())
-	if !strings.HasPrefix(alone, "The place of what interferes was found on 5 of 10 paths followed.\n6 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
+	if !strings.HasPrefix(alone, "The place of what interferes was found on 6 of 12 paths followed.\n6 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
 		t.Errorf("without verdicts the summary is\n%s", alone)
 	}
 	both := end([]Entry{sampleTLSReset()}, locations()[:1])
@@ -394,8 +394,8 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 	for _, l := range i18n.Langs {
 		page := htmlOf(t, l, sourceWith(samples(), locations()))
 		s := checkPage(t, page)
-		if s.elements["article"] != 10+10 || s.elements["figure"] != 12+10 || strings.Count(page, `class="route"`) != 10 {
-			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, ten without, and one without a path",
+		if s.elements["article"] != 10+12 || s.elements["figure"] != 12+12 || strings.Count(page, `class="route"`) != 12 {
+			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, twelve without, and one without a path",
 				l, s.elements["article"], s.elements["figure"], strings.Count(page, `class="route"`))
 		}
 		start := strings.Index(page, `id="t1" class="card confirmed"`)
@@ -411,7 +411,7 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 		}
 	}
 	page := checkedAlone(t, i18n.English, locations()...)
-	if !strings.Contains(page, "<h1>The place of what interferes was found on 5 of 10 paths followed.</h1>") {
+	if !strings.Contains(page, "<h1>The place of what interferes was found on 6 of 12 paths followed.</h1>") {
 		t.Error("a file without verdicts has no heading of its own")
 	}
 	same := locatedInjector()

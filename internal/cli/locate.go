@@ -63,6 +63,9 @@ more often than --budget says.
                                                 in an emulated internet
   govah locate --helper URL https://example.org on the way to your own helper,
                                                 which tells what arrives
+  govah locate --helper URL smtp://HELPER       and back from its mail server:
+                                                what alters its words, if it
+                                                may capture packets
   govah locate --pcap CONTROL.pcap TEST.pcap    from two saved traceroutes,
                                                 CenTrace's for example
 

@@ -23,7 +23,7 @@ func (o *locateOptions) checkHelper(t measure.Target, payload locate.Payload) er
 		o.helpers = []string{"none"}
 		return nil
 	case payload == locate.DNS || payload == locate.TCP || payload == locate.Connect || payload == locate.Resolver:
-		return usage("it goes with --payload tls, http, quic or mail", "a helper is a web server: nothing is learned from it with the payload %s", payload)
+		return usage("it goes with --payload tls, http or quic, or with the helper's mail server as the target", "a helper is a web server: nothing is learned from it with the payload %s", payload)
 	case o.address != "":
 		return usage("leave --address out: the path is followed to the helper", "--helper and --address exclude each other")
 	case o.helper == "lab" && o.lab == "":
