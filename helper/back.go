@@ -141,13 +141,12 @@ func (o *orders) take(from netip.Addr, port int) *order {
 // dying is a connection on which some of the words die on the way.
 type dying struct {
 	net.Conn
-	ctx     context.Context
-	s       *Server
-	order   *order
-	remote  netip.AddrPort
-	capture wire.Capture
-	said    int             // how much of the order
-	stale   map[uint32]bool // sequence numbers of what was said before
+	ctx   context.Context
+	s     *Server
+	order *order
+	flow  wire.Flow
+	said  int             // how much of the order
+	stale map[uint32]bool // sequence numbers of what was said before
 }
 
 // dying is the connection c to the greeter at a port, if the client has asked
@@ -171,18 +170,10 @@ func (s *Server) dying(ctx context.Context, port int, c net.Conn) *dying {
 	default:
 		return nil
 	}
-	capture, err := s.cfg.Network.Capture(ctx, wire.Flow{Local: local, Remote: remote})
-	if err != nil {
-		<-s.back.dying
-		return nil
-	}
-	return &dying{Conn: c, ctx: ctx, s: s, order: x, remote: remote, capture: capture, stale: map[uint32]bool{}}
+	return &dying{Conn: c, ctx: ctx, s: s, order: x, flow: wire.Flow{Local: local, Remote: remote}, stale: map[uint32]bool{}}
 }
 
-func (d *dying) end() {
-	d.capture.Close()
-	<-d.s.back.dying
-}
+func (d *dying) end() { <-d.s.back.dying }
 
 // Write says the greeting or one answer, with the TTL that was asked for.
 func (d *dying) Write(b []byte) (int, error) {
@@ -191,13 +182,20 @@ func (d *dying) Write(b []byte) (int, error) {
 		ttl = d.order.ttls[d.said]
 		d.said++
 	}
-	d.capture.Take() // what is older
-	if ttl == 0 || len(b) > maxSaid || d.s.cfg.SetTTL(d.Conn, ttl) != nil {
+	if ttl == 0 || len(b) > maxSaid {
+		return d.Conn.Write(b)
+	}
+	capture, err := d.s.cfg.Network.Capture(d.ctx, d.flow)
+	if err != nil {
+		return d.Conn.Write(b)
+	}
+	defer capture.Close()
+	if d.s.cfg.SetTTL(d.Conn, ttl) != nil {
 		return d.Conn.Write(b)
 	}
 	d.under(true)
-	said := measure.Said{TTL: ttl, Port: int(d.remote.Port()), Text: base64.StdEncoding.EncodeToString(b)}
-	w := words{d: d, said: &said}
+	said := measure.Said{TTL: ttl, Port: int(d.flow.Remote.Port()), Text: base64.StdEncoding.EncodeToString(b)}
+	w := words{d: d, capture: capture, said: &said}
 	n, err := d.Conn.Write(b)
 	for began := time.Now(); err == nil && !w.heard() && time.Since(began) < sayTime; {
 		if wire.Sleep(d.ctx, sayTick) != nil {
@@ -227,6 +225,7 @@ func (d *dying) under(way bool) {
 // words are under way.
 type words struct {
 	d           *dying
+	capture     wire.Capture
 	said        *measure.Said
 	seq, quoted uint32
 	next        uint32 // the sequence number behind them
@@ -235,7 +234,7 @@ type words struct {
 
 // heard looks at what has been captured, and says whether it ends the waiting.
 func (w *words) heard() bool {
-	list, _ := w.d.capture.Take()
+	list, _ := w.capture.Take()
 	for _, c := range list {
 		p, err := packet.Parse(c.Data)
 		switch {
@@ -244,7 +243,7 @@ func (w *words) heard() bool {
 			q, err := packet.ParseQuote(p.Quoted)
 			// Numbers may be others behind a firewall that gives out its own;
 			// what was said before has been acknowledged, and may be quoted late.
-			if c.Sent || err != nil || q.Dst != w.d.remote || !expired(&p) || !carries(p.Quoted) || w.d.stale[q.Seq] {
+			if c.Sent || err != nil || q.Dst != w.d.flow.Remote || !expired(&p) || !carries(p.Quoted) || w.d.stale[q.Seq] {
 				continue
 			}
 			w.quoted = q.Seq

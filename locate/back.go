@@ -37,14 +37,16 @@ const backTTLs = 8
 
 // wayBack is a search on the way from a helper to this device.
 type wayBack struct {
-	r       *run
-	spec    BackSpec
-	meta    wire.Meta
-	marker  string
-	port    uint16
-	used    time.Time
-	ordered []word // what the helper was asked to say last
-	seen    []*measure.Observation
+	r      *run
+	spec   BackSpec
+	meta   wire.Meta
+	marker string
+	port   uint16
+	used   time.Time
+	// ordered is what the helper was asked to say last, greeting whether that
+	// is its greeting.
+	ordered  []word
+	greeting bool
 }
 
 // word is something that the greeter is to say with a TTL: words that arrive
@@ -68,7 +70,7 @@ func Back(ctx context.Context, n wire.Network, log *wire.Log, spec BackSpec) err
 	var marker [16]byte
 	rand.Read(marker[:]) // never fails
 	b.marker = hex.EncodeToString(marker[:])
-	if b.order(ctx, false) {
+	if _, able := b.order(ctx, false); able {
 		if greeting, capabilities := b.altered(ctx); greeting || capabilities {
 			b.search(ctx, !capabilities)
 		}
@@ -129,10 +131,10 @@ func (b *wayBack) hangUp(conn wire.Conn) {
 	b.used = time.Now()
 }
 
-// order asks for words, takes down what came of those before, and says whether
-// the helper is able. The greeting is said once a dialogue: it is either the
-// word itself or is said as ever.
-func (b *wayBack) order(ctx context.Context, greeting bool, words ...word) bool {
+// order asks for words, and takes down what came of those before. It says
+// whether the helper is able. The greeting is said once a dialogue: it is
+// either the word itself or is said as ever.
+func (b *wayBack) order(ctx context.Context, greeting bool, words ...word) (list []*measure.Observation, ok bool) {
 	q := measure.HelperBackRequest{Schema: 1, Marker: b.marker, Port: int(b.spec.Remote.Port())}
 	if !greeting && len(words) > 0 {
 		q.TTLs = []int{0}
@@ -142,42 +144,39 @@ func (b *wayBack) order(ctx context.Context, greeting bool, words ...word) bool 
 	}
 	got, _ := wire.AskBack(ctx, b.r.n, b.r.log, b.meta, b.spec.Helper, b.spec.Remote.Addr(), q, b.spec.Trust)
 	if got == nil || !got.Able {
-		return false
+		return nil, false
 	}
 	for i, s := range got.List {
 		if i < len(b.ordered) && b.ordered[i].ttl == s.TTL {
-			b.note(b.ordered[i], s)
+			list = append(list, b.note(b.ordered[i], s))
 		}
 	}
-	b.ordered = words
-	return true
+	b.ordered, b.greeting = words, greeting
+	return list, true
 }
 
-// say has words said in one dialogue, and takes down what came of them.
-func (b *wayBack) say(ctx context.Context, greeting bool, words ...word) []*measure.Observation {
-	before := len(b.seen)
-	if !b.order(ctx, greeting, words...) {
-		return nil
-	}
+// listen holds the dialogue that was ordered, orders the next, and gives what
+// came of this one.
+func (b *wayBack) listen(ctx context.Context, greeting bool, next ...word) []*measure.Observation {
 	conn := b.connect(ctx)
 	if conn == nil {
 		return nil
 	}
+	defer b.hangUp(conn)
 	talk := wire.Talk(ctx, b.r.log, conn, b.spec.Protocol)
 	err := talk.Greeting()
-	for _, w := range words {
+	for _, w := range b.ordered {
 		switch {
-		case greeting || err != nil:
+		case b.greeting || err != nil: // of what ended a dialogue the helper tells all the same
 		case w.harmless:
 			err = talk.Harmless()
 		default:
 			err = talk.Capabilities()
 		}
 	}
-	b.order(ctx, false) // what ended a dialogue is no reason not to be told of it
 	talk.End()
-	b.hangUp(conn)
-	return b.seen[before:]
+	list, _ := b.order(ctx, greeting, next...)
+	return list
 }
 
 // search has the words said with one TTL after the other until they are quoted
@@ -188,35 +187,53 @@ func (b *wayBack) search(ctx context.Context, greeting bool) {
 	if greeting {
 		n = 1
 	}
-	for from := 1; from <= maxTTL; from += n {
-		var words []word
-		for _, k := range seq(from, from+n-1) {
+	from := func(k int) (words []word) {
+		for _, k := range seq(k, min(k+n-1, maxTTL)) {
 			words = append(words, word{ttl: k})
 		}
-		list := b.say(ctx, greeting, words...)
-		if len(list) == 0 {
-			return
-		}
+		return words
+	}
+	if _, ok := b.order(ctx, greeting, from(1)...); !ok {
+		return
+	}
+	for k := 1; k <= maxTTL; {
+		list := b.listen(ctx, greeting, from(k+n)...)
 		for _, o := range list {
 			switch {
 			case seen(o, "altered"):
-				again, harmless := word{ttl: o.TTL}, word{o.TTL, true}
-				if greeting {
-					b.say(ctx, true, again)
-					b.say(ctx, false, harmless, harmless)
-				} else {
-					b.say(ctx, false, again, harmless, again, harmless)
-				}
+				b.confirm(ctx, greeting, o.TTL)
 				return
 			case o.Path.Outcome == "answered":
+				b.order(ctx, false)
 				return
 			}
 		}
+		if len(list) == 0 {
+			break
+		}
+		if k += len(list); len(list) < n { // the dialogue ended
+			b.order(ctx, greeting, from(k)...)
+		}
 	}
+	b.order(ctx, false)
+}
+
+// confirm has the altered words said again, and the harmless ones, at the TTL
+// where they were altered.
+func (b *wayBack) confirm(ctx context.Context, greeting bool, ttl int) {
+	again, harmless := word{ttl: ttl}, word{ttl, true}
+	if !greeting {
+		b.order(ctx, false, again, harmless, again, harmless)
+		b.listen(ctx, false)
+		return
+	}
+	b.order(ctx, true, again)
+	b.listen(ctx, false, harmless, harmless)
+	b.listen(ctx, false)
 }
 
 // note makes an observation of what the helper says came of its words.
-func (b *wayBack) note(w word, s measure.Said) {
+func (b *wayBack) note(w word, s measure.Said) *measure.Observation {
 	meta := b.meta
 	if w.harmless {
 		meta.ControlKind = measure.ControlKnown
@@ -237,7 +254,7 @@ func (b *wayBack) note(w word, s measure.Said) {
 		o.Path.ICMP = &measure.ICMP{From: s.Router, Type: s.Type, Code: s.Code, AtUS: log.Since(time.Now()), ASN: log.ASN(s.Router), Quoted: compare(quote, said)}
 	}
 	log.End(o)
-	b.seen = append(b.seen, o)
+	return o
 }
 
 // wayBackKey ends the key of a group of observations that are of the way back.

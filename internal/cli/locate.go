@@ -156,6 +156,7 @@ func payloadOf(t measure.Target, given string) (locate.Payload, error) {
 // check.
 const (
 	locateBytes      = 60_000
+	backBytes        = 120_000 // a dozen exchanges with the helper
 	locateTime       = 20 * time.Second
 	gentleLocateTime = 15 * time.Second
 	locateTriggers   = locate.DefaultTriggers + locate.DefaultCopyTriggers
@@ -256,6 +257,9 @@ func (a *app) locateTarget(cmd *cobra.Command, arg string, o *locateOptions) (er
 			if !given(cmd, "budget") {
 				plan.Triggers += locate.DefaultFarTriggers
 			}
+		}
+		if o.helper != "" && payload == locate.Mail {
+			plan.Bytes, plan.Duration = plan.Bytes+backBytes, plan.Duration+locateTime
 		}
 		if payload == locate.DNS || payload == locate.Resolver {
 			for _, r := range s.resolvers(o.resolver != "") {
