@@ -195,7 +195,7 @@ func (d *dying) Write(b []byte) (int, error) {
 	}
 	d.under(true)
 	said := measure.Said{TTL: ttl, Port: int(d.flow.Remote.Port()), Text: base64.StdEncoding.EncodeToString(b)}
-	w := words{d: d, capture: capture, said: &said}
+	w := underWay{d: d, capture: capture, said: &said}
 	n, err := d.Conn.Write(b)
 	for began := time.Now(); err == nil && !w.heard() && time.Since(began) < sayTime; {
 		if wire.Sleep(d.ctx, sayTick) != nil {
@@ -222,8 +222,8 @@ func (d *dying) under(way bool) {
 	d.s.back.mu.Unlock()
 }
 
-// words are under way.
-type words struct {
+// underWay are words that were said and have not arrived.
+type underWay struct {
 	d           *dying
 	capture     wire.Capture
 	said        *measure.Said
@@ -233,7 +233,7 @@ type words struct {
 }
 
 // heard looks at what has been captured, and says whether it ends the waiting.
-func (w *words) heard() bool {
+func (w *underWay) heard() bool {
 	list, _ := w.capture.Take()
 	for _, c := range list {
 		p, err := packet.Parse(c.Data)
