@@ -279,7 +279,8 @@ func describe(l *measure.Location, list []*measure.Observation) {
 		if l.Remote == "" {
 			l.Remote, l.Family = o.Remote, o.Family
 		}
-		if o.Payload == string(Connect) {
+		// Who ends connections is asked before any command is sent.
+		if o.Payload == string(Connect) || o.Payload == string(Mail) && o.Experiment == measure.ExpProxyTTL {
 			l.Payload = o.Payload
 			if ap, err := netip.ParseAddrPort(l.Remote); err == nil {
 				l.Trigger = measure.Trigger{Kind: "port", Value: strconv.Itoa(int(ap.Port()))}
@@ -441,7 +442,7 @@ func gather(list []*measure.Observation) *evidence {
 		}
 	}
 	// Only beyond where it answers is there anything farther.
-	e.nearer = slices.DeleteFunc(e.nearer, func(o *measure.Observation) bool { return o.TTL < e.server })
+	e.nearer = slices.DeleteFunc(e.nearer, func(o *measure.Observation) bool { return e.server == 0 || o.TTL < e.server })
 	for ttl, h := range others {
 		if e.answers[ttl].sent == 0 {
 			e.answers[ttl] = h

@@ -21,7 +21,7 @@ type emulated struct {
 	s *lab.Scenario
 }
 
-// hosted are the sites of all tests: one that is open, one that shares its
+// hosted are the sites of all tests: one that is open and has mail, one that shares its
 // addresses and is blocked, and a resolver.
 const hosted = `
 [[site]]
@@ -29,6 +29,9 @@ name = "open.example"
 addresses = ["45.10.0.10", "2a0e:1000::a"]
 http = "same"
 h3 = true
+[[site.mail]]
+scheme = "smtp"
+capabilities = ["STARTTLS"]
 [[site]]
 name = "blocked.example"
 shares = "open.example"

@@ -32,6 +32,7 @@ func TestInterceptors(t *testing.T) {
 		{"re-signs TLS, asked who ends", locate.Connect, "[client-network.intercept]\nat = %d\n"},
 		{"web proxy", locate.HTTP, "[client-network.web-proxy]\nat = %d\n"},
 		{"both", locate.Connect, "[client-network.intercept]\nat = %d\n[client-network.web-proxy]\nat = %[1]d\n"},
+		{"speaks mail itself", locate.Mail, "[client-network.mail]\nat = %d\nterminates = true\ndoes = [\"mask\"]\n"},
 	}
 	seed := *drawn
 	if seed == 0 {
@@ -68,9 +69,12 @@ func TestInterceptors(t *testing.T) {
 			}
 			defer e.Close()
 			spec := e.spec(kind.payload, v6, uint64(i+1))
-			if kind.payload == locate.Connect {
+			switch kind.payload {
+			case locate.Connect:
 				spec.Remote, spec.OtherPort = e.at("open.example", 443, v6), 80
-			} else {
+			case locate.Mail:
+				spec.Remote, spec.OtherPort, spec.Protocol = e.at("open.example", 587, v6), 443, "smtp"
+			default:
 				spec.Controls[0].Name = "open.example"
 			}
 			_, l, _, err := e.find(ctx, spec)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -130,11 +129,10 @@ func (s *search) back(ctx context.Context, log *wire.Log, spec *locate.BackSpec)
 	if spec == nil || ctx.Err() != nil {
 		return nil
 	}
-	so := locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil)
-	if slices.ContainsFunc(so, func(l measure.Location) bool {
-		return l.Kind == measure.Terminates && l.Remote == spec.Remote.String()
-	}) {
-		return nil
+	for _, l := range locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil) {
+		if l.Kind == measure.Terminates {
+			return nil
+		}
 	}
 	return locate.Back(ctx, s.cfg.Network, log, *spec)
 }
