@@ -70,6 +70,10 @@ func backLab(t *testing.T, privileged bool) (w *lab.World, at netip.AddrPort, as
 	}
 }
 
+// late is an order that takes well over a second: each of its words waits for a
+// retransmission, of at least 200 ms.
+var late = []int{2, 2, 2, 2, 2, 2, 2, 2}
+
 // dialogue says EHLO so often, and gives how long all took.
 func dialogue(t *testing.T, n wire.Network, at netip.AddrPort, times int) time.Duration {
 	t.Helper()
@@ -105,9 +109,7 @@ func TestBack(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	ask(2, 0, 1, 6)
-	if took := dialogue(t, m.Network(), at, 1); took > 150*time.Millisecond {
-		t.Errorf("somebody else waited %s", took)
-	}
+	dialogue(t, m.Network(), at, 1) // somebody else, who takes nobody's order
 	dialogue(t, w.Network(), at, 4)
 	got := ask()
 	if len(got.List) != 3 {
@@ -135,16 +137,14 @@ func TestBack(t *testing.T) {
 	if got.List[0].Router == got.List[1].Router {
 		t.Errorf("one router at two distances: %+v", got.List)
 	}
+	dialogue(t, w.Network(), at, 1)
 	if again := ask(); len(again.List) != 0 {
-		t.Errorf("told twice: %+v", again)
-	}
-	if took := dialogue(t, w.Network(), at, 1); took > 150*time.Millisecond {
-		t.Errorf("an order was carried out twice, %s", took)
+		t.Errorf("told or carried out twice: %+v", again)
 	}
 	// Another question withdraws what no connection has come for.
-	ask(2, 2)
+	ask(late...)
 	ask()
-	if took := dialogue(t, w.Network(), at, 1); took > 150*time.Millisecond || len(ask().List) > 0 {
+	if took := dialogue(t, w.Network(), at, len(late)-1); took > time.Second {
 		t.Errorf("a withdrawn order was carried out, %s", took)
 	}
 }
@@ -153,10 +153,10 @@ func TestBack(t *testing.T) {
 // otherwise than always, and that is told.
 func TestBackWithoutRight(t *testing.T) {
 	w, at, ask := backLab(t, false)
-	if got := ask(2, 2); got.Able {
+	if got := ask(late...); got.Able {
 		t.Errorf("%+v", got)
 	}
-	if took := dialogue(t, w.Network(), at, 1); took > 150*time.Millisecond {
+	if took := dialogue(t, w.Network(), at, len(late)-1); took > time.Second {
 		t.Errorf("it took %s", took)
 	}
 	if got := ask(); got.Able || len(got.List) > 0 {
