@@ -32,8 +32,12 @@ type BackSpec struct {
 	Seed uint64
 }
 
-// backTTLs is how many TTLs one dialogue tries: it may last half a minute.
-const backTTLs = 8
+const (
+	// backTTLs is how many TTLs one dialogue tries: it may last half a minute.
+	backTTLs = 8
+	// backTime ends a search whatever the helper does.
+	backTime = 3 * time.Minute
+)
 
 // wayBack is a search on the way from a helper to this device.
 type wayBack struct {
@@ -64,6 +68,8 @@ func Back(ctx context.Context, n wire.Network, log *wire.Log, spec BackSpec) err
 	if !spec.Remote.IsValid() || spec.Helper == "" || spec.Trust == nil {
 		return errors.New("locate: no greeter to follow the way back from")
 	}
+	ctx, cancel := context.WithTimeout(ctx, backTime)
+	defer cancel()
 	spec.Remote = netip.AddrPortFrom(spec.Remote.Addr().Unmap(), spec.Remote.Port())
 	r := newRun(n, log, Spec{Remote: spec.Remote, Seed: spec.Seed, Pace: spec.Pace})
 	b := &wayBack{r: r, spec: spec, port: r.newPort(), meta: wire.Meta{Role: measure.RoleHelper, Stage: measure.StageLocate, Experiment: measure.ExpWayBack}}
