@@ -85,7 +85,13 @@ func (s *Server) serveBack(w http.ResponseWriter, r *http.Request) {
 		if !s.able() {
 			return &measure.HelperBack{Schema: 1, Marker: req.Marker}, nil
 		}
-		return s.back.answer(r.Context(), maphash.Comparable(s.back.key, from), req), nil
+		out := s.back.answer(r.Context(), maphash.Comparable(s.back.key, from), req)
+		for _, g := range s.greeters(localOf(r)) {
+			if g.Port == req.Port {
+				out.Greeter = &g
+			}
+		}
+		return out, nil
 	})
 }
 

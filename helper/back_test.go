@@ -105,7 +105,7 @@ func TestBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := ask(); !got.Able || len(got.List) != 0 {
+	if got := ask(); !got.Able || len(got.List) != 0 || got.Greeter == nil || got.Greeter.Port != 587 || !strings.HasPrefix(got.Greeter.Greeting, "220 ") {
 		t.Fatalf("%+v", got)
 	}
 	ask(2, 0, 1, 6)

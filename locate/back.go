@@ -45,6 +45,7 @@ type wayBack struct {
 	spec   BackSpec
 	meta   wire.Meta
 	marker string
+	known  *measure.MailGreeter // the greeter, as the helper knows it
 	port   uint16
 	used   time.Time
 	// ordered is what the helper was asked to say last, greeting whether that
@@ -87,14 +88,7 @@ func Back(ctx context.Context, n wire.Network, log *wire.Log, spec BackSpec) err
 // altered holds the dialogue as a client does, and says what of the greeter's
 // words in the clear does not arrive as the helper says that they are.
 func (b *wayBack) altered(ctx context.Context) (greeting, capabilities bool) {
-	reply, _ := wire.AskHelper(ctx, b.r.n, b.r.log, b.meta, b.spec.Helper, measure.HelperRequest{Wants: []string{"mail"}}, b.spec.Trust)
-	if reply == nil {
-		return false, false
-	}
-	i := slices.IndexFunc(reply.Mail, func(g measure.MailGreeter) bool {
-		return g.Port == int(b.spec.Remote.Port()) && g.Protocol == b.spec.Protocol && !g.Implicit
-	})
-	if i < 0 {
+	if g := b.known; g == nil || g.Port != int(b.spec.Remote.Port()) || g.Protocol != b.spec.Protocol {
 		return false, false
 	}
 	conn := b.connect(ctx)
@@ -103,7 +97,7 @@ func (b *wayBack) altered(ctx context.Context) (greeting, capabilities bool) {
 	}
 	defer b.hangUp(conn)
 	o := wire.Mail(ctx, b.r.log, wire.Meta{Role: measure.RoleTest, Stage: measure.StageLocate, Experiment: measure.ExpMailGreeter}, conn,
-		wire.MailSpec{Protocol: b.spec.Protocol, Name: b.spec.Name, Known: &reply.Mail[i]}, b.spec.Trust)
+		wire.MailSpec{Protocol: b.spec.Protocol, Name: b.spec.Name, Known: b.known}, b.spec.Trust)
 	return differs(o)
 }
 
@@ -152,6 +146,7 @@ func (b *wayBack) order(ctx context.Context, greeting bool, words ...word) (list
 	if got == nil || !got.Able {
 		return nil, false
 	}
+	b.known = got.Greeter
 	for i, s := range got.List {
 		if i < len(b.ordered) && b.ordered[i].ttl == s.TTL {
 			list = append(list, b.note(b.ordered[i], s))

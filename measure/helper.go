@@ -153,6 +153,8 @@ type HelperBack struct {
 	// Able says that the helper may capture packets; without that it says
 	// everything as always.
 	Able bool `json:"able,omitempty"`
+	// Greeter is the one at that port, as the helper knows it.
+	Greeter *MailGreeter `json:"greeter,omitempty"`
 	// List is what was said with a TTL since it was last asked, in order.
 	List []Said `json:"list,omitempty"`
 }

@@ -44,6 +44,14 @@ func ParseBack(data []byte, marker string) (*measure.HelperBack, error) {
 	if r.Schema < 1 || r.Marker != marker || len(r.List) > maxSaid || !r.Able && len(r.List) > 0 {
 		return nil, errors.New("the helper's answer is not one to this question")
 	}
+	if g := r.Greeter; g != nil {
+		if r.Greeter = nil; g.Implicit {
+			return nil, errors.New("the helper's answer is not one to this question")
+		}
+		for _, g := range helperGreeters([]measure.MailGreeter{*g}) {
+			r.Greeter = &g
+		}
+	}
 	for i := range r.List {
 		s := &r.List[i]
 		said, err := base64.StdEncoding.DecodeString(s.Text)

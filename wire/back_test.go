@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -11,8 +12,8 @@ import (
 // sense.
 func FuzzParseBack(f *testing.F) {
 	const marker = "00112233445566778899aabbccddeeff"
-	good := []byte(`{"schema":1,"marker":"` + marker + `","able":true,"list":[{"ttl":3,"port":20000,"sends":1,"text":"K09LDQo=","outcome":"expired","router":"::ffff:192.0.2.1","type":11,"quoted":"RQAA","rtt_us":9}]}`)
-	if r, err := ParseBack(good, marker); err != nil || len(r.List) != 1 || r.List[0].Router != "192.0.2.1" {
+	good := []byte(`{"schema":1,"marker":"` + marker + `","able":true,"greeter":{"protocol":"smtp","port":587,"greeting":"220 a","key":"` + strings.Repeat("Ab", 32) + `"},"list":[{"ttl":3,"port":20000,"sends":1,"text":"K09LDQo=","outcome":"expired","router":"::ffff:192.0.2.1","type":11,"quoted":"RQAA","rtt_us":9}]}`)
+	if r, err := ParseBack(good, marker); err != nil || len(r.List) != 1 || r.List[0].Router != "192.0.2.1" || r.Greeter == nil || r.Greeter.Key != strings.Repeat("ab", 32) {
 		f.Fatalf("%+v, %v", r, err)
 	}
 	f.Add(good)
@@ -23,6 +24,7 @@ func FuzzParseBack(f *testing.F) {
 	} {
 		f.Add([]byte(`{"schema":1,"marker":"` + marker + `","able":true,"list":` + list + `}`))
 	}
+	f.Add([]byte(`{"schema":1,"marker":"` + marker + `","able":true,"greeter":{"protocol":"irc","port":-1,"greeting":"\u202e","key":"00"}}`))
 	f.Add([]byte(`{"schema":1,"marker":"` + marker + `","list":[{"ttl":3,"text":"K09LDQo=","outcome":"silent"}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseBack(b, marker)
@@ -31,6 +33,9 @@ func FuzzParseBack(f *testing.F) {
 		}
 		if len(r.List) > maxSaid || !r.Able && len(r.List) > 0 || r.Marker != marker {
 			t.Fatalf("%+v", r)
+		}
+		if g := r.Greeter; g != nil && (g.Implicit || g.Port < 1 || g.Port > 65535 || !mailProtocol(g.Protocol) || len(g.Greeting) > maxMailText || len(g.Before) > maxMailCaps || len(g.After) > maxMailCaps || len(g.Key) != 64) {
+			t.Fatalf("%+v", g)
 		}
 		for _, s := range r.List {
 			text, err := base64.StdEncoding.DecodeString(s.Text)
