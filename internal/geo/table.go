@@ -41,8 +41,8 @@ import (
 const (
 	Magic    = "govahgeo"
 	Layout   = 2
-	PageSize = 8 << 10
-	Preset   = 4
+	PageSize = 16 << 10
+	Preset   = 2
 
 	FlagStep = 0x80 // the step is not a power of two
 	FlagBack = 0x40 // the place is that of the range before the last
@@ -77,7 +77,7 @@ type family struct {
 // are kept: at most 256 KB.
 type pages struct {
 	ends, data string
-	kept       [32]atomic.Pointer[page]
+	kept       [16]atomic.Pointer[page]
 	preset     func() []byte // the first pages
 }
 
