@@ -468,7 +468,11 @@ func (m *Mount) Privilege() {
 	m.host.view.Capture = true
 	m.w.mu.Lock()
 	defer m.w.mu.Unlock()
-	m.w.watching = append(m.w.watching, m.host)
+	list := []*host{m.host}
+	if had := m.w.watching.Load(); had != nil {
+		list = append(list, *had...)
+	}
+	m.w.watching.Store(&list)
 }
 
 // SetTTL gives what is sent on a connection that Listen accepted a TTL from now
@@ -483,10 +487,8 @@ func (m *Mount) SetTTL(c net.Conn, ttl int) error {
 
 // watched gives privileged hosts the packets that they send or get.
 func (w *World) watched(sent bool, pkt []byte) {
-	w.mu.Lock()
-	list := w.watching
-	w.mu.Unlock()
-	if !slices.ContainsFunc(list, (*host).capturing) {
+	list := w.watching.Load()
+	if list == nil || !slices.ContainsFunc(*list, (*host).capturing) {
 		return
 	}
 	p, err := packet.Parse(pkt)
@@ -497,7 +499,7 @@ func (w *World) watched(sent bool, pkt []byte) {
 	if sent {
 		at = p.Src
 	}
-	for _, h := range list {
+	for _, h := range *list {
 		if slices.Contains(h.addrs, at) {
 			h.record(sent, &p)
 		}

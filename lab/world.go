@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -62,7 +63,7 @@ type World struct {
 	inside     map[netip.Addr]bool // addresses inside the client's operator
 	redirect   *redirector         // of questions, nil: none
 	listeners  map[netip.AddrPort]*listener
-	watching   []*host // servers that may capture packets
+	watching   atomic.Pointer[[]*host] // servers that may capture packets; read for each packet
 	tapMu      sync.Mutex
 	tap        func(sent bool, pkt []byte)
 
