@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,6 +182,8 @@ func TestProductTLS(t *testing.T) {
 	}
 }
 
+var squids atomic.Int64
+
 // squid is a Squid that takes what is led to its port 8080, and what more says.
 // It gives up root's rights by itself, which it cannot where nobody else is
 // mapped: so it is started as its own user.
@@ -191,7 +194,15 @@ func squid(t *testing.T, w *lab.World, dir, more string) kernel.Program {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Error(err)
 	}
-	return kernel.Program{Args: []string{"unshare", "--user", "--map-user=13", "--map-group=13", "squid", "-N", "-f", conf}}
+	// Its shared memory has its service's name, and stays when it is killed.
+	name := fmt.Sprintf("govah%d", squids.Add(1)+int64(os.Getpid())*100)
+	t.Cleanup(func() {
+		left, _ := filepath.Glob("/dev/shm/" + name + "-*")
+		for _, file := range left {
+			os.Remove(file)
+		}
+	})
+	return kernel.Program{Args: []string{"unshare", "--user", "--map-user=13", "--map-group=13", "squid", "-N", "-n", name, "-f", conf}}
 }
 
 // TestProductWeb: Squid takes plain web requests, and no others, on the second
