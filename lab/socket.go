@@ -174,10 +174,11 @@ func (h *host) arriving(pkt []byte) bool {
 	return true
 }
 
-func (h *host) open(id flowID) *flowState {
+// open begins to look for packets of a flow. From then on f changes under mu:
+// one that is late for a flow of the same ports may come at once.
+func (h *host) open(id flowID, f *flowState) *flowState {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	f := &flowState{}
 	h.flows[id] = f
 	return f
 }
@@ -252,9 +253,7 @@ func (h *host) Dial(ctx context.Context, spec wire.DialSpec) (wire.Conn, error) 
 		bound(netip.AddrPortFrom(local, at.Port))
 	}
 	id := flowID{packet.TCP, at.Port, remote}
-	f := h.open(id)
-	f.minTTL = spec.MinTTL
-	f.connecting = make(chan wire.PathError, 1)
+	f := h.open(id, &flowState{minTTL: spec.MinTTL, connecting: make(chan wire.PathError, 1)})
 	defer func() {
 		if !ok {
 			h.close(id)
@@ -540,7 +539,7 @@ func (h *host) listenPacket(at netip.AddrPort) (*udpConn, error) {
 	ep.SocketOptions().SetReceiveHopLimit(true)
 	bound, _ := ep.GetLocalAddress()
 	id := flowID{proto: packet.UDP, local: bound.Port}
-	c := &udpConn{UDPConn: gonet.NewUDPConn(wq, ep), ep: ep, wq: wq, h: h, id: id, f: h.open(id), v6: at.Addr().Is6(),
+	c := &udpConn{UDPConn: gonet.NewUDPConn(wq, ep), ep: ep, wq: wq, h: h, id: id, f: h.open(id, &flowState{}), v6: at.Addr().Is6(),
 		local:   net.UDPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), bound.Port)),
 		changed: make(chan struct{}), closed: make(chan struct{})}
 	return c, nil
