@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"golang.org/x/mod/sumdb/note"
 )
@@ -58,12 +59,12 @@ func open(data []byte, r *room) (*Bundle, error) {
 		return nil, fmt.Errorf("%s: %w", noteName, err)
 	}
 	b.Statement, b.verifier, b.Entry = *s, v, sha256.Sum256(b.note)
-	// The signature is verified beside what it signs, which takes as long, and
-	// where it is wrong nothing else is said.
-	genuine := make(chan bool, 1)
-	go func() { genuine <- v.Verify(signed, signature) }()
+	// The signature is verified beside what it signs, if another processor is
+	// free meanwhile, else after it. Where it is wrong nothing else is said.
+	genuine := sync.OnceValue(func() bool { return v.Verify(signed, signature) })
+	go genuine()
 	err = b.follow(members[1:], r)
-	if !<-genuine {
+	if !genuine() {
 		return nil, fmt.Errorf("%s: its signature is wrong", noteName)
 	}
 	if err != nil {
