@@ -493,8 +493,9 @@ func (j *judging) fixedBodies() {
 	var changed []*measure.Observation
 	var added []string // what shows that a header was
 	runs := 0
-	proxied := false
 	for _, t := range j.obs {
+		var proxied []string // what shows a proxy
+		proof := "plain"
 		if t.Experiment != measure.ExpPlain || t.Role != measure.RoleTest || t.Step != measure.StepHTTP || t.Failure != measure.NoFailure || t.HTTP == nil {
 			continue
 		}
@@ -502,14 +503,15 @@ func (j *judging) fixedBodies() {
 		switch {
 		case t.HTTP.BodySHA256 == measure.HelperPlainSHA256:
 			for _, h := range t.HTTP.Headers {
-				// The helper adds no such header.
-				proxied = proxied || strings.EqualFold(h.Name, "Via")
+				if strings.EqualFold(h.Name, "Via") && len(proxied) == 0 {
+					proxied = ids(t) // the helper adds no such header
+				}
 				page, seen := j.addedOnTheWay(t, h)
 				row, ok := known.HeaderOf(h.Name)
 				switch {
 				case page == nil:
 				case ok && row.Kind == "proxy": // by which it says that it is one
-					proxied = true
+					proxied, proof = grounds(proxied, ids(t, page, seen)), "plain+helper"
 				case len(added) == 0:
 					added = ids(t, page, seen)
 				}
@@ -521,10 +523,9 @@ func (j *judging) fixedBodies() {
 		default:
 			continue
 		}
-		if proxied {
+		if len(proxied) > 0 {
 			j.add(measure.Finding{Method: measure.HTTPProxy, Interference: measure.InterferenceConfirmed, Layer: measure.StepHTTP, Family: family(t),
-				Trigger: measure.Trigger{Kind: "port", Value: "80"}, Runs: 1, Hits: 1, Because: ids(t), Proof: "plain", Match: j.product(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
-			proxied = false
+				Trigger: measure.Trigger{Kind: "port", Value: "80"}, Runs: 1, Hits: 1, Because: proxied, Proof: proof, Match: j.product(t), NotExcluded: []measure.Why{measure.WhyLocalNetwork}})
 		}
 	}
 	if len(changed) == 0 {

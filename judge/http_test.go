@@ -165,7 +165,7 @@ func TestPlainRequests(t *testing.T) {
 		{"a header was added to two pages on the way", func() *scene { return headers(tracking, nil, tracking) },
 			want{"", measure.InterferenceConfirmed, measure.HTTPTamper, "host", "plain+helper", measure.WhyLocalNetwork}},
 		{"a proxy's own header was added to two pages on the way", func() *scene { return headers(cached, nil, cached) },
-			want{"", measure.InterferenceConfirmed, measure.HTTPProxy, "port", "plain", measure.WhyLocalNetwork}},
+			want{"", measure.InterferenceConfirmed, measure.HTTPProxy, "port", "plain+helper", measure.WhyLocalNetwork}},
 		{"twin: the site sends it to everybody", func() *scene { return headers(tracking, tracking, tracking) },
 			want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
 		{"twin: only the helper's page has it", func() *scene { return headers(nil, nil, tracking) },

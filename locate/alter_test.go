@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,11 +25,6 @@ var mailSchemes = []struct {
 // it with that of capturing packets. What alters only the server's words is on
 // none, nor is anybody where nothing meddles.
 func TestMailDevices(t *testing.T) {
-	seed := *drawn
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("drawn with -drawn %d", seed)
 	kinds := []struct {
 		name, does string
 		privileged bool
@@ -46,90 +40,70 @@ func TestMailDevices(t *testing.T) {
 	type count struct{ n, claimed, possible, exact int }
 	counts := make([]count, len(kinds))
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, 24)
-	for i := range *interceptors {
-		if *one >= 0 && i != *one {
-			continue
+	draws(t, *interceptors, func(i int, r *rand.Rand) {
+		kind := kinds[i%len(kinds)]
+		scheme := mailSchemes[r.IntN(3)]
+		hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
+		link := 1 + r.IntN(hops+1)
+		silent, brief := some(r, hops, 20), some(r, hops, 20)
+		tables := fmt.Sprintf("hops = %d\nsilent = %s\nbrief = %s\ndelay = \"2ms\"\n", hops, array(silent), array(brief))
+		if kind.does != "" {
+			tables += fmt.Sprintf("[client-network.mail]\nat = %d\nin-path = true\ndoes = [%q]\n", link-1, kind.does)
 		}
-		limit <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-limit }()
-			kind := kinds[i%len(kinds)]
-			r := rand.New(rand.NewPCG(seed, uint64(i)))
-			scheme := mailSchemes[r.IntN(3)]
-			hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
-			link := 1 + r.IntN(hops+1)
-			draw := func(share int) (out []int) {
-				for h := 1; h <= hops; h++ {
-					if r.IntN(100) < share {
-						out = append(out, h)
-					}
-				}
-				return out
+		tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n" +
+			fmt.Sprintf("[[site]]\nname = \"mail.example\"\n[[site.mail]]\nscheme = %q\ncapabilities = [%q]\n", scheme.protocol, scheme.offer)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss, Privileged: kind.privileged})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer e.Close()
+		spec := locate.Spec{Payload: locate.Mail, Protocol: scheme.protocol, Name: "mail.example", Remote: e.at("mail.example", scheme.port, v6), OtherPort: 443,
+			Controls: []locate.Control{{Kind: measure.ControlKnown}}, Seed: uint64(i + 1)}
+		_, l, _, err := e.find(ctx, spec)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		c := &counts[i%len(kinds)]
+		c.n++
+		told := fmt.Sprintf("%d, %s %s, link %d: %s %s %v %v; loss %d v6 %v %s", i, scheme.protocol, kind.name, link, l.Outcome, l.Kind, l.Set, l.Unknown, loss, v6, tables)
+		if kind.kind == "" {
+			if len(l.Set) > 0 || l.Outcome != measure.NoDifference || !slices.Contains(l.Unknown, measure.WhyWayBack) ||
+				slices.Contains(l.Unknown, measure.WhyNoQuotes) == (kind.privileged && (kind.does != "mask")) {
+				t.Errorf("accused, or not told what cannot be seen: %s", told)
 			}
-			list := func(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
-			silent, brief := draw(20), draw(20)
-			tables := fmt.Sprintf("hops = %d\nsilent = %s\nbrief = %s\ndelay = \"2ms\"\n", hops, list(silent), list(brief))
-			if kind.does != "" {
-				tables += fmt.Sprintf("[client-network.mail]\nat = %d\nin-path = true\ndoes = [%q]\n", link-1, kind.does)
+			return
+		}
+		in := slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low+1 == link })
+		exact := in && len(l.Set) == 1 && l.Kind == kind.kind
+		if len(l.Set) > 0 {
+			c.claimed++
+			if !in || l.Outcome == measure.Located && l.Kind != kind.kind {
+				t.Errorf("wrong: %s", told)
 			}
-			tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n" +
-				fmt.Sprintf("[[site]]\nname = \"mail.example\"\n[[site.mail]]\nscheme = %q\ncapabilities = [%q]\n", scheme.protocol, scheme.offer)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss, Privileged: kind.privileged})
-			if err != nil {
-				t.Error(err)
-				return
+		}
+		answers := func(h int) bool { return h == 0 || !slices.Contains(silent, h) }
+		quotes := func(h int) bool { return answers(h) && (h == 0 || !slices.Contains(brief, h)) }
+		possible := true
+		switch kind.kind {
+		case measure.Drops:
+			possible = answers(link-1) && answers(link)
+		case measure.Alters:
+			possible = quotes(link-1) && quotes(link)
+		}
+		if possible {
+			if c.possible++; exact {
+				c.exact++
+			} else {
+				t.Logf("missed: %s", told)
 			}
-			defer e.Close()
-			spec := locate.Spec{Payload: locate.Mail, Protocol: scheme.protocol, Name: "mail.example", Remote: e.at("mail.example", scheme.port, v6), OtherPort: 443,
-				Controls: []locate.Control{{Kind: measure.ControlKnown}}, Seed: uint64(i + 1)}
-			_, l, _, err := e.find(ctx, spec)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			c := &counts[i%len(kinds)]
-			c.n++
-			told := fmt.Sprintf("%d, %s %s, link %d: %s %s %v %v; loss %d v6 %v %s", i, scheme.protocol, kind.name, link, l.Outcome, l.Kind, l.Set, l.Unknown, loss, v6, tables)
-			if kind.kind == "" {
-				if len(l.Set) > 0 || l.Outcome != measure.NoDifference || !slices.Contains(l.Unknown, measure.WhyWayBack) ||
-					slices.Contains(l.Unknown, measure.WhyNoQuotes) == (kind.privileged && (kind.does != "mask")) {
-					t.Errorf("accused, or not told what cannot be seen: %s", told)
-				}
-				return
-			}
-			in := slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low+1 == link })
-			exact := in && len(l.Set) == 1 && l.Kind == kind.kind
-			if len(l.Set) > 0 {
-				c.claimed++
-				if !in || l.Outcome == measure.Located && l.Kind != kind.kind {
-					t.Errorf("wrong: %s", told)
-				}
-			}
-			answers := func(h int) bool { return h == 0 || !slices.Contains(silent, h) }
-			quotes := func(h int) bool { return answers(h) && (h == 0 || !slices.Contains(brief, h)) }
-			possible := true
-			switch kind.kind {
-			case measure.Drops:
-				possible = answers(link-1) && answers(link)
-			case measure.Alters:
-				possible = quotes(link-1) && quotes(link)
-			}
-			if possible {
-				if c.possible++; exact {
-					c.exact++
-				} else {
-					t.Logf("missed: %s", told)
-				}
-			}
-		})
-	}
-	wg.Wait()
+		}
+	})
 	exact, possible := 0, 0
 	for k, c := range counts {
 		t.Logf("%-26s %4d, claimed %4d, can be told %4d, exact %4d", kinds[k].name, c.n, c.claimed, c.possible, c.exact)

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,11 +59,6 @@ func (e *emulated) greet(protocol string, port uint16, v6, privileged bool) (spe
 // of random paths that lose up to 2 % and have routers that quote little, by
 // what routers quote of them to a helper that may capture packets.
 func TestWayBack(t *testing.T) {
-	seed := *drawn
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("drawn with -drawn %d", seed)
 	kinds := []struct {
 		name, does string
 		able       bool
@@ -77,126 +71,106 @@ func TestWayBack(t *testing.T) {
 	type count struct{ n, claimed, possible, exact int }
 	counts := make([]count, len(kinds))
 	var mu sync.Mutex
-	var wg sync.WaitGroup
 	var longest time.Duration
-	limit := make(chan struct{}, 24)
-	for i := range *interceptors {
-		if *one >= 0 && i != *one {
-			continue
+	draws(t, *interceptors, func(i int, r *rand.Rand) {
+		kind := kinds[i%len(kinds)]
+		scheme := mailSchemes[r.IntN(3)]
+		hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
+		link := 1 + r.IntN(hops+1) // counted from the client
+		silent, brief := some(r, hops, 20), some(r, hops, 20)
+		nat, rate, equal := !v6 && r.IntN(3) == 0, 0, []int{}
+		if r.IntN(5) == 0 {
+			rate = 2 + r.IntN(19)
 		}
-		limit <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-limit }()
-			kind := kinds[i%len(kinds)]
-			r := rand.New(rand.NewPCG(seed, uint64(i)))
-			scheme := mailSchemes[r.IntN(3)]
-			hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
-			link := 1 + r.IntN(hops+1) // counted from the client
-			draw := func(share int) (out []int) {
-				for h := 1; h <= hops; h++ {
-					if r.IntN(100) < share {
-						out = append(out, h)
-					}
-				}
-				return out
+		for h := 2; h <= hops; h++ {
+			if r.IntN(4) == 0 {
+				equal = append(equal, h)
 			}
-			list := func(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
-			silent, brief := draw(20), draw(20)
-			nat, rate, equal := !v6 && r.IntN(3) == 0, 0, []int{}
-			if r.IntN(5) == 0 {
-				rate = 2 + r.IntN(19)
+		}
+		tables := fmt.Sprintf("hops = %d\nsilent = %s\nbrief = %s\nequal = %s\nways = 3\nnat = %v\nicmp-per-second = %d\ndelay = \"2ms\"\n", hops, array(silent), array(brief), array(equal), nat, rate)
+		if kind.does != "" {
+			tables += fmt.Sprintf("[client-network.mail]\nat = %d\nin-path = true\ndoes = [%q]\n", link-1, kind.does)
+		}
+		tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer e.Close()
+		spec, stop, err := e.greet(scheme.protocol, scheme.port, v6, kind.able)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer stop()
+		spec.Seed = uint64(i + 1)
+		began := time.Now()
+		log := wire.NewLog(began, nil)
+		if err := locate.Back(ctx, e.Network(), log, spec); err != nil {
+			t.Error(err)
+			return
+		}
+		took := time.Since(began)
+		m := &measure.Measurement{Run: "r1", ID: "m1", Observations: log.Observations()}
+		found := locate.Infer(m, nil)
+		mu.Lock()
+		defer mu.Unlock()
+		longest = max(longest, took)
+		c := &counts[i%len(kinds)]
+		c.n++
+		told := fmt.Sprintf("%d, %s %s, link %d: %+v; loss %d v6 %v %s", i, scheme.protocol, kind.name, link, found, loss, v6, tables)
+		if kind.does == "" || !kind.able {
+			if len(found) > 0 {
+				t.Errorf("claimed: %s", told)
 			}
-			for h := 2; h <= hops; h++ {
-				if r.IntN(4) == 0 {
-					equal = append(equal, h)
-				}
+			return
+		}
+		if len(found) != 1 {
+			t.Errorf("%d locations: %s", len(found), told)
+			return
+		}
+		l := found[0]
+		// Beyond the helper's router come the line's, the farthest first.
+		low := hops + 2 - link
+		in := slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low == low })
+		exact := in && len(l.Set) == 1
+		quotes := func(h int) bool {
+			return h > 0 && !slices.Contains(silent, h) && !slices.Contains(brief, h)
+		}
+		if len(l.Set) > 0 {
+			c.claimed++
+			if !in || l.Outcome != measure.Located || l.Kind != measure.Alters || l.Position != measure.InPath || !l.FromHelper {
+				t.Errorf("wrong: %s", told)
 			}
-			tables := fmt.Sprintf("hops = %d\nsilent = %s\nbrief = %s\nequal = %s\nways = 3\nnat = %v\nicmp-per-second = %d\ndelay = \"2ms\"\n", hops, list(silent), list(brief), list(equal), nat, rate)
-			if kind.does != "" {
-				tables += fmt.Sprintf("[client-network.mail]\nat = %d\nin-path = true\ndoes = [%q]\n", link-1, kind.does)
+		}
+		if quotes(link-1) && (link > hops || quotes(link)) {
+			if c.possible++; exact {
+				c.exact++
+			} else {
+				t.Logf("missed: %s", told)
 			}
-			tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-			defer cancel()
-			e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
-			if err != nil {
-				t.Error(err)
-				return
+		}
+		if exact && (l.Set[0].From == "" || l.Set[0].To == "" || len(l.Because) < 2) {
+			t.Errorf("no routers, or no evidence: %s", told)
+		}
+		// Where the harmless words are altered too, or nothing is quoted
+		// whole before it, nobody is accused.
+		for k := range m.Observations {
+			if o := &m.Observations[k]; o.Experiment == measure.ExpWayBack && o.ControlKind != "" && o.Path != nil && o.Path.ICMP != nil {
+				icmp := *o.Path.ICMP
+				icmp.Quoted = "altered"
+				p := *o.Path
+				p.ICMP = &icmp
+				o.Path = &p
 			}
-			defer e.Close()
-			spec, stop, err := e.greet(scheme.protocol, scheme.port, v6, kind.able)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer stop()
-			spec.Seed = uint64(i + 1)
-			began := time.Now()
-			log := wire.NewLog(began, nil)
-			if err := locate.Back(ctx, e.Network(), log, spec); err != nil {
-				t.Error(err)
-				return
-			}
-			took := time.Since(began)
-			m := &measure.Measurement{Run: "r1", ID: "m1", Observations: log.Observations()}
-			found := locate.Infer(m, nil)
-			mu.Lock()
-			defer mu.Unlock()
-			longest = max(longest, took)
-			c := &counts[i%len(kinds)]
-			c.n++
-			told := fmt.Sprintf("%d, %s %s, link %d: %+v; loss %d v6 %v %s", i, scheme.protocol, kind.name, link, found, loss, v6, tables)
-			if kind.does == "" || !kind.able {
-				if len(found) > 0 {
-					t.Errorf("claimed: %s", told)
-				}
-				return
-			}
-			if len(found) != 1 {
-				t.Errorf("%d locations: %s", len(found), told)
-				return
-			}
-			l := found[0]
-			// Beyond the helper's router come the line's, the farthest first.
-			low := hops + 2 - link
-			in := slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low == low })
-			exact := in && len(l.Set) == 1
-			quotes := func(h int) bool {
-				return h > 0 && !slices.Contains(silent, h) && !slices.Contains(brief, h)
-			}
-			if len(l.Set) > 0 {
-				c.claimed++
-				if !in || l.Outcome != measure.Located || l.Kind != measure.Alters || l.Position != measure.InPath || !l.FromHelper {
-					t.Errorf("wrong: %s", told)
-				}
-			}
-			if quotes(link-1) && (link > hops || quotes(link)) {
-				if c.possible++; exact {
-					c.exact++
-				} else {
-					t.Logf("missed: %s", told)
-				}
-			}
-			if exact && (l.Set[0].From == "" || l.Set[0].To == "" || len(l.Because) < 2) {
-				t.Errorf("no routers, or no evidence: %s", told)
-			}
-			// Where the harmless words are altered too, or nothing is quoted
-			// whole before it, nobody is accused.
-			for k := range m.Observations {
-				if o := &m.Observations[k]; o.Experiment == measure.ExpWayBack && o.ControlKind != "" && o.Path != nil && o.Path.ICMP != nil {
-					icmp := *o.Path.ICMP
-					icmp.Quoted = "altered"
-					p := *o.Path
-					p.ICMP = &icmp
-					o.Path = &p
-				}
-			}
-			if l := locate.Infer(m, nil)[0]; len(l.Set) > 0 {
-				t.Errorf("everything is altered: %s", told)
-			}
-		})
-	}
-	wg.Wait()
+		}
+		if l := locate.Infer(m, nil)[0]; len(l.Set) > 0 {
+			t.Errorf("everything is altered: %s", told)
+		}
+	})
 	exact, possible := 0, 0
 	for k, c := range counts {
 		t.Logf("%-26s %4d, claimed %4d, can be told %4d, exact %4d", kinds[k].name, c.n, c.claimed, c.possible, c.exact)

@@ -3,7 +3,9 @@ package locate_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -153,3 +155,39 @@ func located(t *testing.T, tables string, change func(*emulated, *locate.Spec)) 
 	}
 	return l
 }
+
+// draws does each of n draws beside others, with random numbers of its own.
+func draws(t *testing.T, n int, each func(i int, r *rand.Rand)) {
+	t.Helper()
+	seed := *drawn
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("drawn with -drawn %d", seed)
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, 24)
+	for i := range n {
+		if *one >= 0 && i != *one {
+			continue
+		}
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			each(i, rand.New(rand.NewPCG(seed, uint64(i))))
+		})
+	}
+	wg.Wait()
+}
+
+// some are of the hops 1 to n, each with a chance of so many in a hundred.
+func some(r *rand.Rand, n, share int) (out []int) {
+	for h := 1; h <= n; h++ {
+		if r.IntN(100) < share {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// array writes hops as a scenario has them.
+func array(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }

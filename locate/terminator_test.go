@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,72 +33,55 @@ func TestInterceptors(t *testing.T) {
 		{"both", locate.Connect, "[client-network.intercept]\nat = %d\n[client-network.web-proxy]\nat = %[1]d\n"},
 		{"speaks mail itself", locate.Mail, "[client-network.mail]\nat = %d\nterminates = true\ndoes = [\"mask\"]\n"},
 	}
-	seed := *drawn
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("drawn with -drawn %d", seed)
 	type count struct{ n, possible, exact int }
 	counts := make([]count, len(kinds))
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, 24)
-	for i := range *interceptors {
-		limit <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-limit }()
-			k := i % len(kinds)
-			kind, r := kinds[k], rand.New(rand.NewPCG(seed, uint64(i)))
-			hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
-			link := 1 + r.IntN(hops+1)
-			var silent []int
-			for h := 1; h <= hops; h++ {
-				if r.IntN(100) < 20 {
-					silent = append(silent, h)
-				}
+	draws(t, *interceptors, func(i int, r *rand.Rand) {
+		k := i % len(kinds)
+		kind := kinds[k]
+		hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
+		link := 1 + r.IntN(hops+1)
+		silent := some(r, hops, 20)
+		tables := fmt.Sprintf("hops = %d\nsilent = %s\ndelay = \"2ms\"\n", hops, array(silent)) +
+			fmt.Sprintf(kind.table, link-1) + "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer e.Close()
+		spec := e.spec(kind.payload, v6, uint64(i+1))
+		switch kind.payload {
+		case locate.Connect:
+			spec.Remote, spec.OtherPort = e.at("open.example", 443, v6), 80
+		case locate.Mail:
+			spec.Remote, spec.OtherPort, spec.Protocol = e.at("open.example", 587, v6), 443, "smtp"
+		default:
+			spec.Controls[0].Name = "open.example"
+		}
+		_, l, _, err := e.find(ctx, spec)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		exact := l.Outcome == measure.Located && l.Kind == measure.Terminates && len(l.Set) == 1 && l.Set[0].Low+1 == link
+		if len(l.Set) > 0 && !exact {
+			t.Errorf("%d, %s: at %d, not %d: %s %s", i, kind.name, l.Set[0].Low+1, link, l.Outcome, tables)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		c := &counts[k]
+		c.n++
+		if !slices.Contains(silent, link) {
+			if c.possible++; exact {
+				c.exact++
+			} else {
+				t.Logf("%d, %s: missed, loss %d: %s %v", i, kind.name, loss, l.Outcome, silent)
 			}
-			tables := fmt.Sprintf("hops = %d\nsilent = %s\ndelay = \"2ms\"\n", hops, strings.ReplaceAll(fmt.Sprint(silent), " ", ", ")) +
-				fmt.Sprintf(kind.table, link-1) + "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer e.Close()
-			spec := e.spec(kind.payload, v6, uint64(i+1))
-			switch kind.payload {
-			case locate.Connect:
-				spec.Remote, spec.OtherPort = e.at("open.example", 443, v6), 80
-			case locate.Mail:
-				spec.Remote, spec.OtherPort, spec.Protocol = e.at("open.example", 587, v6), 443, "smtp"
-			default:
-				spec.Controls[0].Name = "open.example"
-			}
-			_, l, _, err := e.find(ctx, spec)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			exact := l.Outcome == measure.Located && l.Kind == measure.Terminates && len(l.Set) == 1 && l.Set[0].Low+1 == link
-			if len(l.Set) > 0 && !exact {
-				t.Errorf("%d, %s: at %d, not %d: %s %s", i, kind.name, l.Set[0].Low+1, link, l.Outcome, tables)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			c := &counts[k]
-			c.n++
-			if !slices.Contains(silent, link) {
-				if c.possible++; exact {
-					c.exact++
-				} else {
-					t.Logf("%d, %s: missed, loss %d: %s %v", i, kind.name, loss, l.Outcome, silent)
-				}
-			}
-		})
-	}
-	wg.Wait()
+		}
+	})
 	exact, possible := 0, 0
 	for k, c := range counts {
 		t.Logf("%-29s %4d, router behind it answers %4d, on its link %4d", kinds[k].name, c.n, c.possible, c.exact)

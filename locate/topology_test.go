@@ -26,7 +26,7 @@ var (
 	privileged = flag.Bool("privileged", false, "let the client capture packets")
 	helped     = flag.Bool("helped", false, "make a helper the target, of the kinds that act on TLS and HTTP")
 	only       = flag.String("kind", "", "only this kind of box")
-	drawn      = flag.Uint64("drawn", 1, "draw with this seed; 0: with a random one, which is told")
+	drawn      = flag.Uint64("drawn", 6, "draw with this seed, with which each kind of device is also where it can be told; 0: with a random one, which is told")
 	one        = flag.Int("one", -1, "only the topology of this number; the clean ones begin at 1000000")
 	keep       = flag.String("keep", "", "write the observations of each wrong answer into this folder")
 )

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,124 +20,99 @@ import (
 // wherever the routers on both sides answer, and never beyond it; where they
 // are not, nobody on the way is accused.
 func TestResolvers(t *testing.T) {
-	seed := *drawn
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("drawn with -drawn %d", seed)
 	kinds := []string{"redirected, quotes translated", "redirected, errors as they are", "redirected, all translated", "answered on the link", "nothing", "nothing, but port 443 is farther"}
 	type count struct{ n, claimed, possible, exact int }
 	counts := make([]count, len(kinds))
 	var mu sync.Mutex
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, 24)
-	for i := range *interceptors {
-		if *one >= 0 && i != *one {
-			continue
+	draws(t, *interceptors, func(i int, r *rand.Rand) {
+		k := i % len(kinds)
+		hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
+		link := 1 + r.IntN(hops+1)
+		silent, equal := some(r, hops, 20), some(r, hops, 25)
+		equal = slices.DeleteFunc(equal, func(h int) bool { return h == 1 })
+		tables := fmt.Sprintf("hops = %d\nsilent = %s\nequal = %s\nways = %d\ndelay = \"2ms\"\n", hops, array(silent), array(equal), 2+r.IntN(3))
+		if r.IntN(4) == 0 {
+			tables += fmt.Sprintf("icmp-per-second = %d\n", 2+r.IntN(10))
 		}
-		limit <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-limit }()
-			k := i % len(kinds)
-			r := rand.New(rand.NewPCG(seed, uint64(i)))
-			hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
-			link := 1 + r.IntN(hops+1)
-			draw := func(n, share int) (out []int) {
-				for h := 1; h <= n; h++ {
-					if r.IntN(100) < share {
-						out = append(out, h)
-					}
-				}
-				return out
+		own := 1 + r.IntN(6)
+		ownSilent := some(r, own, 20)
+		answers := func(h int) bool { return h == 0 || h == hops+1 || !slices.Contains(silent, h) }
+		possible := false
+		switch k {
+		case 0:
+			tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\nhops = %d\nsilent = %s\nerrors = \"quoted\"\n", link-1, own, array(ownSilent))
+			possible = answers(link-1) && answers(link) && !slices.Contains(ownSilent, 1)
+		case 1:
+			tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\nhops = %d\nsilent = %s\nerrors = \"none\"\n", link-1, own, array(ownSilent))
+			possible = answers(link-1) && answers(link) && !slices.Contains(ownSilent, 1)
+		case 2:
+			tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\nhops = %d\nsilent = %s\n", link-1, own, array(ownSilent))
+			possible = answers(link-1) && answers(link) && !slices.Contains(ownSilent, 1)
+		case 3:
+			tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\n", link-1)
+			possible = answers(link)
+		}
+		tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
+		asked := "resolver.example"
+		if k == 5 {
+			asked = "deep.example"
+			tables += "[[site]]\nname = \"deep.example\"\nrole = \"resolver\"\ndeeper = 2\n"
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer e.Close()
+		spec := e.spec(locate.Resolver, v6, uint64(i+1))
+		spec.Remote, spec.OtherPort = e.at(asked, 53, v6), 443
+		spec.Controls[0].Name = "open.example"
+		_, l, _, err := e.find(ctx, spec)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		c := &counts[k]
+		c.n++
+		told := func() string {
+			return fmt.Sprintf("%d, %s, link %d: %s %s %v, answered at %d; loss %d v6 %v %s", i, kinds[k], link, l.Outcome, l.Kind, l.Set, l.ServerTTL, loss, v6, tables)
+		}
+		if k >= 4 {
+			if l.Outcome != measure.Itself {
+				t.Errorf("accused: %s", told())
 			}
-			list := func(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
-			silent, equal := draw(hops, 20), draw(hops, 25)
-			equal = slices.DeleteFunc(equal, func(h int) bool { return h == 1 })
-			tables := fmt.Sprintf("hops = %d\nsilent = %s\nequal = %s\nways = %d\ndelay = \"2ms\"\n", hops, list(silent), list(equal), 2+r.IntN(3))
-			if r.IntN(4) == 0 {
-				tables += fmt.Sprintf("icmp-per-second = %d\n", 2+r.IntN(10))
+			if l.ServerTTL == hops+2 {
+				c.exact++
 			}
-			own := 1 + r.IntN(6)
-			ownSilent := draw(own, 20)
-			answers := func(h int) bool { return h == 0 || h == hops+1 || !slices.Contains(silent, h) }
-			possible := false
-			switch k {
-			case 0:
-				tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\nhops = %d\nsilent = %s\nerrors = \"quoted\"\n", link-1, own, list(ownSilent))
-				possible = answers(link-1) && answers(link) && !slices.Contains(ownSilent, 1)
-			case 1:
-				tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\nhops = %d\nsilent = %s\nerrors = \"none\"\n", link-1, own, list(ownSilent))
-				possible = answers(link-1) && answers(link) && !slices.Contains(ownSilent, 1)
-			case 2:
-				tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\nhops = %d\nsilent = %s\n", link-1, own, list(ownSilent))
-				possible = answers(link-1) && answers(link) && !slices.Contains(ownSilent, 1)
-			case 3:
-				tables += fmt.Sprintf("[client-network.dns-redirect]\nat = %d\n", link-1)
-				possible = answers(link)
+			c.possible++
+			return
+		}
+		in := slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low+1 == link })
+		exact := in && len(l.Set) == 1
+		if len(l.Set) > 0 {
+			c.claimed++
+			highest := 0
+			for _, p := range l.Set {
+				highest = max(highest, p.Low+1)
 			}
-			tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
-			asked := "resolver.example"
-			if k == 5 {
-				asked = "deep.example"
-				tables += "[[site]]\nname = \"deep.example\"\nrole = \"resolver\"\ndeeper = 2\n"
+			// Where ways part later than they could be seen to, it is said
+			// that the device stands there or nearer.
+			if !in && !(l.Nearer && highest > link) {
+				t.Errorf("wrong: %s", told())
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
-			if err != nil {
-				t.Error(err)
-				return
+		}
+		if possible {
+			if c.possible++; exact {
+				c.exact++
+			} else {
+				t.Logf("missed: %s", told())
 			}
-			defer e.Close()
-			spec := e.spec(locate.Resolver, v6, uint64(i+1))
-			spec.Remote, spec.OtherPort = e.at(asked, 53, v6), 443
-			spec.Controls[0].Name = "open.example"
-			_, l, _, err := e.find(ctx, spec)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			c := &counts[k]
-			c.n++
-			told := func() string {
-				return fmt.Sprintf("%d, %s, link %d: %s %s %v, answered at %d; loss %d v6 %v %s", i, kinds[k], link, l.Outcome, l.Kind, l.Set, l.ServerTTL, loss, v6, tables)
-			}
-			if k >= 4 {
-				if l.Outcome != measure.Itself {
-					t.Errorf("accused: %s", told())
-				}
-				if l.ServerTTL == hops+2 {
-					c.exact++
-				}
-				c.possible++
-				return
-			}
-			in := slices.ContainsFunc(l.Set, func(p measure.Place) bool { return p.Low+1 == link })
-			exact := in && len(l.Set) == 1
-			if len(l.Set) > 0 {
-				c.claimed++
-				highest := 0
-				for _, p := range l.Set {
-					highest = max(highest, p.Low+1)
-				}
-				// Where ways part later than they could be seen to, it is said
-				// that the device stands there or nearer.
-				if !in && !(l.Nearer && highest > link) {
-					t.Errorf("wrong: %s", told())
-				}
-			}
-			if possible {
-				if c.possible++; exact {
-					c.exact++
-				} else {
-					t.Logf("missed: %s", told())
-				}
-			}
-		})
-	}
-	wg.Wait()
+		}
+	})
 	exact, possible := 0, 0
 	for k, c := range counts {
 		t.Logf("%-34s %4d, claimed %4d, can be told %4d, exact %4d", kinds[k], c.n, c.claimed, c.possible, c.exact)

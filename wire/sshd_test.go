@@ -3,7 +3,6 @@ package wire_test
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,12 +31,7 @@ func TestOpenSSH(t *testing.T) {
 		t.Skip("ssh-keygen is not installed")
 	}
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
+	at := freePorts(t, 1)[0]
 	config := fmt.Sprintf("ListenAddress %s\nPidFile none\nUsePAM no\nLogLevel DEBUG1\n", at)
 	known := filepath.Join(dir, "known_hosts")
 	var lines bytes.Buffer
