@@ -291,6 +291,8 @@ func (n *Network) check(i int, c *checker) {
 	c.within(where, "hops", n.Hops, 1, 10)
 	c.within(where, "equal", n.Equal, 0, 16)
 	c.within(where, "icmp-per-second", n.ICMPRate, 0, 1_000_000)
+	c.within(where, "back", n.Back, 0, 30)
+	c.within(where, "ttl", n.TTL, 0, 255)
 	c.duration(where, "delay", n.Delay, &n.delay)
 }
 

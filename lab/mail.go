@@ -43,6 +43,9 @@ type MailDevice struct {
 	// Terminates: it accepts connections by itself, so that one with a TTL
 	// that does not reach the server succeeds. Else it is a bump in the wire.
 	Terminates bool `toml:"terminates"`
+	// Late: it lets a SYN die that would not reach the server, and takes all of
+	// a connection once it has accepted it.
+	Late bool `toml:"late"`
 	// InPath: it changes segments as they pass and ends no connection.
 	InPath bool `toml:"in-path"`
 }
@@ -73,8 +76,11 @@ func (d *MailDevice) check(where string, c *checker) {
 			c.failf("%s: does %q needs in-path = %v", where, what, !d.InPath)
 		}
 	}
-	if d.InPath && d.Terminates {
+	if d.InPath && (d.Terminates || d.Late) {
 		c.failf("%s: what is in-path terminates nothing", where)
+	}
+	if d.Terminates && d.Late {
+		c.failf("%s: terminates and late exclude each other", where)
 	}
 	if d.Ports == nil {
 		d.Ports = []int{25, 110, 143, 587}
@@ -174,17 +180,8 @@ func (t *terminator) wantsMail(p *packet.Packet) bool {
 	if len(t.mail.Names) > 0 && !slices.ContainsFunc(t.w.owners[p.Dst], func(s *Site) bool { return wants(t.mail.Names, s.Name) }) {
 		return false
 	}
-	if t.mail.Terminates {
-		return true
-	}
 	// A bump in the wire lets what would not reach the server die on its way.
-	routers := 0
-	for _, e := range t.w.pathTo(p.Dst)[t.at+1:] {
-		if e.v4 != nil {
-			routers++
-		}
-	}
-	return int(p.TTL) > routers
+	return t.mail.Terminates || t.mail.Late && p.Flags&packet.SYN == 0 || t.outlives(p)
 }
 
 // meddle stands between a client and a mail server.

@@ -293,12 +293,33 @@ func (w *World) fromServer(pkt []byte) {
 	}
 	w.watched(true, pkt)
 	if p.Dst == w.Client.v4 || p.Dst == w.Client.v6 {
+		if n := w.where[p.Src]; n != nil && !n.passes(pkt) {
+			return
+		}
 		path := w.pathTo(p.Src)
 		w.schedule(pkt, path, len(path)-1, box.In, 0)
 		return
 	}
 	// Between hosts of the world there is a plain path over the border.
 	w.schedule(pkt, nil, 0, box.Out, w.fromBorder(p.Src)+w.fromBorder(p.Dst))
+}
+
+// passes takes a packet of a network's host through the routers that are on the
+// way back alone, and says whether it survives them.
+func (n *Network) passes(pkt []byte) bool {
+	switch {
+	case n.TTL > 0 && pkt[0]>>4 == 6:
+		pkt[7] = byte(n.TTL)
+	case n.TTL > 0:
+		pkt[8] = byte(n.TTL)
+		packet.FixChecksums(pkt)
+	}
+	for range n.Back {
+		if ttl, err := packet.DecrementTTL(pkt); err != nil || ttl == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // fromBorder is how far a host of the world is from the client's border.

@@ -34,6 +34,8 @@ type Network struct {
 	Silent  []int  `toml:"silent"`  // which of them answer no probe, from 1
 	Equal   int    `toml:"equal"`   // the second hop has so many equal-cost siblings
 	Delay   string `toml:"delay"`   // one way, from the client's border
+	Back    int    `toml:"back"`    // so many routers more are on the way from its hosts to the border
+	TTL     int    `toml:"ttl"`     // with which its hosts send, 0 is 64
 	// ICMPRate is how many errors a second each of its routers sends, 0: all.
 	ICMPRate int `toml:"icmp-per-second"`
 
@@ -140,6 +142,7 @@ type Intercept struct {
 	// Verifies: what the server cannot prove to be its name passes untouched.
 	Verifies bool `toml:"verifies"`
 	Eager    bool `toml:"eager"` // accepts before it knows whether the server does
+	Late     bool `toml:"late"`  // lets SYNs die that would not reach the server, as MailDevice's
 }
 
 // WebProxy is a transparent proxy for port 80.
@@ -152,6 +155,8 @@ type WebProxy struct {
 	Eager  bool     `toml:"eager"`  // accepts before it knows whether the server does
 	Adds   []string `toml:"adds"`   // header lines that it adds to requests
 	Caches bool     `toml:"caches"` // keeps pages, whatever they say about it
+	// ByHost: it asks the server that the Host names, whichever was meant.
+	ByHost bool `toml:"by-host"`
 	// Verbatim: what it understands it passes on byte for byte, and it is
 	// silent where the server does not accept.
 	Verbatim bool `toml:"verbatim"`

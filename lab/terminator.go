@@ -118,11 +118,26 @@ func (t *terminator) take(d box.Direction, pkt []byte) bool {
 	if t.w.inside[p.Dst] {
 		return false
 	}
-	if t.login || t.web != nil && p.DstPort == 80 || t.tls != nil && p.DstPort == 443 || t.wantsMail(&p) || p.DstPort == 22 && t.wantsSSH(p.Dst) || t.relays(int(p.DstPort)) {
+	if t.login || t.web != nil && p.DstPort == 80 || t.wantsTLS(&p) || t.wantsMail(&p) || p.DstPort == 22 && t.wantsSSH(p.Dst) || t.relays(int(p.DstPort)) {
 		t.link.deliver(pkt)
 		return true
 	}
 	return false
+}
+
+func (t *terminator) wantsTLS(p *packet.Packet) bool {
+	return t.tls != nil && p.DstPort == 443 && (!t.tls.Late || p.Flags&packet.SYN == 0 || t.outlives(p))
+}
+
+// outlives says whether a packet has a TTL that reaches the server.
+func (t *terminator) outlives(p *packet.Packet) bool {
+	routers := 0
+	for _, e := range t.w.pathTo(p.Dst)[t.at+1:] {
+		if e.v4 != nil {
+			routers++
+		}
+	}
+	return int(p.TTL) > routers
 }
 
 func (t *terminator) accept(r *tcp.ForwarderRequest) {
@@ -308,6 +323,27 @@ func splice(a, b net.Conn) {
 	<-done
 }
 
+// home is where a name is at home, by the family and port that were meant.
+func (t *terminator) home(name string, meant netip.AddrPort) netip.AddrPort {
+	if a, err := netip.ParseAddr(name); err == nil {
+		return netip.AddrPortFrom(a, meant.Port())
+	}
+	for _, s := range t.w.Scenario.Sites {
+		for _, a := range s.AllAddresses() {
+			if s.Name == name && a.Is4() == meant.Addr().Is4() {
+				return netip.AddrPortFrom(a, meant.Port())
+			}
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// fail is a proxy's page that says so.
+func fail(w io.Writer, status string) {
+	page := "<html><head><title>" + status + "</title></head><body>The requested URL could not be retrieved.</body></html>"
+	fmt.Fprintf(w, "HTTP/1.1 %s\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", status, len(page), page)
+}
+
 // proxy answers for a web server, changing what it is set to change.
 func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 	defer c.Close()
@@ -361,10 +397,16 @@ func (t *terminator) proxy(c *serverConn, server netip.AddrPort) {
 			name, value, _ := strings.Cut(line, ": ")
 			req.Header.Set(name, value)
 		}
-		up, err := t.dial(server)
+		to := server
+		if t.web.ByHost {
+			if to = t.home(host, server); !to.IsValid() {
+				fail(c, "502 Bad Gateway")
+				return
+			}
+		}
+		up, err := t.dial(to)
 		if err != nil && t.web.Eager {
-			const page = "<html><head><title>Gateway Timeout</title></head><body>The requested URL could not be retrieved.</body></html>"
-			fmt.Fprintf(c, "HTTP/1.1 504 Gateway Timeout\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(page), page)
+			fail(c, "504 Gateway Timeout")
 			return
 		}
 		if err != nil {

@@ -48,6 +48,7 @@ const (
 func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Location {
 	var order []string
 	groups := map[string][]*measure.Observation{}
+	addresses := map[string]string{} // that they are about
 	for i := range m.Observations {
 		o := &m.Observations[i]
 		if o.Stage != measure.StageLocate || o.Path == nil {
@@ -62,6 +63,7 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 		}
 		if groups[key] == nil {
 			order = append(order, key)
+			addresses[key] = addressOf(o)
 		}
 		groups[key] = append(groups[key], o)
 	}
@@ -82,7 +84,7 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 		back := strings.HasSuffix(key, wayBackKey)
 		for i := range m.Observations {
 			o := &m.Observations[i]
-			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && string(o.Family) == family && !back {
+			if o.Stage == measure.StageLocate && o.Path != nil && o.Payload == "" && string(o.Family) == family && !back && !ofAnother(o, key, addresses) {
 				list = append(list, o)
 			}
 		}
@@ -92,7 +94,7 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 			l = backLocation(list)
 		} else {
 			l = infer(list)
-			l.ToHelper = slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
+			l.ToHelper = l.ToHelper || slices.ContainsFunc(m.Observations, func(o measure.Observation) bool {
 				return o.Stage == measure.StageLocate && o.Step == measure.StepHelper && o.Experiment != measure.ExpWayBack
 			})
 			if toldBack(m, &l) {
@@ -103,9 +105,42 @@ func Infer(m *measure.Measurement, country func(netip.Addr) string) []measure.Lo
 		if country != nil {
 			abroad(&l, country)
 		}
+		if l.Payload == string(Connect) && len(order) > 1 && l.Outcome == measure.NoDifference {
+			continue // it was asked for the others' sake
+		}
+		if l.ByAnswers { // so it is not out of sight
+			for i := range out {
+				if o := &out[i]; o.Family == l.Family {
+					o.Unknown = slices.DeleteFunc(o.Unknown, func(w measure.Why) bool { return w == measure.WhyWayBack })
+				}
+			}
+		}
 		out = append(out, l)
 	}
 	return out
+}
+
+func addressOf(o *measure.Observation) string {
+	ap, err := netip.ParseAddrPort(o.Remote)
+	if err != nil {
+		return ""
+	}
+	return ap.Addr().String()
+}
+
+// ofAnother says that a SYN is of the way to an address that another group than
+// that of a key is about.
+func ofAnother(o *measure.Observation, key string, addresses map[string]string) bool {
+	at := addressOf(o)
+	if at == addresses[key] {
+		return false
+	}
+	for other, a := range addresses {
+		if a == at && other != key {
+			return true
+		}
+	}
+	return false
 }
 
 // abroad adds the countries of the routers.
@@ -148,6 +183,13 @@ type evidence struct {
 	// nearer are probes to another port of the server that routers ended where
 	// the tested port was answered.
 	nearer []*measure.Observation
+	beside []*measure.Observation // those that were answered
+	// ttls are SYNs whose answers had to arrive with a TTL, connected is the
+	// lowest TTL with which a connection was made, 0 unknown.
+	ttls      []*measure.Observation
+	connected int
+	// died are, by our port, SYNs that routers ended, each the farthest.
+	died map[int]*measure.Observation
 	// proof is the harmless probe of which a helper said that it arrived,
 	// sightings are the triggers of which it told.
 	proof     *measure.Observation
@@ -168,13 +210,19 @@ func infer(list []*measure.Observation) measure.Location {
 	l.Hops = hops(list, e)
 	if l.Payload == string(Connect) && e.server > 0 {
 		l.Outcome = measure.NoDifference
-		if len(e.nearer) >= 2 {
+		switch {
+		case e.endsNearer():
 			e.terminator(&l)
+		case !e.nearby(&l):
+			l.Unknown = e.balanced()
 		}
 		return l
 	}
-	if l.Payload == string(Mail) && len(e.nearer) >= 2 {
+	if l.Payload == string(Mail) && e.endsNearer() {
 		e.terminator(&l)
+		return l
+	}
+	if l.Payload == string(Mail) && e.takesOver(&l) {
 		return l
 	}
 	if l.Payload == string(Resolver) {
@@ -189,8 +237,11 @@ func infer(list []*measure.Observation) measure.Location {
 	if p.none > 1-claim && (e.redirects(&l) || e.alters(&l)) {
 		return l
 	}
-	if p.none > 1-claim && len(e.nearer) >= 2 {
+	if p.none > 1-claim && e.endsNearer() {
 		e.terminator(&l)
+		return l
+	}
+	if p.none > 1-claim && (e.takesOver(&l) || e.nearby(&l)) {
 		return l
 	}
 	if p.none > 1-claim {
@@ -204,6 +255,9 @@ func infer(list []*measure.Observation) measure.Location {
 			l.Outcome, l.Unknown = measure.NotLocated, []measure.Why{measure.WhyInterrupted}
 		case l.Payload == string(Mail):
 			l.Unknown = e.unseen()
+		}
+		if l.Outcome == measure.NoDifference {
+			l.Unknown = append(l.Unknown, e.balanced()...)
 		}
 		return l
 	}
@@ -250,24 +304,6 @@ func infer(list []*measure.Observation) measure.Location {
 // passed says that a test was heard of from the router at a TTL.
 func (e *evidence) passed(ttl int) bool {
 	return slices.ContainsFunc(e.tests, func(t *measure.Observation) bool { return t.TTL == ttl && t.Path.Outcome == "expired" })
-}
-
-// terminator concludes that what answers is nearer than the server, and in its
-// place for every name.
-func (e *evidence) terminator(l *measure.Location) {
-	l.Outcome, l.Kind, l.Position = measure.Located, measure.Terminates, measure.InPath
-	// The other explanation: each of these probes went a longer way.
-	p := measure.Place{Low: e.server - 1, PerMille: int(math.Round(1000 / (1 + math.Pow(longer, float64(len(e.nearer))))))}
-	p.From, p.FromASN = followed(l.Hops, p.Low)
-	for _, o := range e.nearer {
-		if i := o.Path.ICMP; i != nil && o.TTL == e.server { // the router beyond it
-			p.To, p.ToASN = i.From, i.ASN
-		}
-	}
-	l.Set = []measure.Place{p}
-	for _, o := range e.nearer {
-		l.Because = append(l.Because, o.ID)
-	}
 }
 
 // describe copies what was looked for.
@@ -325,7 +361,7 @@ func describe(l *measure.Location, list []*measure.Observation) {
 // gather sorts the observations and learns from the harmless ones how the path
 // behaves by itself.
 func gather(list []*measure.Observation) *evidence {
-	e := &evidence{answers: map[int]hop{}}
+	e := &evidence{answers: map[int]hop{}, died: map[int]*measure.Observation{}}
 	lost, sent := 0.0, 0.0
 	// The routers of the tested flow are known by its own probes; those of
 	// others stand in where there are none.
@@ -373,11 +409,24 @@ func gather(list []*measure.Observation) *evidence {
 				continue
 			}
 		}
+		if o.Experiment == measure.ExpAnswerTTL {
+			e.ttls = append(e.ttls, o)
+			continue
+		}
+		if p.Probe == "syn" && p.Outcome == "connected" && o.TTL > 0 && (e.connected == 0 || o.TTL < e.connected) {
+			e.connected = o.TTL
+		}
+		if d := e.died[p.LocalPort]; p.Probe == "syn" && p.Outcome == "expired" && o.Experiment == measure.ExpPath && (d == nil || o.TTL > d.TTL) {
+			e.died[p.LocalPort] = o
+		}
 		if o.Experiment == measure.ExpProxyTTL {
 			// What a resolver has behind its own routers is its owner's affair.
 			own := (o.Payload == string(DNS) || o.Payload == string(Resolver)) && o.ASN > 0 && p.ICMP != nil && p.ICMP.ASN == o.ASN
-			if p.Outcome == "expired" && !own {
+			switch {
+			case p.Outcome == "expired" && !own && !inItsName(o):
 				e.nearer = append(e.nearer, o)
+			case came(o):
+				e.beside = append(e.beside, o)
 			}
 			continue
 		}
@@ -769,24 +818,6 @@ func (b *belief) set(hops []measure.Hop) []measure.Place {
 	return out
 }
 
-// followed is the router of the tested flow at a TTL.
-func followed(hops []measure.Hop, ttl int) (string, int) {
-	for _, h := range hops {
-		if h.TTL != ttl {
-			continue
-		}
-		for _, r := range h.Routers {
-			if r.Followed {
-				return r.Address, r.ASN
-			}
-		}
-		if len(h.Routers) > 0 {
-			return h.Routers[0].Address, h.Routers[0].ASN
-		}
-	}
-	return "", 0
-}
-
 // position says where the device stands, from what shows it alone: what it
 // swallows went through it; what drew a router's word beyond it, or the true
 // answer as well, or arrived at the far end, did not.
@@ -906,50 +937,4 @@ func lasted(list []*measure.Observation) int64 {
 		}
 	}
 	return 0
-}
-
-// hops is the table of the path.
-func hops(list []*measure.Observation, e *evidence) []measure.Hop {
-	table := map[int]*measure.Hop{}
-	last := e.far
-	for _, o := range list {
-		if o.TTL == 0 || o.Experiment == measure.ExpResidual || o.Experiment == measure.ExpProxyTTL || o.Experiment == measure.ExpWays && side(o) != 0 || e.server > 0 && o.TTL > e.server {
-			continue
-		}
-		h := table[o.TTL]
-		if h == nil {
-			h = &measure.Hop{TTL: o.TTL}
-			table[o.TTL] = h
-		}
-		if o.Role != measure.RoleTest {
-			h.Sent += max(1, o.Path.Sends)
-			if o.Path.Outcome != "silent" && o.Path.Outcome != "unconnected" {
-				h.Answered++
-			}
-		}
-		h.Server = h.Server || o.TTL == e.server
-		i := o.Path.ICMP
-		if i == nil || i.From == "" || o.Path.Outcome != "expired" && !(o.Path.Outcome == "answered") || inItsName(o) {
-			continue
-		}
-		n := slices.IndexFunc(h.Routers, func(r measure.Router) bool { return r.Address == i.From })
-		if n < 0 {
-			h.Routers = append(h.Routers, measure.Router{Address: i.From, ASN: i.ASN})
-			n = len(h.Routers) - 1
-		}
-		r := &h.Routers[n]
-		if rtt := o.Path.RTTUS; o.Path.Outcome == "expired" && (r.RTTUS == 0 || rtt < r.RTTUS) {
-			r.RTTUS = rtt
-		}
-		r.Followed = r.Followed || o.Path.LocalPort == e.flow
-	}
-	var out []measure.Hop
-	for ttl := 1; ttl <= max(last, e.server); ttl++ {
-		if h := table[ttl]; h != nil {
-			out = append(out, *h)
-		} else {
-			out = append(out, measure.Hop{TTL: ttl, Server: ttl == e.server && ttl > 0})
-		}
-	}
-	return out
 }

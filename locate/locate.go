@@ -77,6 +77,9 @@ type Spec struct {
 	// OtherPort is a port of the same server that answers, to tell residual
 	// keys apart; 0: none is known.
 	OtherPort uint16
+	// Greeter says that Remote is a helper's mail server, and OtherPort a port
+	// of the same process: what answers at both is equally far away.
+	Greeter bool
 	// Elsewhere is another server that answers, for the same.
 	Elsewhere netip.AddrPort
 	// Triggers is the budget: how often a device may be made to react. A
@@ -198,8 +201,8 @@ func Run(ctx context.Context, n wire.Network, log *wire.Log, spec Spec) error {
 	case TCP:
 		return r.bySYN(ctx)
 	case Connect:
-		if r.ladder(ctx, r.port) == nil {
-			r.terminated(ctx)
+		if r.ladder(ctx, r.port) == nil && !r.terminated(ctx) {
+			r.answers(ctx)
 		}
 		return nil
 	case Resolver:

@@ -123,73 +123,68 @@ func (r *run) siblings(ctx context.Context, low, high int) {
 	}
 }
 
-// terminated asks whether what answered at the lowest TTL is the server. A
-// lost answer makes that TTL look one higher than it is: so where it is not the
-// server, the one below is tried once more, in flows of their own.
-func (r *run) terminated(ctx context.Context) (nearer bool) {
-	if r.spec.OtherPort == 0 || r.server == 0 {
-		return false
-	}
-	for r.passedBy(ctx) {
-		if nearer = true; r.server == 1 {
-			break
+// hops is the table of the path.
+func hops(list []*measure.Observation, e *evidence) []measure.Hop {
+	table := map[int]*measure.Hop{}
+	last := e.far
+	for _, o := range list {
+		// SYNs may go beyond what answers once a connection is made.
+		beyond := e.server > 0 && o.TTL > e.server && !(o.Experiment == measure.ExpPath && o.TTL < e.connected)
+		if o.TTL == 0 || o.Experiment == measure.ExpResidual || o.Experiment == measure.ExpProxyTTL || o.Experiment == measure.ExpWays && side(o) != 0 || beyond {
+			continue
 		}
-		below := false
-		for range 2 {
-			if r.pace(ctx) != nil {
-				return nearer
+		h := table[o.TTL]
+		if h == nil {
+			h = &measure.Hop{TTL: o.TTL}
+			table[o.TTL] = h
+		}
+		if o.Role != measure.RoleTest {
+			h.Sent += max(1, o.Path.Sends)
+			if o.Path.Outcome != "silent" && o.Path.Outcome != "unconnected" {
+				h.Answered++
 			}
-			o := r.synAt(ctx, r.spec.Remote, r.newPort(), r.server-1, max(300*time.Millisecond, r.patience(r.server)))
-			if below = o.Path.Outcome == "connected"; below || o.Path.Outcome == "expired" {
-				break
-			}
 		}
-		if !below {
-			return nearer
+		h.Server = h.Server || o.TTL == e.server
+		i := o.Path.ICMP
+		if i == nil || i.From == "" || o.Path.Outcome != "expired" && !(o.Path.Outcome == "answered") || inItsName(o) {
+			continue
 		}
-		r.server--
+		n := slices.IndexFunc(h.Routers, func(r measure.Router) bool { return r.Address == i.From })
+		if n < 0 {
+			h.Routers = append(h.Routers, measure.Router{Address: i.From, ASN: i.ASN})
+			n = len(h.Routers) - 1
+		}
+		r := &h.Routers[n]
+		if rtt := o.Path.RTTUS; o.Path.Outcome == "expired" && (r.RTTUS == 0 || rtt < r.RTTUS) {
+			r.RTTUS = rtt
+		}
+		r.Followed = r.Followed || o.Path.LocalPort == e.flow
 	}
-	return nearer
+	var out []measure.Hop
+	for ttl := 1; ttl <= max(last, e.server); ttl++ {
+		if h := table[ttl]; h != nil {
+			out = append(out, *h)
+		} else {
+			out = append(out, measure.Hop{TTL: ttl, Server: ttl == e.server && ttl > 0})
+		}
+	}
+	return out
 }
 
-// passedBy says whether a packet to another port of the same address, with the
-// TTL at which the first port answers, dies at a router: then something nearer
-// ends connections to the first port by itself (Clayton 2006). Twice, because
-// routes change. Who takes one port often takes the other of the web too, so
-// that a port of no service is tried after it. Where questions are asked it is
-// tried first: a resolver may have its web server behind a load balancer.
-func (r *run) passedBy(ctx context.Context) bool {
-	ports := []uint16{r.spec.OtherPort, unusedPort}
-	if r.asks() {
-		slices.Reverse(ports)
-	}
-	for _, port := range ports {
-		expired, silent := 0, 0
-		for expired < 2 && silent < 2 {
-			if r.pace(ctx) != nil {
-				return false
-			}
-			o := wire.SYN(ctx, r.n, r.log, wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}},
-				wire.ConnectSpec{Remote: netip.AddrPortFrom(r.spec.Remote.Addr(), port), Local: r.local(r.newPort()), TTL: r.server, Timeout: max(300*time.Millisecond, r.patience(r.server))})
-			r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
-			switch o.Path.Outcome {
-			case "expired":
-				expired++
-			case "silent":
-				silent++ // it may have been lost
-			default:
-				if r.asks() {
-					return false // the resolver's address is no farther
-				}
-				silent = 2
+// followed is the router of the tested flow at a TTL.
+func followed(hops []measure.Hop, ttl int) (string, int) {
+	for _, h := range hops {
+		if h.TTL != ttl {
+			continue
+		}
+		for _, r := range h.Routers {
+			if r.Followed {
+				return r.Address, r.ASN
 			}
 		}
-		if expired == 2 {
-			return true
+		if len(h.Routers) > 0 {
+			return h.Routers[0].Address, h.Routers[0].ASN
 		}
 	}
-	return false
+	return "", 0
 }
-
-// unusedPort is one of those that traceroute sends to: nobody serves there.
-const unusedPort = 33434

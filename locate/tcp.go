@@ -106,13 +106,22 @@ func (r *run) overTCP(ctx context.Context) error {
 			// It was loss. What is farther is still to be seen.
 		}
 	}
-	if halt(); ctx.Err() == nil {
+	halt()
+	if r.server < border {
+		r.early(ctx, border)
+		if r.spec.Payload == Mail {
+			return nil
+		}
+	}
+	if ctx.Err() == nil {
 		// Not a difference up to the server: either there is none, or the
 		// device copies the TTL of what it reacts to, so that its packets die
 		// on the way back.
 		r.beyond(ctx, test)
 		if _, certainty := r.certain(); certainty > 0 {
 			r.witness(ctx)
+		} else if r.spec.Payload == Mail {
+			r.answers(ctx)
 		}
 	}
 	return nil

@@ -20,7 +20,9 @@ var interceptors = flag.Int("interceptors", 24, "locate so many devices that end
 
 // TestInterceptors locates what ends connections in the server's place, at a
 // random place of random paths that lose up to 2 %: where the router behind it
-// answers at all, on its link, and never on another.
+// answers at all and the server is three routers farther, on its link, and
+// never on another; and nobody where the other port is up to two routers behind
+// a load balancer.
 func TestInterceptors(t *testing.T) {
 	kinds := []struct {
 		name    string
@@ -28,10 +30,14 @@ func TestInterceptors(t *testing.T) {
 		table   string
 	}{
 		{"re-signs TLS", locate.TLS, "[client-network.intercept]\nat = %d\n"},
+		{"the same, once connected", locate.TLS, "[client-network.intercept]\nat = %d\nlate = true\n"},
 		{"re-signs TLS, asked who ends", locate.Connect, "[client-network.intercept]\nat = %d\n"},
 		{"web proxy", locate.HTTP, "[client-network.web-proxy]\nat = %d\n"},
 		{"both", locate.Connect, "[client-network.intercept]\nat = %d\n[client-network.web-proxy]\nat = %[1]d\n"},
 		{"speaks mail itself", locate.Mail, "[client-network.mail]\nat = %d\nterminates = true\ndoes = [\"mask\"]\n"},
+		{"load balancer, web", locate.HTTP, ""},
+		{"load balancer, mail", locate.Mail, ""},
+		{"mail, once connected", locate.Mail, "[client-network.mail]\nat = %d\nlate = true\ndoes = [\"remove\"]\n"},
 	}
 	type count struct{ n, possible, exact int }
 	counts := make([]count, len(kinds))
@@ -42,8 +48,12 @@ func TestInterceptors(t *testing.T) {
 		hops, loss, v6 := 3+r.IntN(14), r.IntN(21), r.IntN(3) == 0
 		link := 1 + r.IntN(hops+1)
 		silent := some(r, hops, 20)
-		tables := fmt.Sprintf("hops = %d\nsilent = %s\ndelay = \"2ms\"\n", hops, array(silent)) +
-			fmt.Sprintf(kind.table, link-1) + "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n"
+		tables := fmt.Sprintf("hops = %d\nsilent = %s\ndelay = \"2ms\"\n", hops, array(silent))
+		if kind.table != "" {
+			tables += fmt.Sprintf(kind.table, link-1)
+		}
+		tables += "[[network]]\nname = \"hosting\"\nhops = 1\ndelay = \"3ms\"\n" +
+			fmt.Sprintf("[[site]]\nname = \"deep.example\"\nhttp = \"same\"\ndeeper = %d\n[[site.mail]]\nscheme = \"smtp\"\ncapabilities = [\"STARTTLS\"]\n", 1+r.IntN(2))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		e, err := emulate(tables, lab.Options{Seed: uint64(i + 1), Loss: loss})
@@ -61,6 +71,9 @@ func TestInterceptors(t *testing.T) {
 		default:
 			spec.Controls[0].Name = "open.example"
 		}
+		if kind.table == "" {
+			spec.Remote = e.at("deep.example", spec.Remote.Port(), v6)
+		}
 		_, l, _, err := e.find(ctx, spec)
 		if err != nil {
 			t.Error(err)
@@ -74,7 +87,10 @@ func TestInterceptors(t *testing.T) {
 		defer mu.Unlock()
 		c := &counts[k]
 		c.n++
-		if !slices.Contains(silent, link) {
+		if kind.table == "" && (l.Outcome != measure.NoDifference || !slices.Contains(silent, hops) && !slices.Contains(l.Unknown, measure.WhyBalancer)) {
+			t.Errorf("%d, %s: %s %v %s", i, kind.name, l.Outcome, l.Unknown, tables)
+		}
+		if kind.table != "" && !slices.Contains(silent, link) && link < hops {
 			if c.possible++; exact {
 				c.exact++
 			} else {
@@ -130,5 +146,35 @@ func TestResettingNetwork(t *testing.T) {
 	})
 	if len(l.Set) == 0 || l.Set[0].Low+1 != 4 || l.Kind != measure.Injects {
 		t.Errorf("%s %s %v", l.Outcome, l.Kind, l.Set)
+	}
+}
+
+// TestContainer: where the server's own host says that what went to another
+// port died at it, the host passes that on, as to a container, and nobody ends
+// connections before it.
+func TestContainer(t *testing.T) {
+	m := &measure.Measurement{}
+	syn := func(exp measure.Experiment, port uint16, ttl int, outcome, from string) {
+		o := measure.Observation{Step: measure.StepPath, Stage: measure.StageLocate, Role: measure.RoleControl, Experiment: exp, Family: measure.IPv4, TTL: ttl,
+			Remote: netip.AddrPortFrom(netip.MustParseAddr("192.0.2.5"), port).String(), Path: &measure.Path{Probe: "syn", Outcome: outcome, LocalPort: 20000}}
+		if from != "" {
+			o.Path.ICMP = &measure.ICMP{From: from, Type: 11}
+		}
+		if exp == measure.ExpProxyTTL {
+			o.Payload, o.ControlKind = string(locate.Connect), measure.ControlKnown
+		}
+		m.Observations = append(m.Observations, o)
+	}
+	syn(measure.ExpPath, 443, 1, "expired", "192.168.1.1")
+	syn(measure.ExpPath, 443, 2, "connected", "")
+	for _, from := range []string{"192.0.2.5", "198.51.100.1"} {
+		before := len(m.Observations)
+		syn(measure.ExpProxyTTL, 80, 2, "expired", from)
+		syn(measure.ExpProxyTTL, 80, 2, "expired", from)
+		l := locate.Infer(m, nil)[0]
+		if ended := l.Kind == measure.Terminates; ended == (from == "192.0.2.5") {
+			t.Errorf("%s: %s %v", from, l.Outcome, l.Set)
+		}
+		m.Observations = m.Observations[:before]
 	}
 }

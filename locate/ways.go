@@ -422,7 +422,7 @@ func (e *evidence) whoAnswers(l *measure.Location) {
 	case e.server == 0:
 		l.Outcome = measure.NoPath
 	case e.redirects(l):
-	case len(e.nearer) >= 2:
+	case e.endsNearer():
 		e.terminator(l)
 		l.Nearer = true
 	default:

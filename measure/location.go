@@ -25,6 +25,9 @@ type Location struct {
 	// Nearer says that the device stands on that link or on one before it: up
 	// to there what it acts on takes the way of everything else.
 	Nearer bool `json:"nearer,omitempty"`
+	// ByAnswers says that routers were counted on the way back, by the TTL with
+	// which answers arrive: on the way there nothing showed.
+	ByAnswers bool `json:"by_answers,omitempty"`
 	// Position says whether the device stands in the path or beside it.
 	Position Position `json:"position,omitempty" class:"none"`
 	// ToHelper says that the path leads to a helper and not to the target.

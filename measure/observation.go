@@ -100,7 +100,9 @@ const (
 	// ExpHost: T and C send a plain HTTP request to the target's address; C's
 	// Host is random of the same length, known or none. differs: host.
 	ExpHost Experiment = "host"
-	// ExpHostElsewhere: as ExpHost, at an address in another AS.
+	// ExpHostElsewhere: as ExpHost, at an address in another AS. A C with
+	// ControlKind "known" sends another name that is not at home there, once T
+	// was answered otherwise: a proxy that goes by the Host knows that one too.
 	ExpHostElsewhere Experiment = "host-elsewhere"
 	// ExpURL: T requests the target's path, C another path of the same
 	// length with the same Host at the same address. differs: path.
@@ -127,6 +129,12 @@ const (
 	// closed port of the same address. For a mail server C is tried with T's
 	// lowest TTL NearerProbes times more. differs: port.
 	ExpProxyTTL Experiment = "proxy-ttl"
+	// ExpAnswerTTL: T is a SYN to Remote's port whose answer is only seen if it
+	// arrives with Path.MinTTL or more, C the same to another port of that
+	// address (ControlKind "known": of a helper, whose process has both), from a
+	// port of ours each: whether both answer from equally far. In StageLocate.
+	// differs: port.
+	ExpAnswerTTL Experiment = "answer-ttl"
 	// ExpWays: T is a datagram with a question to port 53 of Remote, C the
 	// same to ports there that no resolver has, each with one TTL, from several
 	// ports of ours: whether routers on both ways are the same. differs: port.

@@ -238,6 +238,9 @@ const (
 	WhyWayBack Why = "way-back"
 	// WhyBackQuotes: what routers quote of a helper's words on their way here
 	// does not show where they are altered: it is too little, or all of it is.
-	WhyBackQuotes  Why = "back-quotes"
+	WhyBackQuotes Why = "back-quotes"
+	// WhyBalancer: other ports of the server's address are a few routers
+	// farther, as behind a load balancer of its own.
+	WhyBalancer    Why = "balancer"
 	WhyKnownKeyOld Why = "known-key-old" // the user's known_hosts has an older key than the operator publishes
 )

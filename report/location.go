@@ -51,8 +51,8 @@ func routeOf(l *measure.Location) *route {
 		r.remote = a.Addr().String()
 	}
 	// What answers in the server's place is not the server, which no probe
-	// reached.
-	instead := (l.Kind == measure.Terminates || l.Kind == measure.Redirects) && l.Outcome == measure.Located
+	// reached, unless the way there showed nothing.
+	instead := (l.Kind == measure.Terminates && !l.ByAnswers || l.Kind == measure.Redirects) && l.Outcome == measure.Located
 	if l.ServerTTL > 0 && l.ServerTTL <= maxHops && !instead {
 		r.server = l.ServerTTL
 	}
@@ -230,6 +230,9 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 	if r.back {
 		what, way = say("location.what.words"), say("location.limit.way-back")
 	}
+	if loc.ByAnswers {
+		way = say("location.limit.way-there")
+	}
 	head := func(key string, args ...i18n.Arg) {
 		a.headline = append(a.headline, say(key, append(args, what.as("what"), trigger.as("trigger"))...))
 	}
@@ -311,7 +314,7 @@ func whereabouts(l i18n.Lang, loc *measure.Location, r *route) account {
 		}
 		a.not = []sentence{say("location.limit.no-difference"), way}
 		a.next = []sentence{say("location.next.again", commands...)}
-		for _, w := range []measure.Why{measure.WhyWayBack, measure.WhyNoQuotes} {
+		for _, w := range []measure.Why{measure.WhyWayBack, measure.WhyNoQuotes, measure.WhyBalancer} {
 			if slices.Contains(loc.Unknown, w) {
 				a.next = append(a.next, say("why."+string(w)+".next"))
 			}
@@ -391,10 +394,13 @@ func conduct(loc *measure.Location) []sentence {
 	if loc.Nearer {
 		out = append(out, say("location.nearer"))
 	}
+	if loc.ByAnswers && len(loc.Set) > 0 {
+		out = append(out, say("location.by-answers", i18n.Num("n", max(loc.Set[0].Low, 0))))
+	}
 	if loc.CopiesTTL {
 		out = append(out, say("location.copies-ttl"))
 	}
-	if loc.Payload == "resolver" || loc.FromHelper {
+	if loc.Payload == "resolver" || loc.FromHelper || loc.Kind == measure.Terminates && loc.Triggers <= 0 {
 		return out // nothing was provoked
 	}
 	switch loc.Residual {

@@ -134,7 +134,7 @@ func noPath() *measure.Location {
 }
 
 func locations() []*measure.Location {
-	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself(), altered(), commandsAlike(), wordsAltered(), wordsSomewhere()}
+	return []*measure.Location{locatedInjector(), locatedDropper(), atEnd(), copiesTTL(), noDifference(), notLocated(), noPath(), redirected(), answersItself(), altered(), commandsAlike(), wordsAltered(), wordsSomewhere(), byAnswers()}
 }
 
 // redirected is a resolver whose questions are led to another one, here or
@@ -173,6 +173,14 @@ func wordsAltered() *measure.Location {
 	l.Measurement, l.FromHelper, l.ServerTTL, l.Residual = "l5", true, 0, ""
 	l.Trigger = measure.Trigger{Kind: "words", Control: "NOOP"}
 	l.Hops = l.Hops[:3]
+	return l
+}
+
+// byAnswers ends mail connections, and shows only in what it sends.
+func byAnswers() *measure.Location {
+	l := altered()
+	l.Measurement, l.Kind, l.ByAnswers, l.Triggers = "l7", measure.Terminates, true, 0
+	l.Trigger = measure.Trigger{Kind: "port", Value: "587"}
 	return l
 }
 
@@ -264,7 +272,7 @@ func TestTextSummaryCountsLocations(t *testing.T) {
 		return b.String()
 	}
 	alone := end(nil, locations())
-	if !strings.HasPrefix(alone, "The place of what interferes was found on 6 of 12 paths followed.\n6 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
+	if !strings.HasPrefix(alone, "The place of what interferes was found on 7 of 13 paths followed.\n6 targets tested in 9 s") || strings.Contains(alone, "Nothing was measured") {
 		t.Errorf("without verdicts the summary is\n%s", alone)
 	}
 	both := end([]Entry{sampleTLSReset()}, locations()[:1])
@@ -394,8 +402,8 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 	for _, l := range i18n.Langs {
 		page := htmlOf(t, l, sourceWith(samples(), locations()))
 		s := checkPage(t, page)
-		if s.elements["article"] != 10+12 || s.elements["figure"] != 12+12 || strings.Count(page, `class="route"`) != 12 {
-			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, twelve without, and one without a path",
+		if s.elements["article"] != 10+13 || s.elements["figure"] != 12+13 || strings.Count(page, `class="route"`) != 13 {
+			t.Errorf("%s: %d articles, %d figures, %d paths for 10 cards, one location with a verdict, thirteen without, and one without a path",
 				l, s.elements["article"], s.elements["figure"], strings.Count(page, `class="route"`))
 		}
 		start := strings.Index(page, `id="t1" class="card confirmed"`)
@@ -411,7 +419,7 @@ func TestHTMLLocationsStandWithTheirVerdict(t *testing.T) {
 		}
 	}
 	page := checkedAlone(t, i18n.English, locations()...)
-	if !strings.Contains(page, "<h1>The place of what interferes was found on 6 of 12 paths followed.</h1>") {
+	if !strings.Contains(page, "<h1>The place of what interferes was found on 7 of 13 paths followed.</h1>") {
 		t.Error("a file without verdicts has no heading of its own")
 	}
 	same := locatedInjector()

@@ -80,7 +80,7 @@ func SYN(ctx context.Context, n Network, l *Log, m Meta, spec ConnectSpec) *meas
 // SendSYN is SYN without an observation of its own: for a probe that is sent
 // more than once.
 func SendSYN(ctx context.Context, n Network, l *Log, spec ConnectSpec) (p *measure.Path, failure measure.Failure, detail string) {
-	p = &measure.Path{Probe: "syn", Outcome: "silent", LocalPort: int(spec.Local.Port())}
+	p = &measure.Path{Probe: "syn", Outcome: "silent", LocalPort: int(spec.Local.Port()), MinTTL: spec.MinTTL}
 	started := time.Now()
 	conn, err := dial(ctx, n, spec)
 	p.RTTUS = time.Since(started).Microseconds()

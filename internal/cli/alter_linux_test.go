@@ -16,9 +16,11 @@ import (
 	"govah/measure"
 )
 
+// mailScenario has a mail server behind seven routers, and a table that may be of
+// a device.
 const mailScenario = `schema = 1
 title = "mail on a path"
-about = "A device that meddles with mail in passing, on a path of seven routers."
+about = "A mail server on a path of seven routers."
 date = "2026-06-01T12:00:00Z"
 [[client-network]]
 name = "home"
@@ -26,10 +28,7 @@ about = "A line."
 hops = 6
 silent = [2]
 delay = "3ms"
-[client-network.mail]
-at = 4
-in-path = true
-does = [%q]
+%s
 [[network]]
 name = "hosting"
 hops = 1
@@ -46,19 +45,29 @@ role = "canary"
 `
 
 // TestKernelMail: what answers or swallows STARTTLS on the way is found on its
-// link in the lab and on the kernel's own stack, without a privilege; what
-// alters it, with that of capturing packets, and without it is said to be out
-// of sight.
+// link in the lab and on the kernel's own stack, without a privilege, as is who
+// ends connections and lets SYNs die; what alters it, with that of capturing
+// packets, and without it is said to be out of sight.
 func TestKernelMail(t *testing.T) {
 	t.Parallel()
 	needsKernel(t)
 	args := []string{"locate", "--json", "--seed", "7", "-4", "--address", "45.10.0.10", "smtp://open.example"}
-	for does, kind := range map[string]measure.Kind{"refuse": measure.Injects, "swallow": measure.Drops, "mask": ""} {
+	scenario := func(does string) string {
+		how := "in-path = true"
+		switch does { // two end connections themselves, by each packet's TTL or by the SYN's
+		case "remove":
+			how = ""
+		case "preauth":
+			how = "late = true"
+		}
+		return fmt.Sprintf(mailScenario, fmt.Sprintf("[client-network.mail]\nat = 4\n%s\ndoes = [%q]", how, does))
+	}
+	for does, kind := range map[string]measure.Kind{"refuse": measure.Injects, "swallow": measure.Drops, "mask": "", "remove": measure.Terminates, "preauth": measure.Terminates} {
 		t.Run(does, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			inLab, onKernel, _ := locatedTwice(ctx, t, fmt.Sprintf(mailScenario, does), args, nil, func(*lab.World) []string { return nil })
+			inLab, onKernel, _ := locatedTwice(ctx, t, scenario(does), args, nil, func(*lab.World) []string { return nil })
 			if kind == "" {
 				for _, l := range []measure.Location{inLab, onKernel} {
 					if l.Outcome != measure.NoDifference || !slices.Contains(l.Unknown, measure.WhyNoQuotes) || len(l.Set) > 0 {
@@ -68,8 +77,12 @@ func TestKernelMail(t *testing.T) {
 				return
 			}
 			atBox(t, inLab, onKernel, func(where string, l measure.Location) {
-				if l.Kind != kind || l.Payload != "mail" || l.Trigger.Value != "STARTTLS" || len(l.Set) != 1 {
-					t.Errorf("%s: %s %+v %v", where, l.Kind, l.Trigger, l.Set)
+				trigger := "STARTTLS"
+				if kind == measure.Terminates {
+					trigger = "587"
+				}
+				if l.Kind != kind || l.Payload != "mail" || l.Trigger.Value != trigger || len(l.Set) != 1 || l.ByAnswers != (does == "remove") {
+					t.Errorf("%s: %s %+v %v, by answers %v", where, l.Kind, l.Trigger, l.Set, l.ByAnswers)
 				}
 			})
 		})
@@ -77,7 +90,7 @@ func TestKernelMail(t *testing.T) {
 	t.Run("mask, captured", func(t *testing.T) {
 		t.Parallel()
 		file := t.TempDir() + "/mail.toml"
-		if err := os.WriteFile(file, fmt.Appendf(nil, mailScenario, "mask"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(scenario("mask")), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		w := rawWorld(t, file)

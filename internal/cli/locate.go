@@ -510,7 +510,7 @@ func (s *search) find(ctx context.Context, log *wire.Log, id, target string, spe
 	}
 	err := locate.Run(ctx, s.cfg.Network, log, spec)
 	if err == nil {
-		err = s.back(ctx, log, back)
+		err = s.back(ctx, log, back, spec)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -774,7 +774,8 @@ func (l *locatable) add(r check.Result) {
 
 // addLine collects what answers questions in the resolvers' place, or strips
 // its answers, to be followed towards the resolver that was asked; and what
-// ends plain HTTP on the line, towards the server: it does so for every name.
+// ends plain HTTP or all connections to a port on the line, towards a server: it
+// does so for every name.
 func (l *locatable) addLine(r check.Result) {
 	for _, f := range r.Verdict.Findings {
 		if payload, ok := carrier(f); ok && payload == locate.Resolver && f.Interference == measure.InterferenceConfirmed {
@@ -789,21 +790,26 @@ func (l *locatable) addLine(r check.Result) {
 			l.put(string(f.Method)+" "+string(f.Family), one)
 			continue
 		}
-		if f.Method != measure.HTTPProxy || f.Interference != measure.InterferenceConfirmed {
+		if f.Method != measure.HTTPProxy && f.Method != measure.TCPProxy || f.Interference != measure.InterferenceConfirmed {
 			continue
 		}
+		one := &found{target: measure.Target{URL: measure.LineTarget, Scheme: "line"}, payload: locate.Connect, method: f.Method, family: f.Family, trigger: f.Trigger.Kind, line: true}
 		for i := range r.Measurement.Observations {
 			o := &r.Measurement.Observations[i]
-			if o.Step != measure.StepHTTP || o.Role != measure.RoleTest || o.Experiment != measure.ExpEcho || o.Family != f.Family {
-				continue
-			}
 			ap, err := netip.ParseAddrPort(o.Remote)
-			t, terr := check.ParseTarget(o.URL)
-			if err != nil || terr != nil || ap.Port() != 80 {
+			if err != nil || o.Role == measure.RoleHelper || o.Family != f.Family || (ap.Port() == 80) != (f.Method == measure.HTTPProxy) {
 				continue
 			}
-			l.put(string(f.Method)+" "+string(f.Family), &found{target: t, addr: ap.Addr().Unmap(), payload: locate.HTTP, method: f.Method, family: f.Family, trigger: f.Trigger.Kind, line: true})
-			break
+			t, err := check.ParseTarget(o.URL)
+			switch {
+			case o.Experiment == measure.ExpEcho && o.Step == measure.StepHTTP && o.Role == measure.RoleTest && err == nil: // a helper, where there is one
+				one.target, one.payload, one.addr = t, locate.HTTP, ap.Addr().Unmap()
+			case o.Experiment == measure.ExpNearConnect && !one.addr.IsValid():
+				one.target.Port, one.addr = int(ap.Port()), ap.Addr().Unmap()
+			}
+		}
+		if one.addr.IsValid() {
+			l.put(string(f.Method)+" "+string(f.Family), one)
 		}
 	}
 }
@@ -879,13 +885,16 @@ func newLocator(s *search, l *locatable, took func(*measure.Measurement, []measu
 // another name. It is for runs in haste; a gentle one does one thing at a time.
 func (o *locator) early(ctx context.Context) {
 	o.begin(ctx, func(f *found) bool {
-		return (f.trigger == "port" || f.trigger == "tls") && !f.sensitive // a less sensitive name may come
+		return f.method != measure.TCPProxy && (f.trigger == "port" || f.trigger == "tls") && !f.sensitive // a less sensitive name may come
 	})
 }
 
 // rest looks for all others, and waits.
 func (o *locator) rest(ctx context.Context) error {
-	o.begin(ctx, func(*found) bool { return true })
+	o.begin(ctx, func(f *found) bool {
+		// Whose certificates are known is looked for already.
+		return f.method != measure.TCPProxy || o.found.list[string(measure.TLSInterception)+" "+string(f.family)] == nil
+	})
 	o.running.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,26 +116,35 @@ func (s *search) helperAddress(ctx context.Context, log *wire.Log) (addr netip.A
 // atGreeter is what to look for on the way to a greeter of the run's first
 // helper.
 func (s *search) atGreeter(ctx context.Context, log *wire.Log, t measure.Target) (locate.Spec, error) {
-	addr, _, err := s.helperAddress(ctx, log)
+	addr, port, err := s.helperAddress(ctx, log)
 	if err == nil {
 		err = ownGreeter(t, s.cfg.Helpers[0])
 	}
-	return s.towards(netip.AddrPortFrom(addr, 0), t, locate.Mail), err
+	spec := s.towards(netip.AddrPortFrom(addr, 0), t, locate.Mail)
+	spec.OtherPort, spec.Greeter = port, true
+	return spec, err
 }
 
 // back follows the way back after the way out, if there is one to follow and
 // nobody was found who ends connections in the server's place: who does says
-// everything himself.
-func (s *search) back(ctx context.Context, log *wire.Log, spec *locate.BackSpec) error {
-	if spec == nil || ctx.Err() != nil {
+// everything himself. Where the way out was not the one to the greeter it is
+// asked first who ends connections there.
+func (s *search) back(ctx context.Context, log *wire.Log, spec *locate.BackSpec, out locate.Spec) error {
+	if spec == nil || ctx.Err() != nil || someoneEnds(log) {
 		return nil
 	}
-	for _, l := range locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil) {
-		if l.Kind == measure.Terminates {
-			return nil
+	if _, port, err := check.HelperHost(spec.Helper); err == nil && out.Remote != spec.Remote {
+		who := locate.Spec{Remote: spec.Remote, Payload: locate.Connect, OtherPort: port, Greeter: true, Pace: out.Pace, PaceAsk: out.PaceAsk, Seed: out.Seed}
+		if err := locate.Run(ctx, s.cfg.Network, log, who); err != nil || someoneEnds(log) {
+			return err
 		}
 	}
 	return locate.Back(ctx, s.cfg.Network, log, *spec)
+}
+
+// someoneEnds says whether somebody was found who ends connections.
+func someoneEnds(log *wire.Log) bool {
+	return slices.ContainsFunc(locate.Infer(&measure.Measurement{Observations: log.Observations()}, nil), func(l measure.Location) bool { return l.Kind == measure.Terminates })
 }
 
 // greeterOf is the greeter at which a finding was proven to be about altered
