@@ -49,7 +49,8 @@ func authority(location string) string {
 }
 
 // hostElsewhere sends the target's Host to an unrelated server next to a
-// random Host, and says whether the two were answered differently.
+// random Host, and says whether the two were answered differently, and not as
+// they would be for any name that there is.
 func (j *job) hostElsewhere(ctx context.Context, addr netip.Addr, host, path string, k int, stage measure.Stage) bool {
 	at, _, ok := j.r.canaries.elsewhere(addr, k, false)
 	if !ok {
@@ -58,7 +59,15 @@ func (j *job) hostElsewhere(ctx context.Context, addr netip.Addr, host, path str
 	c := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, ControlKind: measure.ControlRandom}, at, 80, j.r.randomName(host), path)
 	t := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleTest, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, Differs: []string{"host"}}, at, 80, host, path)
 	j.log.Link(t, c.ID)
-	return c.Failure == measure.NoFailure && reacted(t, c)
+	if c.Failure != measure.NoFailure || !reacted(t, c) {
+		return false
+	}
+	// A proxy that goes by the Host, whatever the address, knows others too.
+	if _, other, ok := j.r.canaries.elsewhere(at, k, false); ok && t.Failure == measure.NoFailure {
+		known := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, ControlKind: measure.ControlKnown}, at, 80, other.Name, path)
+		return known.Failure != measure.NoFailure || len(t.HTTP.Matches) > 0 || !reacted(known, c)
+	}
+	return true
 }
 
 // confirmHTTP finds out whether a plain request is answered, redirected, reset

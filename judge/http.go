@@ -107,14 +107,20 @@ func unlike(a, b *measure.HTTP) bool {
 	return ok && d > unlikeBits
 }
 
-// twin says whether an authenticated answer for the same name is the same
-// page: then the site itself says so, whatever it resembles.
+// twin says whether an authenticated answer for the same name, or the one that
+// a helper got, is the same page: then the site itself says so, whatever it
+// resembles.
 func (j *judging) twin(t *measure.Observation) bool {
 	if t.HTTP == nil || t.HTTP.Authenticated || t.HTTP.Status >= 300 && t.HTTP.Status < 400 {
 		return false
 	}
 	for _, o := range j.obs {
 		if o.Step == measure.StepHTTP && o.HTTP != nil && o.HTTP.Authenticated && o.Failure == measure.NoFailure && nameOf(o) == nameOf(t) && onePage(t.HTTP, o.HTTP) {
+			return true
+		}
+	}
+	for _, o := range j.helperFetched(t) {
+		if onePage(t.HTTP, o.HTTP) {
 			return true
 		}
 	}
@@ -150,7 +156,31 @@ func (j *judging) reacted(t, c *measure.Observation) bool {
 	if j.twin(t) {
 		return false // the site has a second home there
 	}
-	return j.artefact(t, c) != nil || t.HTTP.Status != c.HTTP.Status || destination(t) != destination(c) || unlike(t.HTTP, c.HTTP)
+	return j.artefact(t, c) != nil || !j.byHost(c) && differ(t, c)
+}
+
+// byHost says that a proxy answers in the place of an unrelated server c, and
+// goes by the Host whatever the address: another name that is not at home
+// there, and is blocked nowhere, was answered otherwise than one that does not
+// exist.
+func (j *judging) byHost(c *measure.Observation) bool {
+	return slices.ContainsFunc(j.obs, func(k *measure.Observation) bool {
+		if k.Experiment != measure.ExpHostElsewhere || k.Role != measure.RoleControl || k.ControlKind != measure.ControlKnown || family(k) != family(c) || !plainAnswer(k) {
+			return false
+		}
+		for _, random := range j.obs {
+			if random.Experiment == measure.ExpHostElsewhere && random.ControlKind == measure.ControlRandom && random.Remote == k.Remote && random.Pair == k.Pair && plainAnswer(random) {
+				return differ(k, random)
+			}
+		}
+		return false
+	})
+}
+
+// differ says that two plain answers are of another status or destination, or
+// too unlike for one page.
+func differ(t, c *measure.Observation) bool {
+	return t.HTTP.Status != c.HTTP.Status || destination(t) != destination(c) || unlike(t.HTTP, c.HTTP)
 }
 
 // artefact is the block page that t carries and c does not.

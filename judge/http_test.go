@@ -63,6 +63,14 @@ func TestPlainRequests(t *testing.T) {
 		s.add(o)
 		return s
 	}
+	// known is another name that is not at home at an unrelated server, as
+	// answered there.
+	known := func(s *scene, k int, at string, h measure.HTTP) *scene {
+		o := plain(measure.ExpHostElsewhere, k, at, knownName, "", h)
+		o.Role, o.ControlKind = measure.RoleControl, measure.ControlKnown
+		s.add(o)
+		return s
+	}
 	cached := []measure.Header{{Name: "X-Cache-Lookup", Value: "MISS from proxy:3128"}}
 	tracking := []measure.Header{{Name: "X-Subscriber", Value: "0123"}}
 	date := []measure.Header{{Name: "Date", Value: "Mon, 01 Jun 2026 12:00:00 GMT"}}
@@ -96,6 +104,29 @@ func TestPlainRequests(t *testing.T) {
 			rounds(s, 6, measure.ExpHostElsewhere, []string{far1, far2}, "", sorry)
 			return s
 		}, want{measure.ReachableNo, measure.InterferenceConfirmed, measure.HTTPBlockPage, "host", "pairs+elsewhere", ""}},
+		{"twin: another name, too, is answered there by a page of its own", func() *scene {
+			s := start(sorry, "")
+			rounds(s, 6, measure.ExpHostElsewhere, []string{far1, far2}, "", sorry)
+			return known(s, 1, far2, page)
+		}, want{reach: measure.ReachableYes, interference: measure.InterferenceNone}},
+		{"another name is answered there as any", func() *scene {
+			s := start(sorry, "")
+			rounds(s, 6, measure.ExpHostElsewhere, []string{far1, far2}, "", sorry)
+			return known(s, 1, far2, notFound)
+		}, want{measure.ReachableNo, measure.InterferenceConfirmed, measure.HTTPBlockPage, "host", "pairs+elsewhere", ""}},
+		{"a known block page stays one where a proxy goes by the Host", func() *scene {
+			s := start(block, "")
+			rounds(s, 6, measure.ExpHostElsewhere, []string{far1, far2}, "", block)
+			return known(s, 1, far2, page)
+		}, want{measure.ReachableNo, measure.InterferenceConfirmed, measure.HTTPBlockPage, "host", "artefact+elsewhere", ""}},
+		{"twin: a helper got the same page", func() *scene {
+			s := start(sorry, "")
+			rounds(s, 6, measure.ExpHostElsewhere, []string{far1, far2}, "", sorry)
+			o := plain("", 0, sitePort, site, "", sorry)
+			o.Role, o.Helper = measure.RoleHelper, helper1
+			s.add(o)
+			return s
+		}, want{interference: measure.InterferenceNone}},
 		{"twin: one unrelated server knows the name", func() *scene {
 			s := start(page, "")
 			rounds(s, 6, measure.ExpHostElsewhere, []string{far1}, "", page)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -205,34 +206,93 @@ func squid(t *testing.T, w *lab.World, dir, more string) kernel.Program {
 	return kernel.Program{Args: []string{"unshare", "--user", "--map-user=13", "--map-group=13", "squid", "-N", "-n", name, "-f", conf}}
 }
 
-// TestProductWeb: Squid takes plain web requests, and no others, on the second
-// router: it is found, named and located, is not said to alter what it does not
-// alter, and what is encrypted is not accused.
-func TestProductWeb(t *testing.T) {
+// TestProductMail: sslsplit passes mail connections on, unread, on the second
+// router, which leads to it only what would reach the server: the TTL with
+// which SYNs die tells nothing, that of what is said on a connection does.
+func TestProductMail(t *testing.T) {
 	t.Parallel()
-	needsPrograms(t, "squid", "iptables")
-	w := rawWorld(t, "clean")
-	dir := t.TempDir()
-	link := onSecondRouter(w, squid(t, w, dir, ""), redirect{"tcp", "80", "8080"})
-	out, at := onKernelDated(t, w, dir, link, "check", []string{"-4", "--locate", "--identify", "https://news.example/", "http://plain.example/"})
-	inTime(t, out, at, func(v measure.Verdict) bool {
-		return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method == measure.HTTPProxy && f.Match != nil })
-	})
-	for _, v := range ofType[measure.Verdict](t, out, "verdict") {
-		t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
-		if v.Target == "https://news.example/" {
-			if len(v.Findings) > 0 {
-				t.Errorf("%s: %+v", v.Target, v)
-			}
-			continue
-		}
-		if len(v.Findings) != 1 || v.Findings[0].Method != measure.HTTPProxy || v.Findings[0].Interference != measure.InterferenceConfirmed ||
-			v.Findings[0].Match == nil || v.Findings[0].Match.Product != "Squid" {
-			t.Errorf("%s: %+v", v.Target, v)
+	needsPrograms(t, "sslsplit", "iptables")
+	file := t.TempDir() + "/mail.toml"
+	if err := os.WriteFile(file, fmt.Appendf(nil, mailScenario, ""), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := onSecondRouter(rawWorld(t, file), kernel.Program{Args: []string{"sslsplit", "-D", "-u", "root", "tcp", "0.0.0.0", "10587"}}, redirect{"tcp", "587", "10587"})
+	// The server is behind nine routers; the first has taken one off by then.
+	rule := &link.Programs[0].Before[0]
+	*rule = append(*rule, "-m", "ttl", "--ttl-gt", "8")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "locate", "--json", "-4", "--address", "45.10.0.10", "--consent", "--control", "open.example", "smtp://open.example")
+	var out, errs strings.Builder
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir()), &out, &errs
+	if err := kernel.Run(ctx, link, cmd); err != nil {
+		t.Fatalf("%v\n%s", err, errs.String())
+	}
+	for _, l := range ofType[measure.Location](t, out.String(), "location") {
+		if l.ServerTTL != 2 || l.ByAnswers || !slices.ContainsFunc(l.Hops, func(h measure.Hop) bool { return h.TTL == 9 && h.Answered > 0 }) {
+			t.Errorf("the first SYN was answered: %d, %+v", l.ServerTTL, l.Hops)
 		}
 	}
-	atSecondRouter(t, out)
-	isIdentified(t, out, "http", "Squid")
+	atSecondRouter(t, out.String())
+}
+
+// TestProductWeb: programs that take plain web requests, and no others, on the
+// second router: they are found, named where they have a name, and located, are
+// not said to block or alter what they do not, and what is encrypted is not
+// accused. nginx goes by the Host, whatever address was meant.
+func TestProductWeb(t *testing.T) {
+	t.Parallel()
+	for name, product := range map[string]string{"squid": "Squid", "nginx": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			needsPrograms(t, name, "iptables")
+			w := rawWorld(t, "clean")
+			dir := t.TempDir()
+			program := squid
+			if name == "nginx" {
+				program = nginx
+			}
+			link := onSecondRouter(w, program(t, w, dir, ""), redirect{"tcp", "80", "8080"})
+			out, at := onKernelDated(t, w, dir, link, "check", []string{"-4", "--locate", "--identify", "https://news.example/", "http://plain.example/"})
+			is := func(f measure.Finding) bool {
+				name := ""
+				if f.Match != nil {
+					name = f.Match.Product
+				}
+				return f.Method == measure.HTTPProxy && f.Interference == measure.InterferenceConfirmed && name == product
+			}
+			inTime(t, out, at, func(v measure.Verdict) bool { return slices.ContainsFunc(v.Findings, is) })
+			for _, v := range ofType[measure.Verdict](t, out, "verdict") {
+				t.Logf("%s in %d ms, %d bytes: %+v", v.Target, v.ElapsedMS, v.BytesSent+v.BytesReceived, v.Findings)
+				switch {
+				case v.Target == "https://news.example/" && len(v.Findings) > 0,
+					slices.ContainsFunc(v.Findings, func(f measure.Finding) bool { return f.Method != measure.HTTPProxy }),
+					// One that says nothing of itself in a page is the line's alone.
+					v.Target == measure.LineTarget && !slices.ContainsFunc(v.Findings, is),
+					v.Target == "http://plain.example/" && product != "" && !slices.ContainsFunc(v.Findings, is):
+					t.Errorf("%s: %+v", v.Target, v)
+				}
+			}
+			atSecondRouter(t, out)
+			if product != "" {
+				isIdentified(t, out, "http", product)
+			}
+		})
+	}
+}
+
+// nginx is one that takes what is led to its port 8080.
+func nginx(t *testing.T, w *lab.World, dir, more string) kernel.Program {
+	conf := filepath.Join(dir, "nginx.conf")
+	text := "user root root; daemon off; master_process off; pid " + dir + "/pid; error_log stderr; events {}\nhttp {\n access_log off; resolver " + w.Client.Resolver + " ipv6=off;\n"
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		text += fmt.Sprintf(" %s_temp_path %s/%[1]s;\n", kind, dir)
+	}
+	text += " server { listen 8080; location / { proxy_set_header Host $http_host; proxy_pass http://$host$request_uri; } }\n" + more + "}\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Error(err)
+	}
+	return kernel.Program{Args: []string{"nginx", "-c", conf, "-p", dir}}
 }
 
 // TestProductResolver: every question to port 53 is led to a program on the
