@@ -189,7 +189,12 @@ func (r *run) early(ctx context.Context, border int) {
 			}
 		}
 		// A lost answer makes that TTL look one higher than it is.
-		if r.server--; r.server == 0 || !answered() && !answered() {
+		r.server--
+		lower := false
+		for range 2 {
+			lower = lower || r.server > 0 && answered()
+		}
+		if !lower {
 			r.server++
 			return
 		}

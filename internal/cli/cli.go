@@ -151,9 +151,12 @@ Start with:  govah check --lab iran-2017     an emulated internet; sends nothing
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("see `"+cmd.CommandPath()+" -h`", "%v", err)
 	})
-	root.AddCommand(a.checkCommand(), a.locateCommand(), a.identifyCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.exposureCommand(), a.sealCommand(), a.verifyCommand(), a.redactCommand(), a.tlogCommand(), a.witnessCommand(), a.helperCommand(), a.keyCommand(), a.forgetCommand(), a.labCommand(), a.manCommand())
+	root.AddCommand(a.checkCommand(), a.locateCommand(), a.identifyCommand(), a.judgeCommand(), a.reportCommand(), a.diffCommand(), a.exposureCommand(), a.sealCommand(), a.verifyCommand(), a.redactCommand(), a.tlogCommand(), a.witnessCommand(), a.helperCommand(), a.keyCommand(), a.forgetCommand(), a.labCommand())
 	return root
 }
+
+// Command is the whole command, for its manual.
+func Command() *cobra.Command { return (&app{ctx: context.Background()}).root() }
 
 // usageText is cobra's usage, with the flags wrapped for a terminal of 80
 // columns. A template would do, and cost 4 MB: with text/template the linker
