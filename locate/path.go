@@ -25,7 +25,7 @@ func (r *run) synAt(ctx context.Context, remote netip.AddrPort, port uint16, ttl
 func (r *run) ladder(ctx context.Context, port uint16) error {
 	silent := 0
 	var again []int
-	step := func(ttl int) (measure.Path, bool) {
+	step := func(ttl int, port uint16) (measure.Path, bool) {
 		timeout := time.Second
 		if r.rtt > 0 {
 			timeout = max(300*time.Millisecond, 3*r.rtt)
@@ -47,18 +47,19 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 		if err := r.pace(ctx); err != nil {
 			return err
 		}
-		p, end := step(ttl)
+		p, end := step(ttl, port)
 		switch {
 		case end:
 			r.server = ttl
 			r.farther(time.Duration(p.RTTUS) * time.Microsecond)
-			// A SYN that was lost at a lower TTL may hide the true one.
+			// A SYN that was lost at a lower TTL may hide the true one. If it was
+			// its answer, what answers has that port half open.
 			for ttl > 1 {
 				last := r.hop(ttl - 1)
 				if last.answers() || last.sent > 2 || r.pace(ctx) != nil {
 					break
 				}
-				if _, end := step(ttl - 1); !end {
+				if _, end := step(ttl-1, r.newPort()); !end {
 					break
 				}
 				ttl--
@@ -88,7 +89,7 @@ func (r *run) ladder(ctx context.Context, port uint16) error {
 		if err := r.pace(ctx); err != nil {
 			return err
 		}
-		step(ttl)
+		step(ttl, port)
 	}
 	return ctx.Err()
 }

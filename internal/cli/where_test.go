@@ -263,7 +263,7 @@ func TestWhere(t *testing.T) {
 					}
 				}
 				if !found || at == 0 {
-					t.Errorf("found %v, located %d: %+v %+v", found, at, verdicts, list)
+					t.Errorf("found %v, located %d: %+v %+v", found, at, list, verdicts)
 				}
 				t.Logf("%d of %d locations, %s", at, len(list), time.Since(began).Round(time.Millisecond))
 			})
