@@ -5,6 +5,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -143,8 +144,8 @@ func (r *run) way(ctx context.Context, flow, ttl int) {
 			return
 		}
 		if pc.SetTTL(ttl) == nil {
-			for range 2 { // it may be lost
-				if r.paceDatagram(ctx) != nil || r.datagram(ctx, pc, role, to, port, ttl) != "silent" {
+			for try := range 2 { // it may be lost, or its router late
+				if r.paceDatagram(ctx) != nil || r.datagram(ctx, pc, role, to, port, ttl, time.Duration(1+2*try)*r.patience(ttl)) != "silent" {
 					break
 				}
 			}
@@ -153,8 +154,8 @@ func (r *run) way(ctx context.Context, flow, ttl int) {
 	}
 }
 
-// datagram sends one and waits for what ends it.
-func (r *run) datagram(ctx context.Context, pc wire.PacketConn, role measure.Role, to netip.AddrPort, port uint16, ttl int) string {
+// datagram sends one and waits so long for what ends it.
+func (r *run) datagram(ctx context.Context, pc wire.PacketConn, role measure.Role, to netip.AddrPort, port uint16, ttl int, patience time.Duration) string {
 	o := r.begin(measure.ExpWays, role, ttl, "datagram", port)
 	defer r.log.End(o)
 	o.Remote = to.String()
@@ -180,7 +181,7 @@ func (r *run) datagram(ctx context.Context, pc wire.PacketConn, role measure.Rol
 		o.Failure, o.Detail = wire.Classify(err)
 		return ""
 	}
-	for end := sent.Add(r.patience(ttl)); time.Now().Before(end) && ctx.Err() == nil; {
+	for end := sent.Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
 		for _, e := range pc.PathErrors() {
 			if o.Path.ICMP != nil {
 				continue
@@ -427,7 +428,8 @@ func (e *evidence) whoAnswers(l *measure.Location) {
 		l.Nearer = true
 	default:
 		l.Outcome = measure.Itself
-		if p := e.parting(); p.part > 0 && !p.own {
+		rewritten := slices.ContainsFunc(e.ways, func(o *measure.Observation) bool { return o.Path.ICMP != nil && side(o) == 0 && altered(o) })
+		if p := e.parting(); p.part > 0 && !p.own || rewritten || p.common == 0 && e.server > 2 {
 			// Equal-cost ways, or else too few errors came to tell.
 			l.Unknown = []measure.Why{measure.WhyFewPairs}
 		}

@@ -162,7 +162,6 @@ inside = ["IMAP4rev1", "AUTH=PLAIN"]
 // and located on its link, by the command that a user types: behind the third
 // router of nine, with the lab's helper.
 func TestWhere(t *testing.T) {
-	t.Parallel()
 	web, smtp, imap := []string{"https://news.example/", "https://other.example/"}, []string{"smtp://mail.example"}, []string{"imap://mail.example"}
 	mail := func(more string, does ...string) string {
 		return fmt.Sprintf("[client-network.mail]\nat = 3\n%sdoes = [%q]\n", more, strings.Join(does, `", "`))
