@@ -160,7 +160,8 @@ inside = ["IMAP4rev1", "AUTH=PLAIN"]
 
 // TestWhere: every kind of interceptor that the lab has is found by its method,
 // and located on its link, by the command that a user types: behind the third
-// router of nine, with the lab's helper.
+// router of nine, with the lab's helper. On a lossy line it may be missed once,
+// and is never put elsewhere.
 func TestWhere(t *testing.T) {
 	web, smtp, imap := []string{"https://news.example/", "https://other.example/"}, []string{"smtp://mail.example"}, []string{"imap://mail.example"}
 	mail := func(more string, does ...string) string {
@@ -221,51 +222,58 @@ func TestWhere(t *testing.T) {
 				if err := os.WriteFile(file, fmt.Appendf(nil, whereScenario, tables), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				began := time.Now()
-				verdicts, out, _, err := govah(t.Context(), append([]string{"check", "--lab", file, "--pace", "fast", "-4", "--locate", "--json", "-q", "-o", t.TempDir() + "/m.jsonl"}, k.targets...)...)
-				if err != nil {
-					t.Fatal(err)
-				}
-				found := slices.ContainsFunc(verdicts, func(v measure.Verdict) bool {
-					return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
-						return f.Method == k.method && f.Interference == measure.InterferenceConfirmed
+				for try := range 2 {
+					began := time.Now()
+					verdicts, out, _, err := govah(t.Context(), append([]string{"check", "--lab", file, "--pace", "fast", "-4", "--locate", "--json", "-q", "-o", t.TempDir() + "/m.jsonl"}, k.targets...)...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					found := slices.ContainsFunc(verdicts, func(v measure.Verdict) bool {
+						return slices.ContainsFunc(v.Findings, func(f measure.Finding) bool {
+							return f.Method == k.method && f.Interference == measure.InterferenceConfirmed
+						})
 					})
-				})
-				for _, v := range verdicts {
-					for _, f := range v.Findings {
-						if f.Method == measure.HTTPBlockPage || f.Method == measure.HTTPRedirect {
-							t.Errorf("nothing is blocked: %s %+v", v.Target, f)
+					for _, v := range verdicts {
+						for _, f := range v.Findings {
+							if f.Method == measure.HTTPBlockPage || f.Method == measure.HTTPRedirect {
+								t.Errorf("nothing is blocked: %s %+v", v.Target, f)
+							}
 						}
 					}
+					list := ofType[measure.Location](t, out, "location")
+					at := 0
+					for _, l := range list {
+						if k.kind == "" && l.Outcome == measure.Itself {
+							at++
+						}
+						if len(l.Set) == 0 {
+							continue
+						}
+						low := 3
+						switch {
+						case l.FromHelper: // nine routers are between it and this device
+							low = 6
+						case strings.HasSuffix(k.name, "on this device"), strings.HasSuffix(k.name, "at home"):
+							low = 0
+						case strings.HasSuffix(k.name, "at the office"):
+							low = 1
+						}
+						if len(l.Set) == 1 && l.Set[0].Low == low && l.Kind == k.kind {
+							at++
+						} else {
+							t.Errorf("elsewhere: %+v", l)
+						}
+					}
+					t.Logf("found %v, %d of %d locations, %s", found, at, len(list), time.Since(began).Round(time.Millisecond))
+					if found && at > 0 {
+						return
+					}
+					// What is lost may hide it once; what is not there is never seen.
+					if try == 1 || loss == 0 {
+						t.Errorf("found %v, located %d: %+v %+v", found, at, list, verdicts)
+						return
+					}
 				}
-				list := ofType[measure.Location](t, out, "location")
-				at := 0
-				for _, l := range list {
-					if k.kind == "" && l.Outcome == measure.Itself {
-						at++
-					}
-					if len(l.Set) == 0 {
-						continue
-					}
-					low := 3
-					switch {
-					case l.FromHelper: // nine routers are between it and this device
-						low = 6
-					case strings.HasSuffix(k.name, "on this device"), strings.HasSuffix(k.name, "at home"):
-						low = 0
-					case strings.HasSuffix(k.name, "at the office"):
-						low = 1
-					}
-					if len(l.Set) == 1 && l.Set[0].Low == low && l.Kind == k.kind {
-						at++
-					} else {
-						t.Errorf("elsewhere: %+v", l)
-					}
-				}
-				if !found || at == 0 {
-					t.Errorf("found %v, located %d: %+v %+v", found, at, list, verdicts)
-				}
-				t.Logf("%d of %d locations, %s", at, len(list), time.Since(began).Round(time.Millisecond))
 			})
 		}
 	}
