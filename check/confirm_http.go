@@ -63,9 +63,9 @@ func (j *job) hostElsewhere(ctx context.Context, addr netip.Addr, host, path str
 		return false
 	}
 	// A proxy that goes by the Host, whatever the address, knows others too.
-	if _, other, ok := j.r.canaries.elsewhere(at, k, false); ok && t.Failure == measure.NoFailure {
+	if _, other, ok := j.r.canaries.elsewhere(at, k, false); ok && t.Failure == measure.NoFailure && len(t.HTTP.Matches) == 0 {
 		known := j.fetchPlain(ctx, wire.Meta{Role: measure.RoleControl, Stage: stage, Experiment: measure.ExpHostElsewhere, Pair: k, ControlKind: measure.ControlKnown}, at, 80, other.Name, path)
-		return known.Failure != measure.NoFailure || len(t.HTTP.Matches) > 0 || !reacted(known, c)
+		return known.Failure != measure.NoFailure || !reacted(known, c)
 	}
 	return true
 }

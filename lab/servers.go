@@ -164,7 +164,7 @@ func banner(c *serverConn, t *Site) {
 	io.Copy(io.Discard, io.LimitReader(c, 1<<20))
 }
 
-// find picks the site that a name means at an address.
+// find picks the site that a name means among those, nil if it is none of them.
 func find(sites []*Site, name string) *Site {
 	for _, t := range sites {
 		if t.Name == name {

@@ -80,20 +80,11 @@ func (s *SSHServer) check(where string, sites []*Site, c *checker) {
 		c.failf("%s: control goes with published, and rotated not with retired", where)
 	}
 	if s.Forwards != "" {
-		to := findSite(sites, s.Forwards)
+		to := find(sites, s.Forwards)
 		if to == nil || to.SSH == nil || to.SSH.Forwards != "" {
 			c.failf("%s: it forwards to %q, which has no ssh of its own", where, s.Forwards)
 		}
 	}
-}
-
-func findSite(sites []*Site, name string) *Site {
-	for _, t := range sites {
-		if t.Name == name {
-			return t
-		}
-	}
-	return nil
 }
 
 // generations of a site's host keys.

@@ -328,9 +328,9 @@ func (t *terminator) home(name string, meant netip.AddrPort) netip.AddrPort {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return netip.AddrPortFrom(a, meant.Port())
 	}
-	for _, s := range t.w.Scenario.Sites {
+	if s := find(t.w.Scenario.Sites, name); s != nil {
 		for _, a := range s.AllAddresses() {
-			if s.Name == name && a.Is4() == meant.Addr().Is4() {
+			if a.Is4() == meant.Addr().Is4() {
 				return netip.AddrPortFrom(a, meant.Port())
 			}
 		}

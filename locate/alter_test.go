@@ -37,8 +37,7 @@ func TestMailDevices(t *testing.T) {
 		{"alters the server's words", "mask-offer", true, ""},
 		{"nothing", "", true, ""},
 	}
-	type count struct{ n, claimed, possible, exact int }
-	counts := make([]count, len(kinds))
+	counts := make([]score, len(kinds))
 	var mu sync.Mutex
 	draws(t, *interceptors, func(i int, r *rand.Rand) {
 		kind := kinds[i%len(kinds)]
@@ -97,19 +96,8 @@ func TestMailDevices(t *testing.T) {
 			possible = quotes(link-1) && quotes(link)
 		}
 		if possible {
-			if c.possible++; exact {
-				c.exact++
-			} else {
-				t.Logf("missed: %s", told)
-			}
+			c.told(t, exact, told)
 		}
 	})
-	exact, possible := 0, 0
-	for k, c := range counts {
-		t.Logf("%-26s %4d, claimed %4d, can be told %4d, exact %4d", kinds[k].name, c.n, c.claimed, c.possible, c.exact)
-		exact, possible = exact+c.exact, possible+c.possible
-	}
-	if (exact+1)*100 < possible*85 { // one of a few is chance
-		t.Errorf("%d of %d", exact, possible)
-	}
+	tell(t, func(k int) string { return kinds[k].name }, counts, 85, 1)
 }

@@ -28,8 +28,7 @@ func TestAnswers(t *testing.T) {
 		{"a helper's, nothing", "", true},
 		{"another's, nothing", "", false},
 	}
-	type count struct{ n, claimed, possible, exact int }
-	counts := make([]count, len(kinds))
+	counts := make([]score, len(kinds))
 	var mu sync.Mutex
 	var longest time.Duration
 	draws(t, *interceptors, func(i int, r *rand.Rand) {
@@ -99,11 +98,7 @@ func TestAnswers(t *testing.T) {
 		}
 		// Somebody else's server must be three routers farther, both ways.
 		if kind.greeter && link <= hops+back || !kind.greeter && link+2 <= hops {
-			if c.possible++; exact {
-				c.exact++
-			} else {
-				t.Logf("missed: %s", told)
-			}
+			c.told(t, exact, told)
 		}
 		// Answers of the other port that came after all, or did not because it
 		// answered no more, accuse nobody.
@@ -135,13 +130,6 @@ func TestAnswers(t *testing.T) {
 			}
 		}
 	})
-	exact, possible := 0, 0
-	for k, c := range counts {
-		t.Logf("%-26s %4d, claimed %4d, can be told %4d, exact %4d", kinds[k].name, c.n, c.claimed, c.possible, c.exact)
-		exact, possible = exact+c.exact, possible+c.possible
-	}
 	t.Logf("at most %s", longest.Round(time.Millisecond))
-	if (exact+1)*100 < possible*90 { // one of a few is chance
-		t.Errorf("%d of %d", exact, possible)
-	}
+	tell(t, func(k int) string { return kinds[k].name }, counts, 90, 1)
 }

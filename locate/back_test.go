@@ -68,8 +68,7 @@ func TestWayBack(t *testing.T) {
 		{"offer masked, no right", "mask-offer", false},
 		{"nothing", "", true},
 	}
-	type count struct{ n, claimed, possible, exact int }
-	counts := make([]count, len(kinds))
+	counts := make([]score, len(kinds))
 	var mu sync.Mutex
 	var longest time.Duration
 	draws(t, *interceptors, func(i int, r *rand.Rand) {
@@ -147,11 +146,7 @@ func TestWayBack(t *testing.T) {
 			}
 		}
 		if quotes(link-1) && (link > hops || quotes(link)) {
-			if c.possible++; exact {
-				c.exact++
-			} else {
-				t.Logf("missed: %s", told)
-			}
+			c.told(t, exact, told)
 		}
 		if exact && (l.Set[0].From == "" || l.Set[0].To == "" || len(l.Because) < 2) {
 			t.Errorf("no routers, or no evidence: %s", told)
@@ -171,13 +166,6 @@ func TestWayBack(t *testing.T) {
 			t.Errorf("everything is altered: %s", told)
 		}
 	})
-	exact, possible := 0, 0
-	for k, c := range counts {
-		t.Logf("%-26s %4d, claimed %4d, can be told %4d, exact %4d", kinds[k].name, c.n, c.claimed, c.possible, c.exact)
-		exact, possible = exact+c.exact, possible+c.possible
-	}
 	t.Logf("at most %s", longest.Round(time.Millisecond))
-	if exact*100 < possible*90 {
-		t.Errorf("%d of %d", exact, possible)
-	}
+	tell(t, func(k int) string { return kinds[k].name }, counts, 90, 0)
 }

@@ -191,3 +191,31 @@ func some(r *rand.Rand, n, share int) (out []int) {
 
 // array writes hops as a scenario has them.
 func array(l []int) string { return strings.ReplaceAll(fmt.Sprint(l), " ", ", ") }
+
+// score counts the draws of one kind of device: those that were claimed, those
+// whose link can be told from its neighbours, and of these those found there.
+type score struct{ n, claimed, possible, exact int }
+
+// told counts a draw that can be told, and says what was missed.
+func (c *score) told(t *testing.T, exact bool, about string) {
+	t.Helper()
+	if c.possible++; exact {
+		c.exact++
+	} else {
+		t.Logf("missed: %s", about)
+	}
+}
+
+// tell prints the scores, and fails where less than a share, in per cent, of
+// what can be told was found; so many more may be chance.
+func tell(t *testing.T, name func(kind int) string, counts []score, share, chance int) {
+	t.Helper()
+	exact, possible := 0, 0
+	for k, c := range counts {
+		t.Logf("%-34s %4d, claimed %4d, can be told %4d, exact %4d", name(k), c.n, c.claimed, c.possible, c.exact)
+		exact, possible = exact+c.exact, possible+c.possible
+	}
+	if (exact+chance)*100 < possible*share {
+		t.Errorf("%d of %d", exact, possible)
+	}
+}

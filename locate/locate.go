@@ -317,6 +317,10 @@ func (r *run) patience(ttl int) time.Duration {
 	return max(hurry, rtt+rtt/2) + settle/2
 }
 
+// synTime is how long the answer to a SYN with a TTL may take: it is no matter
+// of haste, and is not sent again by then.
+func (r *run) synTime(ttl int) time.Duration { return max(300*time.Millisecond, r.patience(ttl)) }
+
 // reactionBy is how long after a sending a device at or before that TTL may
 // still react.
 func (r *run) reactionBy(ttl int) time.Duration { return r.patience(ttl) + settle }

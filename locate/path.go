@@ -116,7 +116,7 @@ func (r *run) siblings(ctx context.Context, low, high int) {
 			if r.server > 0 && ttl >= r.server || r.pace(ctx) != nil {
 				break
 			}
-			o := r.synAt(ctx, r.spec.Remote, port, ttl, max(300*time.Millisecond, r.patience(ttl)))
+			o := r.synAt(ctx, r.spec.Remote, port, ttl, r.synTime(ttl))
 			if o.Path.Outcome == "connected" {
 				break
 			}

@@ -737,7 +737,7 @@ func (r *run) routed(ctx context.Context, port uint16, least int) {
 		return
 	}
 	for range sendings {
-		o := r.synAt(ctx, r.spec.Remote, port, far, max(300*time.Millisecond, r.patience(far)))
+		o := r.synAt(ctx, r.spec.Remote, port, far, r.synTime(far))
 		r.label(o, "routed")
 		if o.Path.Outcome != "silent" {
 			return

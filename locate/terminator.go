@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 
 	"govah/measure"
 	"govah/wire"
@@ -33,7 +32,7 @@ func (r *run) terminated(ctx context.Context) bool {
 			if r.pace(ctx) != nil {
 				return true
 			}
-			o := r.synAt(ctx, r.spec.Remote, r.newPort(), r.server-1, max(300*time.Millisecond, r.patience(r.server)))
+			o := r.synAt(ctx, r.spec.Remote, r.newPort(), r.server-1, r.synTime(r.server))
 			if below = o.Path.Outcome == "connected"; below || o.Path.Outcome == "expired" {
 				break
 			}
@@ -91,17 +90,29 @@ func (r *run) beside(ctx context.Context, port uint16, ttl int) string {
 	if r.pace(ctx) != nil {
 		return ""
 	}
-	meta := wire.Meta{Role: measure.RoleControl, Stage: measure.StageLocate, Experiment: measure.ExpProxyTTL, Differs: []string{"port"}}
-	if r.ours() {
-		meta.ControlKind = measure.ControlKnown
-	}
-	o := wire.SYN(ctx, r.n, r.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(r.spec.Remote.Addr(), port),
-		Local: r.local(r.newPort()), TTL: ttl, Timeout: max(300*time.Millisecond, r.patience(ttl))})
-	r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
+	o := r.synTo(ctx, measure.ExpProxyTTL, measure.RoleControl, port, wire.ConnectSpec{TTL: ttl, Timeout: r.synTime(ttl)})
 	if inItsName(o) {
 		return "reset" // its own host passes it on, as to a container
 	}
 	return o.Path.Outcome
+}
+
+// synTo sends a SYN to a port of the address in a flow of its own. The control
+// is another port than the tested one.
+func (r *run) synTo(ctx context.Context, exp measure.Experiment, role measure.Role, port uint16, spec wire.ConnectSpec) *measure.Observation {
+	meta := wire.Meta{Role: role, Stage: measure.StageLocate, Experiment: exp}
+	switch {
+	case role == measure.RoleTest:
+		meta.Differs = []string{"port"}
+	case r.ours():
+		meta.ControlKind = measure.ControlKnown
+	default:
+		meta.ControlKind = measure.ControlPort
+	}
+	spec.Remote, spec.Local = netip.AddrPortFrom(r.spec.Remote.Addr(), port), r.local(r.newPort())
+	o := wire.SYN(ctx, r.n, r.log, meta, spec)
+	r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
+	return o
 }
 
 // beyondReach says whether the other port is farther than a load balancer or a
@@ -138,7 +149,7 @@ func (e *evidence) endsNearer() bool {
 		far = far || known || o.TTL >= e.server+apartBy-1
 	}
 	for _, o := range e.beside {
-		if came(o) && o.TTL > e.server {
+		if o.TTL > e.server {
 			if o.TTL < e.server+apartBy {
 				return false
 			}
@@ -176,7 +187,7 @@ func (e *evidence) terminator(l *measure.Location) {
 func (r *run) early(ctx context.Context, border int) {
 	far := r.answering(border - 1)
 	dies := func() bool {
-		return r.synAt(ctx, r.spec.Remote, r.newPort(), far, max(300*time.Millisecond, r.patience(far))).Path.Outcome == "expired"
+		return r.synAt(ctx, r.spec.Remote, r.newPort(), far, r.synTime(far)).Path.Outcome == "expired"
 	}
 	answered := func() bool {
 		list := r.sweep(ctx, &flow{port: r.newPort()}, measure.RoleControl, 0, r.server)
@@ -305,7 +316,7 @@ func (r *run) answers(ctx context.Context) {
 		return
 	}
 	least := apartBy
-	if r.spec.Greeter {
+	if r.ours() {
 		least = 1
 	}
 	tested := r.spec.Remote.Port()
@@ -356,23 +367,11 @@ func (r *run) arrival(ctx context.Context, role measure.Role, port uint16, guess
 // comes says whether a port's answer to a SYN arrives with at least that TTL.
 // That it does is certain, that it does not may be loss.
 func (r *run) comes(ctx context.Context, role measure.Role, port uint16, ttl, tries int) bool {
-	meta := wire.Meta{Role: role, Stage: measure.StageLocate, Experiment: measure.ExpAnswerTTL}
-	switch {
-	case role == measure.RoleTest:
-		meta.Differs = []string{"port"}
-	case r.spec.Greeter:
-		meta.ControlKind = measure.ControlKnown
-	default:
-		meta.ControlKind = measure.ControlPort
-	}
 	for range tries {
 		if r.pace(ctx) != nil {
 			return false
 		}
-		o := wire.SYN(ctx, r.n, r.log, meta, wire.ConnectSpec{Remote: netip.AddrPortFrom(r.spec.Remote.Addr(), port),
-			Local: r.local(r.newPort()), MinTTL: ttl, Timeout: max(300*time.Millisecond, r.patience(r.server))})
-		r.log.Amend(func() { o.Payload = string(r.spec.Payload) })
-		if came(o) {
+		if came(r.synTo(ctx, measure.ExpAnswerTTL, role, port, wire.ConnectSpec{MinTTL: ttl, Timeout: r.synTime(r.server)})) {
 			return true
 		}
 	}

@@ -39,8 +39,7 @@ func TestInterceptors(t *testing.T) {
 		{"load balancer, mail", locate.Mail, ""},
 		{"mail, once connected", locate.Mail, "[client-network.mail]\nat = %d\nlate = true\ndoes = [\"remove\"]\n"},
 	}
-	type count struct{ n, possible, exact int }
-	counts := make([]count, len(kinds))
+	counts := make([]score, len(kinds))
 	var mu sync.Mutex
 	draws(t, *interceptors, func(i int, r *rand.Rand) {
 		k := i % len(kinds)
@@ -86,26 +85,17 @@ func TestInterceptors(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		c := &counts[k]
-		c.n++
+		if c.n++; len(l.Set) > 0 {
+			c.claimed++
+		}
 		if kind.table == "" && (l.Outcome != measure.NoDifference || !slices.Contains(silent, hops) && !slices.Contains(l.Unknown, measure.WhyBalancer)) {
 			t.Errorf("%d, %s: %s %v %s", i, kind.name, l.Outcome, l.Unknown, tables)
 		}
 		if kind.table != "" && !slices.Contains(silent, link) && link < hops {
-			if c.possible++; exact {
-				c.exact++
-			} else {
-				t.Logf("%d, %s: missed, loss %d: %s %v", i, kind.name, loss, l.Outcome, silent)
-			}
+			c.told(t, exact, fmt.Sprintf("%d, %s: loss %d: %s %v", i, kind.name, loss, l.Outcome, silent))
 		}
 	})
-	exact, possible := 0, 0
-	for k, c := range counts {
-		t.Logf("%-29s %4d, router behind it answers %4d, on its link %4d", kinds[k].name, c.n, c.possible, c.exact)
-		exact, possible = exact+c.exact, possible+c.possible
-	}
-	if (exact+1)*100 < possible*85 { // one of a few is chance
-		t.Errorf("%d of %d", exact, possible)
-	}
+	tell(t, func(k int) string { return kinds[k].name }, counts, 85, 1)
 }
 
 // TestTerminator finds a transparent proxy: connections to port 80 end nearer

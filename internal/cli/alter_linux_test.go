@@ -3,11 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -94,16 +91,9 @@ func TestKernelMail(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := rawWorld(t, file)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, "--consent", "--control", "open.example")...)
-		var out, errs strings.Builder
-		cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir()), &out, &errs
-		link := kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 1, Privileged: true, Send: w.Inject, Attach: w.Port}
-		if err := kernel.Run(ctx, link, cmd); err != nil {
-			t.Fatalf("%v\n%s", err, errs.String())
-		}
-		l := locationIn(t, out.String())
+		link := kernel.Of(w)
+		link.Routers, link.Privileged = 1, true
+		l := locationIn(t, commandOnKernel(t, link, append(args, "--consent", "--control", "open.example")...))
 		if l.Outcome != measure.Located || l.Kind != measure.Alters || len(l.Set) != 1 || l.Set[0].Low != boxBefore || l.Position != measure.InPath {
 			t.Errorf("%s %s %v %v", l.Outcome, l.Kind, l.Set, l.Unknown)
 		}

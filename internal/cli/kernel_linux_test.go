@@ -159,6 +159,21 @@ func onKernelDated(t *testing.T, w *lab.World, dir string, link kernel.Link, com
 	return stdout.text.String(), at
 }
 
+// commandOnKernel runs the command behind a link, with nothing but what it is
+// given, and gives what it prints.
+func commandOnKernel(t *testing.T, link kernel.Link, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	var out, errs strings.Builder
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir()), &out, &errs
+	if err := kernel.Run(ctx, link, cmd); err != nil {
+		t.Fatalf("%v\n%s", err, errs.String())
+	}
+	return out.String()
+}
+
 // dated keeps what is written, and when each line of it ended.
 type dated struct {
 	text  bytes.Buffer

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -220,20 +219,13 @@ func TestProductMail(t *testing.T) {
 	// The server is behind nine routers; the first has taken one off by then.
 	rule := &link.Programs[0].Before[0]
 	*rule = append(*rule, "-m", "ttl", "--ttl-gt", "8")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "locate", "--json", "-4", "--address", "45.10.0.10", "--consent", "--control", "open.example", "smtp://open.example")
-	var out, errs strings.Builder
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir()), &out, &errs
-	if err := kernel.Run(ctx, link, cmd); err != nil {
-		t.Fatalf("%v\n%s", err, errs.String())
-	}
-	for _, l := range ofType[measure.Location](t, out.String(), "location") {
+	out := commandOnKernel(t, link, "locate", "--json", "-4", "--address", "45.10.0.10", "--consent", "--control", "open.example", "smtp://open.example")
+	for _, l := range ofType[measure.Location](t, out, "location") {
 		if l.ServerTTL != 2 || l.ByAnswers || !slices.ContainsFunc(l.Hops, func(h measure.Hop) bool { return h.TTL == 9 && h.Answered > 0 }) {
 			t.Errorf("the first SYN was answered: %d, %+v", l.ServerTTL, l.Hops)
 		}
 	}
-	atSecondRouter(t, out.String())
+	atSecondRouter(t, out)
 }
 
 // TestProductWeb: programs that take plain web requests, and no others, on the

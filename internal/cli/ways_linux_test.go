@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -119,19 +117,12 @@ func TestProductRedirect(t *testing.T) {
 			to = s.AllAddresses()[0]
 		}
 	}
-	link := kernel.Link{Addresses: w.ClientAddresses(), Resolver: netip.MustParseAddr(w.Client.Resolver), Routers: 2, Send: w.Inject, Attach: w.Port}
+	link := kernel.Of(w)
+	link.Routers = 2
 	link.Programs = []kernel.Program{{Router: 2, Args: []string{"sleep", "300"},
 		Before: [][]string{{"iptables", "-t", "nat", "-A", "PREROUTING", "-i", "in0", "-p", "udp", "--dport", "53", "-j", "DNAT", "--to-destination", to.String()}}}}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "locate", "--payload", "resolver", "--json", "-4", "--resolver", "45.10.0.20", "--consent", "--control", "open.example", "https://open.example/")
-	var out, errs strings.Builder
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), asGovah+"=1", "HOME="+t.TempDir()), &out, &errs
 	began := time.Now()
-	if err := kernel.Run(ctx, link, cmd); err != nil {
-		t.Fatalf("%v\n%s", err, errs.String())
-	}
-	l := locationIn(t, out.String())
+	l := locationIn(t, commandOnKernel(t, link, "locate", "--payload", "resolver", "--json", "-4", "--resolver", "45.10.0.20", "--consent", "--control", "open.example", "https://open.example/"))
 	t.Logf("in %v, %d probes", time.Since(began), l.Probes)
 	if l.Kind != measure.Redirects || l.Nearer || len(l.Set) != 1 || l.Set[0].Low != 1 || l.Set[0].To != "100.64.2.1" {
 		t.Errorf("%s %s, nearer %v, %v", l.Outcome, l.Kind, l.Nearer, l.Set)
